@@ -1,0 +1,49 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STORE ?= directory
+
+.PHONY: help setup protos protos-check fix verify test test-fast demo bench crash clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed ## Create .venv and install everything the project needs
+
+PROTOS := $(shell find protos -name '*.proto')
+
+protos: setup ## Regenerate the gRPC stubs in brainy/api
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. \
+		--mypy_out=. --mypy_grpc_out=. $(PROTOS:protos/%=%)
+
+protos-check: protos ## Fail when the checked-in stubs differ from protos/
+	git diff --exit-code --stat -- brainy/api
+	@test -z "$$(git status --porcelain -- brainy/api)" || { git status --porcelain -- brainy/api; exit 1; }
+
+fix: setup ## Format and mend what can be mended
+	$(VENV)/bin/ruff check --fix --quiet .
+	$(VENV)/bin/ruff format --quiet .
+	$(VENV)/bin/buf format -w protos
+
+verify: setup ## Everything that reads the code without running it
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/buf lint protos
+	$(VENV)/bin/buf format --diff --exit-code protos
+	if git rev-parse --verify -q HEAD~1 >/dev/null && git ls-tree HEAD~1 --name-only | grep -qx protos; then \
+		$(VENV)/bin/buf breaking protos --against '.git#ref=HEAD~1,subdir=protos'; fi
+	$(MAKE) --no-print-directory protos-check
+
+test: setup ## The whole test suite
+	$(VENV)/bin/pytest
+
+test-fast: setup ## Without the tests marked slow
+	$(VENV)/bin/pytest -m 'not slow' -n 2

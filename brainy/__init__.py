@@ -1,0 +1,1 @@
+"""Brainy Cluster: the kernel both roles share, the SDK and the command."""

@@ -1,0 +1,1 @@
+"""What the bytes mean: names, keys, items, manifests and their invariants."""

@@ -1,0 +1,174 @@
+"""The JSON objects of the cluster, as validated values.
+
+Each carries a ``format_version``. A reader refuses a version it does not know (``UNSUPPORTED_FORMAT``) rather
+than guess. Mutable objects (routing, manifests) also carry a fresh ``nonce`` at each write, so that equal
+contents never share an ETag.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brainy.errors import CorruptDataError, PreconditionError
+
+FORMAT_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of every JSON object under ``cluster/``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+
+    def encode(self) -> bytes:
+        """Return UTF-8 JSON, indented so that a person can read it at three in the morning."""
+        return self.model_dump_json(indent=2).encode()
+
+    @classmethod
+    def decode(cls, body: bytes, *, key: str) -> Self:
+        """Parse and check.
+
+        Raises:
+            PreconditionError: written by a newer version of this software (UNSUPPORTED_FORMAT).
+            CorruptDataError: not such a record.
+        """
+        try:
+            version = _Version.model_validate_json(body).format_version
+            if version > FORMAT_VERSION:
+                raise PreconditionError(
+                    "this object was written by a newer version of the software",
+                    reason="UNSUPPORTED_FORMAT",
+                    remedy="upgrade this process; nothing was changed",
+                    key=key,
+                    format_version=version,
+                )
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise CorruptDataError(
+                "not a valid record: " + "; ".join(str(item["msg"]) for item in error.errors()[:3]),
+                remedy="restore the object from a copy; nothing was read from it",
+                key=key,
+            ) from error
+
+
+class _Version(BaseModel):
+    format_version: int
+
+
+class Spec(Record):
+    """``spec.json``: what a generation is. Immutable but for ``dimensions`` 0 → n, set by the first write."""
+
+    generation: int
+    #: 0 while an empty namespace waits for its first vector.
+    dimensions: int
+    metric: Literal["cos", "l2sq", "ip"] = "cos"
+    scalar_kind: Literal["f32", "f16", "bf16", "i8"] = "f32"
+    connectivity: int = 16
+    expansion_add: int = 128
+    expansion_search: int = 64
+    partitioning: Literal["hash"] = "hash"
+    shard_count: int
+    replication: int = 2
+    #: What the generation is made of: "brainy" (the tree beside cluster/), "empty", or a generation's number.
+    source: str
+    #: Trees found when a Brainy bucket was adopted, oldest first: ("flat",), ("entity",), both, or ().
+    source_trees: tuple[str, ...] = ()
+    created_at: str = ""
+
+
+class ShardPlacement(BaseModel):
+    """Who serves a shard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    owner: str
+    #: Fencing token of this ownership; rises with every change of owner.
+    epoch: int
+    replicas: tuple[str, ...] = ()
+
+
+class GenerationPlacement(BaseModel):
+    """Where a generation's shards are, by shard number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: building: the target of a migration; its shards are filled from ``follows`` and follow it.
+    state: Literal["serving", "building"]
+    shard_count: int
+    #: The generation whose log this one follows while it is building.
+    follows: int | None = None
+    shards: dict[int, ShardPlacement] = {}
+
+
+class NodeAddress(BaseModel):
+    """Where a node answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str
+    incarnation: str
+
+
+class Routing(Record):
+    """``routing.json``: the one record of who serves what. Swapped with If-Match, never edited."""
+
+    namespace: str
+    #: +1 at each swap.
+    epoch: int
+    nonce: str
+    #: Epoch of the leader that wrote it.
+    leader_epoch: int
+    #: Generation that answers reads, unless ``adopted`` says otherwise for a node.
+    active: int
+    #: Generation that accepts writes.
+    write: int
+    #: draining: new writes wait; nothing may be committed to the write generation.
+    phase: Literal["serving", "draining"] = "serving"
+    #: Nodes whose front door already reads from another generation (a rolling migration).
+    adopted: dict[str, int] = {}
+    #: The migration in charge, if one runs.
+    migration: str | None = None
+    nodes: dict[str, NodeAddress] = {}
+    generations: dict[int, GenerationPlacement] = {}
+
+    def read_generation(self, node_id: str) -> int:
+        """Generation that ``node_id`` answers reads from."""
+        return self.adopted.get(node_id, self.active)
+
+
+class StoredFile(BaseModel):
+    """An immutable object and what it must hash to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    size: int
+    sha256: str
+    rows: int = 0
+
+
+class Manifest(Record):
+    """``manifests/<shard>.json``: the segments and the checkpoint that make up a shard at a position."""
+
+    generation: int
+    shard: int
+    #: Epoch of the owner that published it; a lower one is refused.
+    epoch: int
+    nonce: str
+    #: Every record of the shard's log at or below this is included.
+    position: int
+    #: Source shard -> position included, when the generation was filled from another.
+    source_cursor: dict[int, int] = {}
+    nouns: tuple[StoredFile, ...] = ()
+    verbs: tuple[StoredFile, ...] = ()
+    #: The USearch file over the rows of ``nouns`` in order; None when nothing is indexed.
+    index: StoredFile | None = None
+    quarantine: StoredFile | None = None
+    noun_count: int
+    verb_count: int
+    indexed_count: int
+    #: Hex of the shard's multiset digest folded to 32 bytes (brainy.bucket.digest.fold).
+    digest: str

@@ -1,0 +1,1 @@
+"""The write path: dense, fenced slots in the object store."""

@@ -1,0 +1,1 @@
+"""Settings: the only place that reads files and the environment for configuration."""

@@ -1,0 +1,142 @@
+"""Settings of the roles: frozen values from a TOML file, overridden by the environment.
+
+Order, last wins: defaults, the TOML file named by ``BRAINY_CONFIG`` (or ``--config``), ``BRAINY_*`` variables
+(``BRAINY_NODE__NODE_ID`` is ``node.node_id``), explicit arguments. Settings are values; objects (store, clock,
+ids) are built once in each role's ``main.py``. Credentials are not settings: they come from the usual AWS
+variables and files.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from brainy.errors import InvalidRequestError
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+#: A list in TOML, comma-separated in the environment.
+TextList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Section):
+    """How to reach the object store."""
+
+    #: S3 endpoint; empty for AWS itself, or AWS_ENDPOINT_URL(_S3).
+    endpoint: str = ""
+    region: str = ""
+    request_timeout_seconds: float = 30.0
+    #: Reads, unconditional writes and lists are retried this often; conditional writes never blindly.
+    max_retries: int = 6
+
+
+class CoordinatorSettings(_Section):
+    """The control plane."""
+
+    coordinator_id: str = ""
+    listen: str = "127.0.0.1:7070"
+    #: How clients and nodes reach this process; empty means the bound address.
+    advertise: str = ""
+    leader_lease_seconds: float = 10.0
+    heartbeat_interval_seconds: float = 1.0
+    #: A node silent for longer loses its shards.
+    node_ttl_seconds: float = 6.0
+    #: Wait for this many nodes before the first placement.
+    min_nodes: int = 1
+    shard_count: int = 4
+    replication: int = 2
+    tick_seconds: float = 0.2
+    #: Vector length of a new, empty namespace; 0 lets the first write decide.
+    dimensions: int = 0
+
+
+class NodeSettings(_Section):
+    """The data plane."""
+
+    node_id: str = ""
+    listen: str = "127.0.0.1:0"
+    advertise: str = ""
+    #: Local disk for bases; a cache, safe to delete while the node is down.
+    data_dir: str = ""
+    coordinators: TextList = ("127.0.0.1:7070",)
+    routing_poll_seconds: float = 2.0
+    #: Fold the tail into a new base from this many records on, or from this share of the base.
+    fold_records: int = 2000
+    fold_share: float = 0.25
+    #: Writes that wait while a namespace drains, per node, and for how long.
+    write_buffer_requests: int = 1000
+    write_buffer_seconds: float = 10.0
+    max_batch_records: int = 10_000
+    drain_seconds: float = 10.0
+
+
+class Settings(_Section):
+    """Everything that can be written in the TOML file."""
+
+    namespaces: TextList = ()
+    log_level: str = "info"
+    log_format: str = "json"
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    coordinator: CoordinatorSettings = Field(default_factory=CoordinatorSettings)
+    node: NodeSettings = Field(default_factory=NodeSettings)
+
+
+def load_settings(
+    path: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read settings from a file, the environment and explicit overrides (dotted keys).
+
+    Raises:
+        InvalidRequestError: the file is missing or no TOML, or a key or value is wrong; names it.
+    """
+    env = os.environ if environment is None else environment  # noqa: TID251 - the one place that may
+    path = path or env.get("BRAINY_CONFIG")
+    values: dict[str, Any] = {}
+    if path:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidRequestError("cannot read the configuration file", file=path, cause=error) from error
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
+    for name, text in env.items():
+        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG"):
+            _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
+    if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
+        values["log_level"] = "debug"
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _assign(values, dotted.split("."), value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidRequestError(
+            f"wrong setting: {first['msg'].lower()}",
+            remedy="correct it and start again",
+            key=".".join(str(part) for part in first["loc"]),
+            file=path or "environment",
+        ) from error
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value

@@ -1,0 +1,1 @@
+"""Brainy's own formats: detect, read, report."""

@@ -1,0 +1,1 @@
+"""The conventions every gRPC server and client of this product shares."""

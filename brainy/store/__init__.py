@@ -1,0 +1,1 @@
+"""Bytes with conditional writes: the object store and its implementations."""

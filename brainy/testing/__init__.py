@@ -1,0 +1,1 @@
+"""Fakes and fixtures for tests; never imported by the product."""

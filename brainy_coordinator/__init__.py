@@ -1,0 +1,1 @@
+"""Control plane: leadership, membership, placement and migrations."""

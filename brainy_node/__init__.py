@@ -1,0 +1,1 @@
+"""Data plane: a node owns index shards and their change-log tails."""
