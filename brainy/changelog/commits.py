@@ -113,7 +113,6 @@ class GroupCommit:
         self._waiting_bytes = 0
         #: Requests that wait or are in flight, by request id.
         self._pending: dict[str, _Request] = {}
-        self._in_flight: list[_Request] = []
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -262,7 +261,6 @@ class GroupCommit:
         for request in batch:
             for shard, position in request.source_cursor.items():
                 cursor[shard] = max(position, cursor.get(shard, 0))
-        self._in_flight = batch
         self._idle.clear()
         try:
             slot = await self._writer.commit(records, cursor)
@@ -296,7 +294,6 @@ class GroupCommit:
                 ),
             )
         finally:
-            self._in_flight = []
             self._idle.set()
 
     def _stop(self, batch: list[_Request], error: BrainyError) -> None:
