@@ -40,6 +40,7 @@ class ManualClock:
 
     async def advance(self, seconds: float) -> None:
         """Let time pass: wakes sleepers in order, and lets each run before the next one wakes."""
+        await _settle()  # so that what was started before has gone to sleep
         end = self._monotonic + seconds
         while self._sleepers and self._sleepers[0][0] <= end:
             due, _, future = heapq.heappop(self._sleepers)
@@ -47,13 +48,16 @@ class ManualClock:
             self._monotonic = max(self._monotonic, due)
             if not future.done():
                 future.set_result(None)
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await _settle()
         self._wall += end - self._monotonic
         self._monotonic = end
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await _settle()
 
     def jump_wall(self, seconds: float) -> None:
         """Move only the wall clock, as an administrator or a bad time server would."""
         self._wall += seconds
+
+
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
