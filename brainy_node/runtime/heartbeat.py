@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import psutil
-from brainy.rpc.channel import ChannelPool, call
 
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
+from brainy.rpc.channel import ChannelPool, call
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.namespace import HostedNamespaces
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from brainy.changelog.batch import Slot, decode_slot
-from brainy.rpc.channel import ChannelPool, stream
-
 from brainy.api.node.v1 import shard_pb2, shard_pb2_grpc
 from brainy.bucket.records import Routing, Spec
+from brainy.changelog.batch import Slot, decode_slot
 from brainy.clock import Clock
 from brainy.config.settings import NodeSettings
 from brainy.errors import UnavailableError
 from brainy.ids import Ids
+from brainy.rpc.channel import ChannelPool, stream
 from brainy.store.base import ObjectStore
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.routing_view import RoutingView
@@ -56,9 +55,7 @@ class Host:
         """Yield a shard's slots from its current owner, for ever; any failure ends it with a BrainyError."""
         placement = self.routing.generations.get(generation)
         if placement is None or shard not in placement.shards:
-            raise UnavailableError(
-                "the generation is not placed", reason="STALE_ROUTING", generation=generation
-            )
+            raise UnavailableError("the generation is not placed", reason="STALE_ROUTING", generation=generation)
         stub = self.shards_of(placement.shards[shard].owner)
         request = shard_pb2.FollowLogRequest(
             namespace=self.namespace, generation=generation, shard=shard, from_position=from_position

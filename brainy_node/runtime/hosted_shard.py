@@ -15,7 +15,7 @@ Steps of a duty (they start over whenever the assignment changes in role or epoc
      owner, it takes client writes through group commit.
      Replica: follow the owner's stream.
 
-Crash at any step: nothing is shared but the log; the next duty begins again at 1 and finds the truth in the bucket.
+Crash at any step: nothing is shared but the log; the next duty begins at 1 and finds the truth in the bucket.
 Cancel safety: cancelling a duty abandons at most a PUT in flight; it lands or not, and step 2 finds out.
 """
 
@@ -24,15 +24,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from brainy.changelog.batch import Slot
-from brainy.changelog.commits import GroupCommit
-from brainy.changelog.reading import read_log
-from brainy.changelog.writing import LogWriter
-
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
 from brainy.bucket.records import Spec
+from brainy.changelog.batch import Slot
+from brainy.changelog.commits import GroupCommit
+from brainy.changelog.reading import read_log
+from brainy.changelog.writing import LogWriter
 from brainy.errors import BrainyError, FencedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.assignment import Assignment, followed_shards
@@ -54,7 +53,7 @@ class HostedShard:
         self._host = host
         self.assignment = assignment
         self.shard: Shard | None = None
-        self.state: control_pb2.ShardState = _State.SHARD_STATE_LOADING
+        self.state: control_pb2.ShardState.ValueType = _State.SHARD_STATE_LOADING
         self.message = ""
         self.copied = 0
         self.total = 0
@@ -129,7 +128,7 @@ class HostedShard:
                 self._become(_State.SHARD_STATE_FAILED, f"internal error: {error!r}")
                 await self._host.clock.sleep(2.0)
 
-    def _become(self, state: control_pb2.ShardState, message: str = "") -> None:
+    def _become(self, state: control_pb2.ShardState.ValueType, message: str = "") -> None:
         if state != self.state or message != self.message:
             _log.info(
                 "shard_state",
@@ -155,9 +154,7 @@ class HostedShard:
             kind = "adopt" if duty.generation == 0 else "open" if published else "fill"
             if kind == "fill":
                 self._become(_State.SHARD_STATE_COPYING)
-            base = await host.supply.build(
-                kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress
-            )
+            base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
         self.shard = Shard.open(base, spec)
 
     def _on_progress(self, done: int, total: int) -> None:
@@ -177,9 +174,15 @@ class HostedShard:
 
     async def _apply(self, slot: Slot) -> None:
         assert self.shard is not None
-        if self.shard.spec.dimensions == 0:
-            self.shard.spec = await self._host.spec(self.assignment.generation)
+        await self.settle_dimensions()
         self._apply_now(slot)
+
+    async def settle_dimensions(self) -> None:
+        """Learn the dimensions of a namespace that was empty when the shard was opened."""
+        if self.shard is not None and self.shard.spec.dimensions == 0:
+            spec = await self._host.spec(self.assignment.generation)
+            if spec.dimensions > 0:
+                self.shard.use_spec(spec)
 
     def _apply_now(self, slot: Slot) -> None:
         assert self.shard is not None
@@ -196,9 +199,7 @@ class HostedShard:
         duty, host, shard = self.assignment, self._host, self.shard
         assert shard is not None
         if self._highest_epoch > duty.epoch:
-            raise FencedError(
-                "a newer owner has written to this log", epoch=duty.epoch, seen=self._highest_epoch
-            )
+            raise FencedError("a newer owner has written to this log", epoch=duty.epoch, seen=self._highest_epoch)
         writer = LogWriter(
             host.store,
             generation=duty.generation,
@@ -217,10 +218,9 @@ class HostedShard:
             self._become(_State.SHARD_STATE_READY)
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
-            async with GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now) as commits:
-                self._commits = commits
-                self._notify()
-                await commits.closed()
+            self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
+            self._notify()
+            raise await self._commits.run()
         finally:
             self._commits = None
             self._window.close()

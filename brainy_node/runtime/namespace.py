@@ -6,10 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from brainy.changelog.batch import Slot
-from brainy.rpc.channel import ChannelPool
-from brainy.store.metered import MeteredStore
-
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
@@ -17,11 +13,14 @@ from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.records import Routing, Spec
+from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
 from brainy.errors import BrainyError, NotFoundError, UnavailableError
 from brainy.ids import Ids
+from brainy.rpc.channel import ChannelPool
 from brainy.store.base import PutState
+from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient
 from brainy_node.runtime.assignment import assignments, followed_shards
@@ -198,9 +197,7 @@ class HostedNamespace:
                 continue  # another writer decided, or nobody knows: read again
             self._specs[generation] = decided
             return decided
-        raise UnavailableError(
-            "could not settle the namespace's dimensions", remedy="retry; nothing was written"
-        )
+        raise UnavailableError("could not settle the namespace's dimensions", remedy="retry; nothing was written")
 
     def hosted(self, generation: int, shard: int) -> HostedShard | None:
         """The local replica of a shard, in whatever state."""
@@ -242,10 +239,15 @@ class HostedNamespace:
         hosted = self._shards.get((generation, shard))
         if hosted is None:
             raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
+        await hosted.settle_dimensions()
         return await hosted.commits().commit(records)
 
+    @property
+    def _drains(self) -> bool:
+        return self.routing.phase == "draining"
+
     async def _await_serving(self) -> None:
-        if self.routing.phase == "serving":
+        if not self._drains:
             return
         if self._waiting_writes >= self._settings.write_buffer_requests:
             raise UnavailableError(
@@ -254,15 +256,15 @@ class HostedNamespace:
         self._waiting_writes += 1
         deadline = Deadline.after(self._clock, self._settings.write_buffer_seconds)
         try:
-            while self.routing.phase != "serving":
-                if not await self._view.wait_newer(self.routing.epoch, min(0.5, deadline.remaining())):
-                    await self._view.refresh()
-                if deadline.passed and self.routing.phase != "serving":
+            while self._drains:
+                if deadline.passed:
                     raise UnavailableError(
                         "the cut-over takes longer than writes may wait",
                         reason="DRAINING",
                         remedy="retry with the same request_id; nothing was written",
                     )
+                if not await self._view.wait_newer(self.routing.epoch, min(0.5, deadline.remaining())):
+                    await self._view.refresh()
         finally:
             self._waiting_writes -= 1
 
@@ -296,9 +298,7 @@ class HostedNamespace:
             shard=shard,
         )
 
-    def _includes(
-        self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]
-    ) -> bool:
+    def _includes(self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
         placement = self.routing.generations.get(generation)
         follows = placement.follows if placement is not None and placement.state == "building" else None
         sources = followed_shards(self.routing, generation, shard) if follows is not None else ()
@@ -306,9 +306,12 @@ class HostedNamespace:
             if token.generation == generation:
                 if token.shard == shard and replica.applied < token.position:
                     return False
-            elif token.generation == follows and token.shard in sources:
-                if replica.source_cursor.get(token.shard, 0) < token.position:
-                    return False
+            elif (
+                token.generation == follows
+                and token.shard in sources
+                and replica.source_cursor.get(token.shard, 0) < token.position
+            ):
+                return False
         return True
 
     # --- control --------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ class HostedNamespace:
         for (generation, number), hosted in list(self._shards.items()):
             if routing.phase != "draining" or generation != routing.write or not hosted.assignment.is_owner:
                 continue
-            position = await hosted.commits().pause()
+            position = await hosted.commits().drain()
             positions.append(common_pb2.Position(generation=generation, shard=number, position=position))
         return positions
 
@@ -353,9 +356,7 @@ class HostedNamespace:
             statistics = hosted.shard.statistics()
             nouns += statistics.noun_count
             verbs += statistics.verb_count
-            positions.append(
-                common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied)
-            )
+            positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
         return total, nouns, verbs, positions
 
     @property

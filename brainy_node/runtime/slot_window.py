@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 from brainy.changelog.batch import Slot
 from brainy.changelog.reading import read_log
-
 from brainy.errors import UnavailableError
 from brainy.store.base import ObjectStore
 

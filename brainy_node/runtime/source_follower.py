@@ -27,10 +27,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from brainy.changelog.batch import Slot
-
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.partition import shard_of
+from brainy.changelog.batch import Slot
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.host import Host
@@ -110,9 +109,9 @@ class SourceFollower:
             while not self._arrived.empty() and count < _MAX_RECORDS:
                 arrivals.append(self._arrived.get_nowait())
                 count += len(arrivals[-1][1].batch.records)
-            records = [
-                record for _, slot in arrivals for record in slot.batch.records if self._belongs(record)
-            ] or [log_pb2.LogRecord(advance=log_pb2.Advance())]
+            records = [record for _, slot in arrivals for record in slot.batch.records if self._belongs(record)] or [
+                log_pb2.LogRecord(advance=log_pb2.Advance())
+            ]
             for shard, slot in arrivals:
                 self._cursor[shard] = slot.last
             await self._commit(records, dict(self._cursor))

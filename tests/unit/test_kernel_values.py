@@ -24,13 +24,9 @@ from brainy.config.settings import load_settings
 from brainy.errors import BrainyError, InvalidRequestError
 
 numbers = st.integers(min_value=0, max_value=10**12)
-ids = st.text(min_size=1, max_size=40).filter(
-    lambda t: "\x00" not in t and t.encode("utf-8", "ignore").decode() == t
-)
+ids = st.text(min_size=1, max_size=40).filter(lambda t: "\x00" not in t and t.encode("utf-8", "ignore").decode() == t)
 maybe = st.none() | st.binary(max_size=20)
-nouns = st.builds(
-    Noun, id=ids, vector=st.binary(max_size=16), raw_vector=maybe, metadata=maybe, attributes=maybe
-)
+nouns = st.builds(Noun, id=ids, vector=st.binary(max_size=16), raw_vector=maybe, metadata=maybe, attributes=maybe)
 verbs = st.builds(
     Verb,
     id=ids,

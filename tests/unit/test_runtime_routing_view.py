@@ -10,9 +10,7 @@ from brainy_node.runtime.routing_view import RoutingView
 
 
 def record(epoch: int) -> bytes:
-    return Routing(
-        namespace="memory://abc", epoch=epoch, nonce=str(epoch), leader_epoch=1, active=0, write=0
-    ).encode()
+    return Routing(namespace="memory://abc", epoch=epoch, nonce=str(epoch), leader_epoch=1, active=0, write=0).encode()
 
 
 async def test_only_newer_records_come_into_force():
