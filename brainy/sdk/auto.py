@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -32,8 +32,8 @@ class S3Config:
     #: URL of an S3-compatible server; empty for AWS.
     endpoint: str = ""
     access_key_id: str = ""
-    secret_access_key: str = ""
-    session_token: str = ""
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
 
     @property
     def namespace(self) -> str:
