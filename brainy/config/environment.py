@@ -1,4 +1,4 @@
-"""The process's environment, read and changed in this package only."""
+"""The variables of other tools this product honours."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a child process: this one's, credentials included, plus ``additions``."""
-    return {**os.environ, **additions}  # noqa: TID251 - this package may
+def s3_endpoint(environment: Mapping[str, str] | None = None) -> str:
+    """Return AWS_ENDPOINT_URL_S3, else AWS_ENDPOINT_URL, else "" for AWS itself."""
+    env = os.environ if environment is None else environment  # noqa: TID251 - brainy.config may
+    return env.get("AWS_ENDPOINT_URL_S3", "") or env.get("AWS_ENDPOINT_URL", "")
 
 
-def export(values: Mapping[str, str]) -> None:
+def s3_region(environment: Mapping[str, str] | None = None) -> str:
+    """Return AWS_REGION, else AWS_DEFAULT_REGION, else ""."""
+    env = os.environ if environment is None else environment  # noqa: TID251 - brainy.config may
+    return env.get("AWS_REGION", "") or env.get("AWS_DEFAULT_REGION", "")
+
+
+def fixtures_directory(environment: Mapping[str, str] | None = None) -> str:
+    """Return BRAINY_FIXTURES, the directory of recorded buckets for tests, or ""."""
+    env = os.environ if environment is None else environment  # noqa: TID251 - brainy.config may
+    return env.get("BRAINY_FIXTURES", "")
+
+
+def inherited(**changes: str) -> dict[str, str]:
+    """Return this process's environment with ``changes``, for a child process."""
+    return {**os.environ, **changes}  # noqa: TID251 - brainy.config may
+
+
+def export(**values: str) -> None:
     """Set variables of this process, for libraries that read nothing else (AWS credentials)."""
-    os.environ.update(values)  # noqa: TID251 - this package may
+    os.environ.update(values)  # noqa: TID251 - brainy.config may
 
 
 def cache_directory() -> Path:
     """Directory for what can be rebuilt: ``$XDG_CACHE_HOME/brainy`` or ``~/.cache/brainy``."""
-    root = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - this package may
+    root = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - brainy.config may
     return (Path(root) if root else Path.home() / ".cache") / "brainy"

@@ -15,7 +15,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from brainy.clock import Clock, Deadline
-from brainy.config.environment import child_environment
+from brainy.config.environment import inherited
 from brainy.errors import UnavailableError
 
 _LEASH = str(Path(__file__).with_name("leash.py"))
@@ -80,7 +80,7 @@ class LocalProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=child_environment(environment),
+                env=inherited(**environment),
                 # Ctrl-C in a terminal must reach the parent alone, which then ends its children in order.
                 start_new_session=True,
             )
