@@ -48,9 +48,7 @@ class View:
         return header(node_id, self.routing, self.generation, missing)
 
 
-def header(
-    node_id: str, routing: Routing, generation: int, missing: Sequence[int] = ()
-) -> ResponseHeader:
+def header(node_id: str, routing: Routing, generation: int, missing: Sequence[int] = ()) -> ResponseHeader:
     """Build the header of an answer."""
     placement = routing.generations.get(generation)
     total = placement.shard_count if placement else 0
@@ -94,9 +92,7 @@ class RoutingRefresher:
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(attempt, 10))
         await self._clock.sleep(min(self._ids.jitter(pause / 2, pause), deadline.remaining()))
 
-    async def view(
-        self, runtime: NamespaceRuntime, session: Sequence[Position], deadline: Deadline
-    ) -> View:
+    async def view(self, runtime: NamespaceRuntime, session: Sequence[Position], deadline: Deadline) -> View:
         """Return what to read from: this node's read generation, not older than what the session has seen.
 
         Raises:
@@ -111,7 +107,7 @@ class RoutingRefresher:
             if placement is not None and newest <= generation:
                 return View(routing=routing, generation=generation, placement=placement)
             if deadline.passed:
-                raise stale(routing, generation, wanted=newest)
+                raise stale(routing, generation, f"the session is of generation {newest}")
             if attempt:
                 await self.pause(attempt, deadline)
             await self.refresh(runtime)

@@ -176,9 +176,7 @@ class WriteRouter:
         groups: dict[int, list[int]] = {}
         for place in places:
             groups.setdefault(shard_of(ids[place], count), []).append(place)
-        return [
-            _Group(generation=routing.write, shard=shard, places=found) for shard, found in groups.items()
-        ]
+        return [_Group(generation=routing.write, shard=shard, places=found) for shard, found in groups.items()]
 
     async def _send_all(
         self,
@@ -262,7 +260,7 @@ def _owner(routing: Routing, group: _Group) -> str:
     placement = routing.generations.get(group.generation)
     placed = placement.shards.get(group.shard) if placement else None
     if placed is None:
-        raise stale(routing, group.generation, shard=group.shard)
+        raise stale(routing, group.generation, f"no owner of shard {group.shard}")
     return placed.owner
 
 
