@@ -81,8 +81,8 @@ class FanOut:
     its shards go to untried replicas at once; (3) when none is left for a shard, read the routing record again,
     pause, and start over with all of that shard's replicas.
     After: one part per call answered; each shard is in exactly one part, or in ``missing``.
-    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``, when
-    a shard has no untried replica even after the record was read again.
+    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``,
+    when a shard has no untried replica even after the record was read again.
     Cancel safety: everything asked is cancelled with the caller.
     """
 

@@ -57,7 +57,7 @@ def test_round_trip_keeps_class_reason_fields_remedy_and_safety(kind: type[error
 
 
 def test_default_reasons_are_names_of_the_proto_enum() -> None:
-    names = {name.removeprefix("ERROR_REASON_") for name in common_pb2.ErrorReason.keys()}
+    names = {name.removeprefix("ERROR_REASON_") for name, _ in common_pb2.ErrorReason.items()}
     assert {kind.default_reason for kind in CODES} <= names
 
 
