@@ -117,7 +117,7 @@ def load_settings(
         except tomllib.TOMLDecodeError as error:
             raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG"):
+        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
             _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
     if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
         values["log_level"] = "debug"
