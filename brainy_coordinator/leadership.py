@@ -1,7 +1,8 @@
 """One coordinator acts; the others answer questions and wait.
 
 Before: any number of coordinators serve the same namespaces, in the same order. The lock named ``coordinator``
-in the first one's store decides between them; its fencing token is the leader's *epoch*.
+in the first one's store decides between them; its fencing token is the leader's *epoch*, its purpose the address
+where the leader answers.
 Steps: 1. ask for the lock, again and again; 2. once it is granted, act, and renew it every third of the lease;
 3. when a renewal is refused, or none succeeded before the lease's end on our own clock, stop acting at once.
 After: at most one coordinator believes to lead, within the bounds of clocks. What makes a stale one harmless is
@@ -72,6 +73,7 @@ class Leadership:
         #: The leader as last seen by this process: id and address, "" while unknown.
         self.leader_id = ""
         self.leader_address = ""
+        self.leader_epoch = 0
 
     @property
     def is_leader(self) -> bool:
@@ -100,9 +102,10 @@ class Leadership:
         try:
             grant = await self._locks.grant(
                 LOCK,
-                owner=f"{self.id}@{self.address}",
+                owner=self.id,
                 incarnation=self._incarnation,
                 ttl_seconds=self._lease,
+                purpose=self.address,
             )
         except ConflictError:
             await self._learn_leader()
@@ -110,7 +113,7 @@ class Leadership:
             _log.warning("leadership_campaign_failed", reason=error.reason, detail=error.message)
         else:
             self._grant = grant
-            self.leader_id, self.leader_address = self.id, self.address
+            self.leader_id, self.leader_address, self.leader_epoch = self.id, self.address, grant.token
             _log.info("leadership_gained", coordinator=self.id, epoch=grant.token)
             self._announce()
             return self._lease / 3
@@ -135,8 +138,8 @@ class Leadership:
             state = await self._locks.describe(LOCK)
         except BrainyError:
             return
-        if state is not None and state.owner:
-            self.leader_id, _, self.leader_address = state.owner.partition("@")
+        if state is not None:
+            self.leader_id, self.leader_address, self.leader_epoch = state.owner, state.purpose, state.token
 
     def surrender(self, why: str) -> None:
         """Stop acting at once; the lease is left to run out."""

@@ -2,7 +2,7 @@
 
 Rules, in order:
 
-1. A shard whose owner can serve keeps it. A dead owner's shard goes to a ready replica, the one that has applied
+1. A shard whose owner can serve keeps it, and one whose owner is leaving until a replica is ready. A dead owner's shard goes to a ready replica, the one that has applied
    most; failing that to any replica; failing that to the node with the least work.
 2. Each shard has ``replication`` copies (owner included) on distinct nodes, as far as there are nodes. Missing
    copies are added on the nodes with the fewest.
@@ -51,6 +51,7 @@ def place(
     shard_count: int,
     replication: int,
     ready: Ready,
+    leaving: Collection[str] = (),
     rebalance: bool = True,
 ) -> dict[int, Assignment]:
     """Return the placement that should be in force.
@@ -61,6 +62,7 @@ def place(
         shard_count: shards 0 to ``shard_count`` - 1 are placed.
         replication: copies of each shard, owner included.
         ready: which replicas answer, and how far they are.
+        leaving: nodes that drain: they keep a shard until a ready replica can take it, and get nothing new.
         rebalance: False keeps owners that can serve, whatever their load (rules 3 and 4 are skipped).
 
     Returns:
@@ -68,7 +70,7 @@ def place(
     """
     if not nodes:
         return dict(current)
-    plan = _Plan(nodes=frozenset(nodes), ready=ready)
+    plan = _Plan(nodes=frozenset(nodes), ready=ready, leaving=frozenset(leaving))
     plan.keep(current, shard_count)
     for shard in range(shard_count):
         plan.top_up(shard, replication)
@@ -86,6 +88,7 @@ class _Plan:
 
     nodes: frozenset[str]
     ready: Ready
+    leaving: frozenset[str] = frozenset()
     shards: dict[int, Assignment] = field(default_factory=dict)
 
     def owned(self, node: str) -> int:
@@ -102,7 +105,7 @@ class _Plan:
         homeless = []
         for shard in range(shard_count):
             found = current.get(shard)
-            if found is not None and found.owner in self.nodes:
+            if found is not None and (found.owner in self.nodes or self._stays(shard, found)):
                 self.shards[shard] = replace(found, replicas=self._serving(found))
             else:
                 homeless.append(shard)
@@ -111,6 +114,10 @@ class _Plan:
             candidates = self._serving(found) if found is not None else ()
             owner = self._heir(shard, candidates) if candidates else self._least_owner()
             self.shards[shard] = Assignment(owner=owner, replicas=tuple(n for n in candidates if n != owner))
+
+    def _stays(self, shard: int, found: Assignment) -> bool:
+        heirs = [n for n in self._serving(found) if self.is_ready(shard, n)]
+        return found.owner in self.leaving and not heirs
 
     def _serving(self, assignment: Assignment) -> tuple[str, ...]:
         return tuple(n for n in assignment.replicas if n in self.nodes and n != assignment.owner)
@@ -125,7 +132,7 @@ class _Plan:
     def top_up(self, shard: int, replication: int) -> None:
         """Rule 2."""
         assignment = self.shards[shard]
-        while len(assignment.holders) < min(replication, len(self.nodes)):
+        while sum(n in self.nodes for n in assignment.holders) < min(replication, len(self.nodes)):
             free = [n for n in self.nodes if n not in assignment.holders]
             chosen = min(free, key=lambda n: (self.copies(n), self.owned(n), n))
             assignment = replace(assignment, replicas=(*assignment.replicas, chosen))

@@ -12,31 +12,36 @@ Cancel safety: as a crash. The cached record is forgotten whenever an outcome is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
+from brainy.bucket import layout
 from brainy.bucket.records import Routing
+from brainy.clock import Clock
 from brainy.errors import ConflictError, FencedError
 from brainy.ids import Ids
+from brainy.store.base import ObjectStore
+from brainy.store.cas import CasRegister
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator import invariants
 
 _log = get_logger(__name__)
 
 
-class Register(Protocol):
-    """What is used of ``brainy.store.cas.CasRegister[Routing]``."""
-
-    async def load(self) -> tuple[Routing, str] | None:
-        """Read the value and its ETag, or None."""
-
-    async def swap(self, new: Routing, expected_etag: str | None) -> str | None:
-        """Replace the value if the ETag is still the one given; returns the new ETag, None when lost."""
+def open_register(store: ObjectStore, *, clock: Clock, ids: Ids) -> CasRegister[Routing]:
+    """Return the compare-and-swap register of a namespace's ``routing.json``."""
+    return CasRegister(
+        store,
+        layout.ROUTING,
+        encode=Routing.encode,
+        decode=lambda body: Routing.decode(body, key=layout.ROUTING),
+        clock=clock,
+        ids=ids,
+    )
 
 
 class RoutingRegister:
     """The record of one namespace, as one leader sees it."""
 
-    def __init__(self, register: Register, *, ids: Ids, leader_epoch: Callable[[], int]) -> None:
+    def __init__(self, register: CasRegister[Routing], *, ids: Ids, leader_epoch: Callable[[], int]) -> None:
         self._register = register
         self._ids = ids
         #: Raises when this process is not the leader (any more).
@@ -96,7 +101,7 @@ class RoutingRegister:
         invariants.check(held, stamped)
         expected = self._held[1] if self._held else None
         self.forget()
-        etag = await self._register.swap(stamped, expected)
+        etag = await self._register.exchange(stamped, expected)
         if etag is None:
             raise ConflictError("another leader changed the routing record first", namespace=after.namespace)
         self._held, self._known = (stamped, etag), True

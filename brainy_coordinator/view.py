@@ -24,6 +24,10 @@ class NamespaceView:
         """Nodes that may be given shards."""
         return frozenset(m.node_id for m in self._members() if m.state is NodeState.ALIVE)
 
+    def leaving(self) -> frozenset[str]:
+        """Nodes that drain: they answer, and want to be relieved."""
+        return frozenset(m.node_id for m in self._members() if m.state is NodeState.DRAINING)
+
     def reachable(self) -> dict[str, str]:
         """Nodes that can be called, and where."""
         return {m.node_id: m.report.address for m in self._members() if m.reachable}

@@ -83,8 +83,17 @@ class History:
         by: str = "",
         detail: str = "",
         write_pause_seconds: float | None = None,
+        items: tuple[int, int] | None = None,
     ) -> MigrationRecord:
         """Persist a transition.
+
+        Args:
+            record: the migration as it is.
+            trigger: what happened.
+            by: who caused it; this coordinator if empty.
+            detail: why, for the story.
+            write_pause_seconds: how long writes waited, where that is known now.
+            items: items copied and in all, where that is known now.
 
         Returns:
             The record after it.
@@ -102,6 +111,7 @@ class History:
             by=by,
             detail=detail,
             write_pause_seconds=write_pause_seconds,
+            items=items,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -133,6 +143,7 @@ class History:
         detail: str = "",
         request: Request | None = None,
         write_pause_seconds: float | None = None,
+        items: tuple[int, int] | None = None,
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -147,6 +158,8 @@ class History:
             detail=detail,
             request=request,
             write_pause_seconds=write_pause_seconds,
+            items_copied=items[0] if items else None,
+            items_total=items[1] if items else None,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

@@ -71,6 +71,9 @@ class Event(Record):
     request: Request | None = None
     #: Only in COMMITTED and COMPLETED: how long writes waited, measured by one leader's monotonic clock.
     write_pause_seconds: float | None = None
+    #: Only in COPY_DONE: items copied, and how many there were to copy.
+    items_copied: int | None = None
+    items_total: int | None = None
 
     @property
     def line(self) -> str:
@@ -95,6 +98,8 @@ class MigrationRecord:
     #: Cut-overs that were given up and are tried again.
     retries: int = 0
     write_pause_seconds: float = 0.0
+    items_copied: int = 0
+    items_total: int = 0
     #: True once a comparison under stopped writes found both sides equal.
     digest_equal: bool = False
     #: Why it was aborted.
@@ -148,6 +153,8 @@ class MigrationRecord:
             write_pause_seconds=(
                 self.write_pause_seconds if event.write_pause_seconds is None else event.write_pause_seconds
             ),
+            items_copied=self.items_copied if event.items_copied is None else event.items_copied,
+            items_total=self.items_total if event.items_total is None else event.items_total,
             digest_equal=self.digest_equal or event.trigger is Trigger.COMMITTED,
             reason=(event.detail or event.trigger.value) if aborts else self.reason,
         )
