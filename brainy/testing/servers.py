@@ -88,7 +88,11 @@ def seaweedfs(directory: str | Path | None = None) -> Iterator[S3Server]:
                 *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
                 *(f"-s3.port={s3}", f"-admin.port={admin}"),
             ]
-            variables = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+            variables = {
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+                "TMPDIR": str(place),
+            }
             server = _start("seaweedfs", command, f"http://127.0.0.1:{s3}", place, variables)
             with _running(server):
                 if _ready(server, last=attempt == _STARTS - 1):
@@ -182,12 +186,9 @@ def _running(server: S3Server) -> Iterator[None]:
     try:
         yield
     finally:
-        server.process.terminate()
-        try:
-            server.process.wait(5)
-        except subprocess.TimeoutExpired:
-            server.process.kill()
-            server.process.wait()
+        # Both keep what they acknowledged through a kill, and leaving takes SeaweedFS five seconds.
+        server.process.kill()
+        server.process.wait()
 
 
 def _ready(server: S3Server, *, last: bool) -> bool:
