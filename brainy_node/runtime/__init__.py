@@ -1,0 +1,1 @@
+"""What a node keeps of each namespace: routing in force, shard replicas, ownership."""
