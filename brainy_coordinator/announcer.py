@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 class Announcer:
-    """Background calls of ``ApplyRouting``. A node that misses one polls, or hears of the epoch by heartbeat."""
+    """Background calls of ``ApplyRouting``. A node that misses one polls, or hears by heartbeat."""
 
     def __init__(self, nodes: NodeCalls) -> None:
         self._nodes = nodes

@@ -82,7 +82,10 @@ class NamespaceControl:
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
         self.preflight = Preflight(
-            store_fitness=self.store_fitness, generations=self.generations, nodes=components.nodes, view=self.view
+            store_fitness=self.store_fitness,
+            generations=self.generations,
+            nodes=components.nodes,
+            view=self.view,
         )
         self._adoption = Adoption(
             store, self.generations, components.settings, namespace=namespace, clock=clock
@@ -150,7 +153,9 @@ class NamespaceControl:
         spec = await self._adoption.spec()
         if len(self.view.usable()) < max(1, self._components.settings.min_nodes):
             return False
-        self._announcer.tell(await self._placing.create(first_routing(self.namespace, spec)), self.view.reachable())
+        self._announcer.tell(
+            await self._placing.create(first_routing(self.namespace, spec)), self.view.reachable()
+        )
         return True
 
 
@@ -219,7 +224,9 @@ class Term:
                 failures += 1
                 control.register.forget()
                 _log.exception("control_crashed", namespace=name)
-            back_off = min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
+            back_off = (
+                min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
+            )
             await clock.sleep(max(0.0, due - clock.monotonic()) + back_off)
             self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
 

@@ -32,9 +32,9 @@ async def with_epochs(
 ) -> dict[int, ShardPlacement]:
     """Return placements for the assignments.
 
-    A shard that keeps its owner keeps its epoch. A new owner gets the next token of the shard's lock, taken by
-    force: whoever held it before is fenced by the higher epoch in the log, whether it noticed or not. A token that
-    is then not used (the routing swap was lost) is merely skipped.
+    A shard that keeps its owner keeps its epoch. A new owner gets the next token of the shard's lock, taken
+    by force: whoever held it before is fenced by the higher epoch in the log, whether it noticed or not. A
+    token that is then not used (the routing swap was lost) is merely skipped.
 
     Raises:
         CorruptDataError: a token did not rise; somebody has deleted or restored the lock's object.

@@ -2,8 +2,9 @@
 
 Rules, in order:
 
-1. A shard whose owner can serve keeps it, and one whose owner is leaving until a replica is ready. A dead owner's shard goes to a ready replica, the one that has applied
-   most; failing that to any replica; failing that to the node with the least work.
+1. A shard whose owner can serve keeps it, and one whose owner is leaving until a replica is ready. A dead
+   owner's shard goes to a ready replica, the one that has applied most; failing that to any replica; failing
+   that to the node with the least work.
 2. Each shard has ``replication`` copies (owner included) on distinct nodes, as far as there are nodes. Missing
    copies are added on the nodes with the fewest.
 3. A copy is added beyond that only to make a move possible, never more than one a shard, and the surplus one is
@@ -166,9 +167,7 @@ class _Plan:
             light = min(free, key=lambda n: (self.copies(n), self.owned(n), n))
             heaviest_replica = max((self.copies(n) for n in assignment.replicas), default=0)
             relieves_replica = heaviest_replica - self.copies(light) > 1
-            relieves_owner = (
-                self.owned(assignment.owner) - self._owned_soon(light) > 1 and replication == 1
-            )
+            relieves_owner = self.owned(assignment.owner) - self._owned_soon(light) > 1 and replication == 1
             if relieves_replica or relieves_owner:
                 self.shards[shard] = replace(assignment, replicas=(*assignment.replicas, light))
 
@@ -179,7 +178,9 @@ class _Plan:
     def drop_surplus(self, shard: int, replication: int) -> None:
         """Rule 3, its end: one surplus copy less, once all of them answer."""
         assignment = self.shards[shard]
-        if len(assignment.holders) <= replication or not all(self.is_ready(shard, n) for n in assignment.holders):
+        if len(assignment.holders) <= replication or not all(
+            self.is_ready(shard, n) for n in assignment.holders
+        ):
             return
         dropped = max(assignment.replicas, key=lambda n: (self.copies(n), self.owned(n), n))
         self.shards[shard] = replace(assignment, replicas=tuple(n for n in assignment.replicas if n != dropped))

@@ -7,8 +7,8 @@ After: new owners fence their shards' logs, old ones are refused; nodes load wha
 If it crashes at step 2: tokens were taken and not used; the next ones are higher. At step 3: as ``routing``.
 Cancel safety: as a crash.
 
-While writes are stopped for a cut-over, nothing but the loss of an owner is worth a swap; that one also lets the
-writes go on, for the final positions may no longer be final. The migration then tries again.
+While writes are stopped for a cut-over, nothing but the loss of an owner is worth a swap; that one also lets
+the writes go on, for the final positions may no longer be final. The migration then tries again.
 """
 
 from __future__ import annotations
@@ -96,5 +96,7 @@ class Placing:
 
 
 def _named(generations: Mapping[int, GenerationPlacement]) -> set[str]:
-    shards: list[ShardPlacement] = [where for placed in generations.values() for where in placed.shards.values()]
+    shards: list[ShardPlacement] = [
+        where for placed in generations.values() for where in placed.shards.values()
+    ]
     return {node for where in shards for node in (where.owner, *where.replicas)}

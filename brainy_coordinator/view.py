@@ -40,7 +40,9 @@ class NamespaceView:
             if m.state is not NodeState.LEFT
         }
 
-    def replicas(self, fresh: Mapping[str, Sequence[control_pb2.ShardReplica]] | None = None) -> tuple[ReplicaSeen, ...]:
+    def replicas(
+        self, fresh: Mapping[str, Sequence[control_pb2.ShardReplica]] | None = None
+    ) -> tuple[ReplicaSeen, ...]:
         """What reachable nodes say of their replicas; ``fresh`` answers stand in for older heartbeats."""
         fresh = fresh or {}
         return tuple(

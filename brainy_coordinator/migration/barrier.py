@@ -61,7 +61,11 @@ class Barrier:
 
         async def ask(node_id: str) -> DigestSeen:
             return await self._nodes.get_digest(
-                addresses[node_id], self._namespace, generation=generation, shards=owned[node_id], timeout=timeout
+                addresses[node_id],
+                self._namespace,
+                generation=generation,
+                shards=owned[node_id],
+                timeout=timeout,
             )
 
         answers = await _ask_all("get_digest", {node: node for node in owned}, ask)

@@ -93,7 +93,9 @@ class ClusterExecutor:
         routing = await self._routing()
         reachable = self._view.reachable()
         fresh = (
-            await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if record.state in _ASKED else None
+            await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS)
+            if record.state in _ASKED
+            else None
         )
         return Observation(
             routing=routing,
@@ -157,9 +159,7 @@ class ClusterExecutor:
         source = await self._generations.spec(record.source)
         if source is None:
             raise PreconditionError("the source generation has no description", generation=record.source)
-        await self._generations.create(
-            target_spec(source, record.request, created_at=iso(self._clock.wall()))
-        )
+        await self._generations.create(target_spec(source, record.request, created_at=iso(self._clock.wall())))
 
     async def _place_target(self, record: MigrationRecord) -> None:
         routing = await self._routing()

@@ -1,7 +1,8 @@
 """What to do next: a function of the record, what is seen, and the time. Pure; reads no clock, does no I/O.
 
-A decision names the transition to persist, if any, and then the actions to take. Everything a leader learnt only
-by acting (``Facts``) may be missing: a new leader decides rightly from the history and the routing record alone.
+A decision names the transition to persist, if any, and then the actions to take. Everything a leader learnt
+only by acting (``Facts``) may be missing: a new leader decides rightly from the history and the routing
+record alone.
 """
 
 from __future__ import annotations

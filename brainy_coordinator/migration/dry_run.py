@@ -1,7 +1,7 @@
 """The executor that changes nothing: it plays a migration against an ideal cluster and writes down each step.
 
-It runs the same ``decide`` as the real one and makes the same edits, to a routing record that is never stored, so
-that a plan cannot say anything else than what would be done.
+It runs the same ``decide`` as the real one and makes the same edits, to a routing record that is never
+stored, so that a plan cannot say anything else than what would be done.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from brainy_coordinator.migration.observation import (
     Observation,
     ReplicaSeen,
     ReplicaState,
-    followed_shards,
 )
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.stages import STAGES
@@ -43,7 +42,13 @@ class DryRunExecutor:
     """Executor Protocol over an ideal world."""
 
     def __init__(
-        self, routing: Routing, *, reachable: frozenset[str], shard_count: int, replication: int, checks: tuple[Check, ...]
+        self,
+        routing: Routing,
+        *,
+        reachable: frozenset[str],
+        shard_count: int,
+        replication: int,
+        checks: tuple[Check, ...],
     ) -> None:
         nodes = {node: NodeAddress(address="", incarnation="") for node in reachable}
         self._routing = routing.model_copy(update={"nodes": {**nodes, **routing.nodes}})
@@ -64,9 +69,7 @@ class DryRunExecutor:
                 generation=number,
                 shard=shard,
                 state=ReplicaState.READY,
-                source_cursor={
-                    s: 0 for s in followed_shards(shard, source_count=source_count, target_count=placed.shard_count)
-                },
+                source_cursor=dict.fromkeys(range(source_count), 0),
             )
             for number, placed in self._routing.generations.items()
             for shard, where in placed.shards.items()
@@ -84,7 +87,9 @@ class DryRunExecutor:
             case act.RunPreflight():
                 facts = replace(facts, checks=tuple(replace(check, passed=True) for check in self._checks))
             case act.PlaceTarget():
-                shards = {s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()}
+                shards = {
+                    s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()
+                }
                 routing = edits.place_target(routing, record.id, target=record.target, shards=shards)
             case act.AdoptNode(node_id=node_id):
                 routing = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
@@ -116,7 +121,11 @@ class DryRunExecutor:
 
     def _placed(self) -> list[tuple[int, Assignment]]:
         assignments = place(
-            nodes=self._reachable, current={}, shard_count=self._shard_count, replication=self._replication, ready={}
+            nodes=self._reachable,
+            current={},
+            shard_count=self._shard_count,
+            replication=self._replication,
+            ready={},
         )
         return list(assignments.items())
 
@@ -137,13 +146,17 @@ class DryRunExecutor:
             case act.AdoptNode(node_id=node_id, generation=number):
                 return f"{node_id} answers reads from generation {number}"
             case act.Drain():
-                return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
+                return (
+                    f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
+                )
             case act.TakePositions():
                 return "every node confirms that no write is in flight"
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
             case act.CompareDigests(source=source, target=target):
-                return f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
+                return (
+                    f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
+                )
             case act.Commit(target=target):
                 return f"point of no return: one swap makes generation {target} active; writes go on there"
             case act.Release():

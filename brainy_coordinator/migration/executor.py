@@ -12,8 +12,8 @@ from brainy_coordinator.migration.record import MigrationRecord
 class Executor(Protocol):
     """One migration's hands and eyes. ``ClusterExecutor`` acts, ``DryRunExecutor`` only writes down.
 
-    Every action is idempotent. An action that cannot be finished now returns with its effect missing from the next
-    observation, or raises ``BrainyError``; either way it is decided again.
+    Every action is idempotent. An action that cannot be finished now returns with its effect missing from the
+    next observation, or raises ``BrainyError``; either way it is decided again.
     """
 
     async def observe(self, record: MigrationRecord) -> Observation:

@@ -1,14 +1,14 @@
 """The history of a migration in the bucket, one immutable object an event.
 
 Before: this process holds the leadership, and has read the history to its end.
-Steps of an append: 1. check the transition; 2. create ``migrations/<id>/<sequence>.json`` unless it exists; 3. on
-anything but a win, read the object back and compare the nonce: ours means it landed; another's means that we are
-not the leader any more (or that our view is old).
+Steps of an append: 1. check the transition; 2. create ``migrations/<id>/<sequence>.json`` unless it exists;
+3. on anything but a win, read the object back and compare the nonce: ours means it landed; another's means
+that we are not the leader any more (or that our view is old).
 After: the event is the truth; only now may it be acted on.
 If it crashes at step 2: the event exists or it does not; the next leader reads the history and goes on from it.
 Take-over: the first thing a new leader writes is LEADER_CHANGED, in the next free sequence. From then on every
-append of an earlier leader finds its sequence taken: the history is sealed. A lower leader epoch after a higher one
-therefore cannot exist, and is refused when read.
+append of an earlier leader finds its sequence taken: the history is sealed. A lower leader epoch after a
+higher one therefore cannot exist, and is refused when read.
 Cancel safety: as a crash.
 """
 

@@ -3,9 +3,9 @@
 Before: this process is the leader. ``take_over`` has sealed and read every history.
 Steps of a ``tick``: 1. observe; 2. decide; 3. persist the transition, if one was decided; 4. act.
 After: the migration is one step further, or waits.
-If it crashes at step 3: the event is in the history or it is not; the next leader folds it and decides again. At
-step 4: the next leader repeats the action, which is idempotent. What only this process knew (``Facts``) is lost,
-and that is safe: writes that were stopped are let go first, and the cut-over starts afresh.
+If it crashes at step 3: the event is in the history or it is not; the next leader folds it and decides again.
+At step 4: the next leader repeats the action, which is idempotent. What only this process knew (``Facts``) is
+lost, and that is safe: writes that were stopped are let go first, and the cut-over starts afresh.
 Cancel safety: as a crash.
 """
 

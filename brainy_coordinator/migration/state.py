@@ -1,14 +1,16 @@
 """The states of a migration and what moves it.
 
 ```
- PENDING ─▶ PREFLIGHTING ─▶ COPYING ─▶ CATCHING_UP ⇄ READY ─▶ CUTTING_OVER ─▶ VERIFYING ═▶ COMPLETING ─▶ SUCCEEDED
-                                           ▲                       │             │      ║
-                                           └── writes had waited ──┴─────────────┘      ╚═ the commit: one swap of
-                                               too long, or the leader or an owner died    the routing record
-    any state left of the commit ─▶ ABORTING ─▶ ABORTED
+ PENDING ─▶ PREFLIGHTING ─▶ COPYING ─▶ CATCHING_UP ⇄ READY ─▶ CUTTING_OVER ─▶ VERIFYING ═▶ COMPLETING
+                                           ▲                       │             │      ║       │
+                                           └── writes had waited ──┴─────────────┘      ║       ▼
+                                               too long, or the leader or an owner died ║   SUCCEEDED
+    any state left of the commit ─▶ ABORTING ─▶ ABORTED                                 ║
+                                             the commit: one swap of the routing record ╝
 ```
 
-The commit is the point of no return: left of it every failure leads back to the source, right of it only forward.
+The commit is the point of no return: left of it every failure leads back to the source, right of it only
+forward.
 """
 
 from __future__ import annotations

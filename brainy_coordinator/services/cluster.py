@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import grpc
-
 from brainy.api.coordinator.v1 import cluster_pb2, cluster_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.records import Routing
 from brainy.errors import NotFoundError
+from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.routing import open_register
 from brainy_coordinator.services.namespaces import resolve
@@ -20,7 +19,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         self._coordinator = coordinator
 
     async def ListNamespaces(
-        self, request: cluster_pb2.ListNamespacesRequest, context: grpc.aio.ServicerContext
+        self, request: cluster_pb2.ListNamespacesRequest, context: Context
     ) -> cluster_pb2.ListNamespacesResponse:
         """Return every namespace served; one that has not been adopted yet has epoch 0."""
         response = cluster_pb2.ListNamespacesResponse(leader_id=self._coordinator.leadership.leader_id)
@@ -32,7 +31,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         return response
 
     async def GetRouting(
-        self, request: cluster_pb2.GetRoutingRequest, context: grpc.aio.ServicerContext
+        self, request: cluster_pb2.GetRoutingRequest, context: Context
     ) -> cluster_pb2.GetRoutingResponse:
         """Return the routing record as stored.
 

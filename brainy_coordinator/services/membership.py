@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import grpc
 from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.errors import InvalidRequestError
+from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.membership.registry import NodeState, Report
 from brainy_coordinator.routing import open_register
 
-_STATES: Mapping[NodeState, membership_pb2.NodeState] = {
+_STATES: Mapping[NodeState, membership_pb2.NodeState.ValueType] = {
     NodeState.ALIVE: membership_pb2.NODE_STATE_ALIVE,
     NodeState.SILENT: membership_pb2.NODE_STATE_SILENT,
     NodeState.DRAINING: membership_pb2.NODE_STATE_DRAINING,
@@ -36,12 +36,14 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self._clock = coordinator.components.clock
 
     async def Heartbeat(
-        self, request: membership_pb2.HeartbeatRequest, context: grpc.aio.ServicerContext
+        self, request: membership_pb2.HeartbeatRequest, context: Context
     ) -> membership_pb2.HeartbeatResponse:
         """Take a node's word, and tell it the newest routing epochs."""
         term = self._coordinator.term()
         if not (request.node_id and request.incarnation and request.address):
-            raise InvalidRequestError("a heartbeat needs node_id, incarnation and address", node=request.node_id)
+            raise InvalidRequestError(
+                "a heartbeat needs node_id, incarnation and address", node=request.node_id
+            )
         term.registry.heartbeat(
             Report(
                 node_id=request.node_id,
@@ -60,7 +62,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         )
 
     async def Leave(
-        self, request: membership_pb2.LeaveRequest, context: grpc.aio.ServicerContext
+        self, request: membership_pb2.LeaveRequest, context: Context
     ) -> membership_pb2.LeaveResponse:
         """Take a good-bye; the node's shards move in the next turn."""
         term = self._coordinator.term()
@@ -68,7 +70,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return membership_pb2.LeaveResponse()
 
     async def ListNodes(
-        self, request: membership_pb2.ListNodesRequest, context: grpc.aio.ServicerContext
+        self, request: membership_pb2.ListNodesRequest, context: Context
     ) -> membership_pb2.ListNodesResponse:
         """Return the nodes; a follower knows only those the routing records name, and judges none."""
         leadership = self._coordinator.leadership

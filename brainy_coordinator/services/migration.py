@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-import grpc
 from pydantic import ValidationError
 
 from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
+from brainy.bucket import layout
 from brainy.bucket.records import Spec
 from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError, UnavailableError
+from brainy.rpc.interceptors import Context
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.migration.cluster_executor import target_spec
@@ -43,7 +44,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         self._components = coordinator.components
 
     async def PlanMigration(
-        self, request: migration_pb2.PlanMigrationRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.PlanMigrationRequest, context: Context
     ) -> migration_pb2.PlanMigrationResponse:
         """Play the migration against an ideal cluster and return each step. Nothing is written."""
         control = self._control(request.namespace)
@@ -68,9 +69,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         )
 
     async def StartMigration(
-        self, request: migration_pb2.StartMigrationRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.StartMigrationRequest, context: Context
     ) -> migration_pb2.StartMigrationResponse:
-        """Check, write the request down, and return; a repeated request_id returns the first one's migration."""
+        """Check, and write the request down; a repeated request_id returns the first one's migration."""
         control = self._control(request.namespace)
         cap = DEFAULT_PAUSE_CAP_SECONDS
         if request.HasField("pause_cap"):
@@ -103,14 +104,14 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
 
     async def GetMigration(
-        self, request: migration_pb2.GetMigrationRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.GetMigrationRequest, context: Context
     ) -> migration_pb2.GetMigrationResponse:
         """Return one migration."""
         record, progress = await self._get(request.namespace, request.id)
         return migration_pb2.GetMigrationResponse(migration=migration_message(record, progress))
 
     async def ListMigrations(
-        self, request: migration_pb2.ListMigrationsRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.ListMigrationsRequest, context: Context
     ) -> migration_pb2.ListMigrationsResponse:
         """Return migrations, the latest first. The page token is the id of the last one returned."""
         seen = await self._all(request.namespace)
@@ -131,7 +132,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         )
 
     async def WatchMigration(
-        self, request: migration_pb2.WatchMigrationRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.WatchMigrationRequest, context: Context
     ) -> AsyncIterator[migration_pb2.WatchMigrationResponse]:
         """Stream the migration now and at each change, until it has ended."""
         last: migration_pb2.Migration | None = None
@@ -153,7 +154,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
                     await asyncio.wait_for(changes.after(count), _WATCH_SECONDS)
 
     async def AbortMigration(
-        self, request: migration_pb2.AbortMigrationRequest, context: grpc.aio.ServicerContext
+        self, request: migration_pb2.AbortMigrationRequest, context: Context
     ) -> migration_pb2.AbortMigrationResponse:
         """Ask for the way back. Repeating it changes nothing, so ``request_id`` is not needed to be safe."""
         control = self._control(request.namespace)
@@ -214,7 +215,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         if term is not None and name in term.ready:
             migrations = term.namespaces[name].migrations
             return migrations.get(migration_id), migrations.progress(migration_id)
-        record = await self._history(name).load(migration_id)
+        legal = layout.parse_migration_event(layout.migration_event(migration_id, 1)) is not None
+        record = await self._history(name).load(migration_id) if legal else None
         if record is None:
             raise NotFoundError("no such migration", migration=migration_id)
         return record, None

@@ -21,13 +21,13 @@ _STRATEGIES: Mapping[int, Strategy] = {
     migration_pb2.STRATEGY_IN_PLACE_UPGRADE: "in_place_upgrade",
     migration_pb2.STRATEGY_ROLLING: "rolling",
 }
-_STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy] = {
+_STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
     "in_place_upgrade": migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
     "rolling": migration_pb2.STRATEGY_ROLLING,
 }
 
 
-def state_number(state: State | None) -> migration_pb2.MigrationState:
+def state_number(state: State | None) -> migration_pb2.MigrationState.ValueType:
     """Return a state as the protos number it."""
     if state is None:
         return migration_pb2.MIGRATION_STATE_UNSPECIFIED
@@ -59,7 +59,9 @@ def request_value(
             "pause_cap is out of bounds", remedy="0 to 60 s, 0 excluded", pause_cap=pause_cap_seconds
         )
     if target.shard_count > _MOST_SHARDS:
-        raise InvalidRequestError("too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count)
+        raise InvalidRequestError(
+            "too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count
+        )
     return Request(
         request_id=request_id,
         namespace=namespace,
@@ -112,5 +114,5 @@ def _event_message(event: Event) -> migration_pb2.MigrationEvent:
         detail=event.detail,
     )
     # "from" is a word of Python, so the field cannot be named in the call.
-    setattr(message, "from", state_number(event.from_state))  # noqa: B010
+    setattr(message, "from", state_number(event.from_state))
     return message

@@ -1,7 +1,8 @@
 """Rolling: nodes are adopted one by one, readers first; the writes move last, through the cut-over.
 
 Before: the target is READY on every replica.
-Steps, for each reachable node, those that own the fewest source shards first: 1. swap ``adopted[node] = target``;
+Steps, for each reachable node, those that own the fewest source shards first: 1. swap ``adopted[node] =
+target``;
 2. barrier on that one node: its front door answers reads from the target from then on.
 After: every node reads from the target, every write still goes to the source, which the target follows.
 If it crashes at step 1 or 2: the new leader repeats the node's adoption; nothing is lost, for reads may move
