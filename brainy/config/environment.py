@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 
 def s3_endpoint(environment: Mapping[str, str] | None = None) -> str:
@@ -27,3 +28,14 @@ def fixtures_directory(environment: Mapping[str, str] | None = None) -> str:
 def inherited(**changes: str) -> dict[str, str]:
     """Return this process's environment with ``changes``, for a child process."""
     return {**os.environ, **changes}  # noqa: TID251 - brainy.config may
+
+
+def export(**values: str) -> None:
+    """Set variables of this process, for libraries that read nothing else (AWS credentials)."""
+    os.environ.update(values)  # noqa: TID251 - brainy.config may
+
+
+def cache_directory() -> Path:
+    """Directory for what can be rebuilt: ``$XDG_CACHE_HOME/brainy`` or ``~/.cache/brainy``."""
+    root = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - brainy.config may
+    return (Path(root) if root else Path.home() / ".cache") / "brainy"

@@ -88,6 +88,9 @@ class Settings(_Section):
     """Everything that can be written in the TOML file."""
 
     namespaces: TextList = ()
+    #: Where clients find nodes (BRAINY_ENDPOINTS) and coordinators (BRAINY_COORDINATORS), host:port.
+    endpoints: TextList = ()
+    coordinators: TextList = ()
     log_level: str = "info"
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)

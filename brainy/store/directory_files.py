@@ -52,9 +52,7 @@ def translate(error: OSError, key: str) -> BrainyError:
     if error.errno == errno.ENAMETOOLONG:
         return InvalidRequestError("the file system cannot hold this key", key=key[:80])
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UnavailableError(
-            "the disk is full", reason="STORE_UNAVAILABLE", remedy="free some space", key=key
-        )
+        return UnavailableError("the disk is full", reason="STORE_UNAVAILABLE", remedy="free some space", key=key)
     return UnavailableError("the directory failed", reason="STORE_UNAVAILABLE", key=key, cause=error)
 
 

@@ -30,9 +30,7 @@ def walk_pages(root: str, prefix: str, start_after: str) -> Iterator[list[Object
             status = os.stat(path)  # noqa: PTH116 - a string path, a million times
         except OSError:
             continue  # gone since its directory was read
-        page.append(
-            ObjectMeta(key=key, size=status.st_size, etag=etag_of(status), last_modified=status.st_mtime)
-        )
+        page.append(ObjectMeta(key=key, size=status.st_size, etag=etag_of(status), last_modified=status.st_mtime))
         if len(page) == PAGE:
             yield page
             page = []

@@ -51,10 +51,7 @@ class PrefixedStore:
         bound = self._prefix + start_after if start_after else ""
         cut = len(self._prefix)
         async for page in self._inner.list(self._prefix + prefix, start_after=bound):
-            yield [
-                ObjectMeta(key=o.key[cut:], size=o.size, etag=o.etag, last_modified=o.last_modified)
-                for o in page
-            ]
+            yield [ObjectMeta(key=o.key[cut:], size=o.size, etag=o.etag, last_modified=o.last_modified) for o in page]
 
     async def close(self) -> None:
         """Close the store below."""

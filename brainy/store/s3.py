@@ -83,9 +83,7 @@ class S3Store:
             etag=meta["e_tag"] or "",
             last_modified=meta["last_modified"].timestamp(),
             user_metadata={
-                name.lower(): value
-                for name, value in result.attributes.items()
-                if name not in _STANDARD_ATTRIBUTES
+                name.lower(): value for name, value in result.attributes.items() if name not in _STANDARD_ATTRIBUTES
             },
         )
 

@@ -165,9 +165,7 @@ def _directory(directory: str | Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _start(
-    name: str, command: Sequence[str], endpoint: str, directory: Path, variables: Mapping[str, str]
-) -> S3Server:
+def _start(name: str, command: Sequence[str], endpoint: str, directory: Path, variables: Mapping[str, str]) -> S3Server:
     log = directory / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -149,9 +149,7 @@ class _Attempt(Generic[Part]):
         self._rounds = 0
 
     def target(self, shards: Sequence[int]) -> Target:
-        return Target(
-            namespace=self._runtime.name, generation=self._view.generation, shards=tuple(shards)
-        )
+        return Target(namespace=self._runtime.name, generation=self._view.generation, shards=tuple(shards))
 
     def plan(self, shards: Collection[int]) -> Assignment:
         generation = self._view.generation

@@ -33,9 +33,7 @@ class ItemsQuestion:
     include_vectors: bool = True
     session: Sequence[common_pb2.Position] = ()
 
-    async def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> shard_pb2.GetItemsResponse:
+    async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> shard_pb2.GetItemsResponse:
         """Read from local replicas."""
         await settle(runtime, target.generation, target.shards, self.session, deadline)
         answer = shard_pb2.GetItemsResponse()
@@ -74,9 +72,7 @@ class VerbsQuestion:
     include_vectors: bool = False
     session: Sequence[common_pb2.Position] = ()
 
-    async def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> list[common_pb2.Verb]:
+    async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> list[common_pb2.Verb]:
         """Look in local replicas."""
         await settle(runtime, target.generation, target.shards, self.session, deadline)
         found: list[common_pb2.Verb] = []
@@ -86,9 +82,7 @@ class VerbsQuestion:
                 found.extend(verb_message(verb, include_vectors=self.include_vectors) for verb in batch)
         return found
 
-    async def remote(
-        self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline
-    ) -> list[common_pb2.Verb]:
+    async def remote(self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline) -> list[common_pb2.Verb]:
         """Let a peer look in its replicas."""
         found: list[common_pb2.Verb] = []
         async for message in stream(peer.FindShardVerbs, self.request(target), deadline=deadline):
@@ -189,9 +183,7 @@ class ReadRouter:
 
         return await self._refresher.reading(runtime, request.session, deadline, act)
 
-    async def _check_size(
-        self, runtime: NamespaceRuntime, view: View, count: int, include_vectors: bool
-    ) -> None:
+    async def _check_size(self, runtime: NamespaceRuntime, view: View, count: int, include_vectors: bool) -> None:
         if not include_vectors:
             return
         spec = await runtime.spec(view.generation)

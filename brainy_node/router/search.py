@@ -54,9 +54,7 @@ class SearchQuestion:
     def _search(self, shards: Sequence[ReadableShard]) -> Hits:
         parts = []
         for shard in shards:
-            hits = shard.search(
-                self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted
-            )
+            hits = shard.search(self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted)
             if self.include_metadata and hits.metadata is None:
                 hits = replace(hits, metadata=shard.metadata_of(hits))
             parts.append(hits)

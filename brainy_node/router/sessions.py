@@ -11,9 +11,7 @@ from brainy.errors import UnavailableError
 from brainy_node.runtime.ports import NamespaceRuntime
 
 
-def outstanding(
-    routing: Routing, generation: int, shard: int, session: Iterable[Position]
-) -> list[Position]:
+def outstanding(routing: Routing, generation: int, shard: int, session: Iterable[Position]) -> list[Position]:
     """Return the positions of a session that bind this shard of the generation being read.
 
     * Same generation: those of this very shard.

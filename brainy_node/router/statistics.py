@@ -78,9 +78,7 @@ class StatisticsRouter:
         self._search = search
         self._process = psutil.Process()
 
-    async def statistics(
-        self, runtime: NamespaceRuntime, deadline: Deadline
-    ) -> data_pb2.GetStatisticsResponse:
+    async def statistics(self, runtime: NamespaceRuntime, deadline: Deadline) -> data_pb2.GetStatisticsResponse:
         """Sum the figures of every shard.
 
         Raises:
@@ -91,9 +89,7 @@ class StatisticsRouter:
             question = StatisticsQuestion()
             answer = await self._fan_out.ask(runtime, view, question, view.shards, deadline)
             spec = await runtime.spec(view.generation)
-            total = data_pb2.GetStatisticsResponse(
-                header=view.header(runtime.node_id), dimensions=spec.dimensions
-            )
+            total = data_pb2.GetStatisticsResponse(header=view.header(runtime.node_id), dimensions=spec.dimensions)
             for part in answer.parts:
                 add(total, part)
             return total

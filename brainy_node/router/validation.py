@@ -31,9 +31,7 @@ _LONG_INTEGER = re.compile(rb"[0-9]{19,}")
 def check_k(k: int, queries: int) -> None:
     """Refuse a ``k`` outside 1..10,000, or one that asks for more hits than an answer can hold."""
     if not 1 <= k <= MAX_K:
-        raise InvalidRequestError(
-            "k is out of range", reason="INVALID_K", remedy="ask for 1 to 10,000 neighbours", k=k
-        )
+        raise InvalidRequestError("k is out of range", reason="INVALID_K", remedy="ask for 1 to 10,000 neighbours", k=k)
     if k * queries > MAX_HITS:
         raise InvalidRequestError(
             "one answer cannot hold so many hits",
@@ -89,9 +87,7 @@ def query_matrix(vectors: bytes, dimensions: int, spec: Spec) -> npt.NDArray[np.
     return matrix
 
 
-def check_nouns(
-    nouns: Sequence[common_pb2.Noun], spec: Spec, limit: int
-) -> tuple[list[common_pb2.Noun], int]:
+def check_nouns(nouns: Sequence[common_pb2.Noun], spec: Spec, limit: int) -> tuple[list[common_pb2.Noun], int]:
     """Return the nouns as they will be stored (metadata compact) and their dimensions (0 if there are none).
 
     While the namespace has no dimensions yet (``spec.dimensions`` 0), the first noun's count for all.

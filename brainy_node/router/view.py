@@ -48,9 +48,7 @@ class View:
         return header(node_id, self.routing, self.generation, missing)
 
 
-def header(
-    node_id: str, routing: Routing, generation: int, missing: Sequence[int] = ()
-) -> ResponseHeader:
+def header(node_id: str, routing: Routing, generation: int, missing: Sequence[int] = ()) -> ResponseHeader:
     """Build the header of an answer."""
     placement = routing.generations.get(generation)
     total = placement.shard_count if placement else 0
@@ -58,9 +56,7 @@ def header(
         node_id=node_id,
         generation=generation,
         routing_epoch=routing.epoch,
-        coverage=Coverage(
-            shards_total=total, shards_answered=max(0, total - len(missing)), shards_missing=missing
-        ),
+        coverage=Coverage(shards_total=total, shards_answered=max(0, total - len(missing)), shards_missing=missing),
     )
 
 
@@ -94,9 +90,7 @@ class RoutingRefresher:
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(attempt, 10))
         await self._clock.sleep(min(self._ids.jitter(pause / 2, pause), deadline.remaining()))
 
-    async def view(
-        self, runtime: NamespaceRuntime, session: Sequence[Position], deadline: Deadline
-    ) -> View:
+    async def view(self, runtime: NamespaceRuntime, session: Sequence[Position], deadline: Deadline) -> View:
         """Return what to read from: this node's read generation, not older than what the session has seen.
 
         Raises:

@@ -105,9 +105,7 @@ class ReadableShard(Protocol):
     def get_verbs(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Verb]:
         """Return the verbs that exist."""
 
-    def find_verbs(
-        self, source_id: str | None, target_id: str | None, type: str | None
-    ) -> Iterator[list[Verb]]:
+    def find_verbs(self, source_id: str | None, target_id: str | None, type: str | None) -> Iterator[list[Verb]]:
         """Batches of the verbs that match; None matches all."""
 
     def scan_nouns(self, *, include_vectors: bool, include_soft_deleted: bool) -> Iterator[list[Noun]]:
@@ -181,9 +179,7 @@ class NamespaceRuntime(Protocol):
     def follow_log(self, generation: int, shard: int, from_position: int) -> AsyncIterator[SlotLike]:
         """Stream the log's objects from the one that holds ``from_position`` on, for ever; owner only."""
 
-    async def wait_applied(
-        self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline
-    ) -> None:
+    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
         """Return once the local replica includes the positions, which are of its own shard's log or, while the
         generation follows another, of that one's.
 
