@@ -11,12 +11,11 @@ Cancel safety: as a crash.
 
 from __future__ import annotations
 
-from brainy.legacy.survey import Survey, survey
-
 from brainy.bucket.records import GenerationPlacement, Routing, Spec
 from brainy.clock import Clock, iso
 from brainy.config.settings import CoordinatorSettings
 from brainy.errors import PreconditionError
+from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.generations import Generations

@@ -31,9 +31,7 @@ class Announcer:
 
     async def _tell(self, node_id: str, address: str, routing: Routing) -> None:
         try:
-            await self._nodes.apply_routing(
-                address, routing.namespace, epoch=routing.epoch, timeout=_TIMEOUT_SECONDS
-            )
+            await self._nodes.apply_routing(address, routing.namespace, epoch=routing.epoch, timeout=_TIMEOUT_SECONDS)
         except BrainyError as error:
             _log.info("announcement_missed", node=node_id, epoch=routing.epoch, reason=error.reason)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
 from brainy.config.settings import CoordinatorSettings
 from brainy.errors import BrainyError, ConflictError, FencedError, PreconditionError
 from brainy.ids import Ids
+from brainy.locks.base import LockProvider
 from brainy.store.base import ObjectStore
 from brainy.store.capability import probe_conditional_writes
 from brainy.telemetry.logs import get_logger
@@ -31,9 +31,6 @@ from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
-
-if TYPE_CHECKING:
-    from brainy.locks.base import LockProvider
 
 _log = get_logger(__name__)
 
@@ -87,12 +84,8 @@ class NamespaceControl:
             nodes=components.nodes,
             view=self.view,
         )
-        self._adoption = Adoption(
-            store, self.generations, components.settings, namespace=namespace, clock=clock
-        )
-        self._placing = Placing(
-            register=self.register, view=self.view, locks=locks, generations=self.generations
-        )
+        self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
+        self._placing = Placing(register=self.register, view=self.view, locks=locks, generations=self.generations)
         self.migrations = Reconciler(
             history=History(store, clock=clock, ids=components.ids, leader=leader),
             executor_for=self._executor_for,
@@ -153,9 +146,7 @@ class NamespaceControl:
         spec = await self._adoption.spec()
         if len(self.view.usable()) < max(1, self._components.settings.min_nodes):
             return False
-        self._announcer.tell(
-            await self._placing.create(first_routing(self.namespace, spec)), self.view.reachable()
-        )
+        self._announcer.tell(await self._placing.create(first_routing(self.namespace, spec)), self.view.reachable())
         return True
 
 
@@ -224,9 +215,7 @@ class Term:
                 failures += 1
                 control.register.forget()
                 _log.exception("control_crashed", namespace=name)
-            back_off = (
-                min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
-            )
+            back_off = min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
             await clock.sleep(max(0.0, due - clock.monotonic()) + back_off)
             self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
 

@@ -59,9 +59,7 @@ def owner_is_no_replica(_: Routing | None, after: Routing) -> bool:
 
 def holders_have_addresses(_: Routing | None, after: Routing) -> bool:
     """Every node named in a placement can be called."""
-    return all(
-        {s.owner, *s.replicas} <= after.nodes.keys() for _, g in _placements(after) for s in g.shards.values()
-    )
+    return all({s.owner, *s.replicas} <= after.nodes.keys() for _, g in _placements(after) for s in g.shards.values())
 
 
 def shard_epochs_rise_with_owners(before: Routing | None, after: Routing) -> bool:

@@ -15,15 +15,13 @@ Cancel safety: cancelling ``run`` stops renewing; leadership ends with the lease
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from brainy.clock import Clock
 from brainy.errors import BrainyError, ConflictError, FencedError, UnavailableError
 from brainy.ids import Ids
+from brainy.locks.base import Grant, LockProvider
 from brainy.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from brainy.locks.base import Grant, LockProvider
 
 _log = get_logger(__name__)
 

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 import uvloop
-from brainy.locks.object_store import ObjectStoreLocks
 
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.settings import Settings, load_settings
 from brainy.errors import BrainyError, InvalidRequestError
 from brainy.ids import Ids
+from brainy.locks.object_store import ObjectStoreLocks
 from brainy.rpc.channel import ChannelPool
 from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs, get_logger
@@ -42,9 +42,7 @@ def main(
     shard_count: Annotated[int | None, typer.Option(help="Shards of a namespace that is adopted.")] = None,
     replication: Annotated[int | None, typer.Option(help="Copies of each shard, its owner's included.")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Vector length of a new, empty namespace.")] = None,
-    node_ttl: Annotated[
-        float | None, typer.Option(help="Seconds of silence after which a node is lost.")
-    ] = None,
+    node_ttl: Annotated[float | None, typer.Option(help="Seconds of silence after which a node is lost.")] = None,
     leader_lease: Annotated[float | None, typer.Option(help="Seconds a leadership lasts unrenewed.")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written once calls are answered.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
@@ -78,9 +76,7 @@ def main(
 async def _serve(settings: Settings, ready_file: Path | None) -> None:
     clock, ids = SystemClock(), Ids()
     coordinator_id = settings.coordinator.coordinator_id or f"coordinator-{ids.short()}"
-    configure_logs(
-        level=settings.log_level, form=settings.log_format, role="coordinator", coordinator=coordinator_id
-    )
+    configure_logs(level=settings.log_level, form=settings.log_format, role="coordinator", coordinator=coordinator_id)
     if not settings.namespaces:
         raise InvalidRequestError("no namespace is given", remedy="pass --namespace or set namespaces")
     names = [Namespace.parse(text) for text in settings.namespaces]

@@ -59,9 +59,7 @@ class GrpcNodeCalls:
         self._clock = clock
 
     def _stub(self, address: str) -> control_pb2_grpc.ControlServiceAsyncStub:
-        stub: control_pb2_grpc.ControlServiceAsyncStub = self._pool.stub(
-            address, control_pb2_grpc.ControlServiceStub
-        )
+        stub: control_pb2_grpc.ControlServiceAsyncStub = self._pool.stub(address, control_pb2_grpc.ControlServiceStub)
         return stub
 
     async def apply_routing(self, address: str, namespace: str, *, epoch: int, timeout: float) -> Ack:

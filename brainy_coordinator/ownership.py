@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from brainy.bucket.records import NodeAddress, ShardPlacement
 from brainy.errors import CorruptDataError
+from brainy.locks.base import LockProvider
 from brainy_coordinator.placement import Assignment
-
-if TYPE_CHECKING:
-    from brainy.locks.base import LockProvider
 
 #: Ownership does not expire; the record needs some life, for people who read it.
 _TTL_SECONDS = 30.0

@@ -178,9 +178,7 @@ class _Plan:
     def drop_surplus(self, shard: int, replication: int) -> None:
         """Rule 3, its end: one surplus copy less, once all of them answer."""
         assignment = self.shards[shard]
-        if len(assignment.holders) <= replication or not all(
-            self.is_ready(shard, n) for n in assignment.holders
-        ):
+        if len(assignment.holders) <= replication or not all(self.is_ready(shard, n) for n in assignment.holders):
             return
         dropped = max(assignment.replicas, key=lambda n: (self.copies(n), self.owned(n), n))
         self.shards[shard] = replace(assignment, replicas=tuple(n for n in assignment.replicas if n != dropped))

@@ -14,18 +14,15 @@ the writes go on, for the final positions may no longer be final. The migration 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement
+from brainy.locks.base import LockProvider
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
-
-if TYPE_CHECKING:
-    from brainy.locks.base import LockProvider
 
 _log = get_logger(__name__)
 
@@ -96,7 +93,5 @@ class Placing:
 
 
 def _named(generations: Mapping[int, GenerationPlacement]) -> set[str]:
-    shards: list[ShardPlacement] = [
-        where for placed in generations.values() for where in placed.shards.values()
-    ]
+    shards: list[ShardPlacement] = [where for placed in generations.values() for where in placed.shards.values()]
     return {node for where in shards for node in (where.owner, *where.replicas)}

@@ -84,9 +84,7 @@ class Barrier:
         )
 
 
-async def _ask_all(
-    what: str, targets: Mapping[str, str], ask: Callable[[str], Awaitable[Answer]]
-) -> dict[str, Answer]:
+async def _ask_all(what: str, targets: Mapping[str, str], ask: Callable[[str], Awaitable[Answer]]) -> dict[str, Answer]:
     async def one(node_id: str, target: str) -> tuple[str, Answer | None]:
         try:
             return node_id, await ask(target)

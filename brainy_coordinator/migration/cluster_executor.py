@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from brainy.bucket.records import Routing, Spec
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
+from brainy.locks.base import LockProvider
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.announcer import Announcer
 from brainy_coordinator.generations import Generations
@@ -29,9 +29,6 @@ from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
-
-if TYPE_CHECKING:
-    from brainy.locks.base import LockProvider
 
 _log = get_logger(__name__)
 
@@ -92,11 +89,7 @@ class ClusterExecutor:
         """See ``Executor``."""
         routing = await self._routing()
         reachable = self._view.reachable()
-        fresh = (
-            await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS)
-            if record.state in _ASKED
-            else None
-        )
+        fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if record.state in _ASKED else None
         return Observation(
             routing=routing,
             reachable=frozenset(reachable),
@@ -272,9 +265,7 @@ class ClusterExecutor:
 
     async def _commit(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
-        committed = edits.commit(
-            routing, record.id, source=record.source, target=record.target, epoch=attempt.epoch
-        )
+        committed = edits.commit(routing, record.id, source=record.source, target=record.target, epoch=attempt.epoch)
         await self._swap(routing, committed)
         pause = self._clock.monotonic() - attempt.started_at
         self.facts = replace(self.facts, write_pause_seconds=pause)

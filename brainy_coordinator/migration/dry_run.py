@@ -75,9 +75,7 @@ class DryRunExecutor:
             for shard, where in placed.shards.items()
             for node in (where.owner, *where.replicas)
         )
-        return Observation(
-            routing=self._routing, reachable=self._reachable, replicas=replicas, facts=self._facts
-        )
+        return Observation(routing=self._routing, reachable=self._reachable, replicas=replicas, facts=self._facts)
 
     async def perform(self, action: act.Action, record: MigrationRecord) -> None:
         """Write the step down and make its edit."""
@@ -87,9 +85,7 @@ class DryRunExecutor:
             case act.RunPreflight():
                 facts = replace(facts, checks=tuple(replace(check, passed=True) for check in self._checks))
             case act.PlaceTarget():
-                shards = {
-                    s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()
-                }
+                shards = {s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()}
                 routing = edits.place_target(routing, record.id, target=record.target, shards=shards)
             case act.AdoptNode(node_id=node_id):
                 routing = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
@@ -133,9 +129,7 @@ class DryRunExecutor:
         cap = record.request.pause_cap_seconds
         match action:
             case act.RunPreflight():
-                return "; ".join(
-                    f"{c.name} {'passes' if c.passed else 'FAILS'} ({c.detail})" for c in self._checks
-                )
+                return "; ".join(f"{c.name} {'passes' if c.passed else 'FAILS'} ({c.detail})" for c in self._checks)
             case act.CreateTarget(generation=number):
                 return f"describe generation {number}; an object that exists is never changed"
             case act.PlaceTarget(generation=number, follows=source):
@@ -146,17 +140,13 @@ class DryRunExecutor:
             case act.AdoptNode(node_id=node_id, generation=number):
                 return f"{node_id} answers reads from generation {number}"
             case act.Drain():
-                return (
-                    f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
-                )
+                return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
             case act.TakePositions():
                 return "every node confirms that no write is in flight"
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
             case act.CompareDigests(source=source, target=target):
-                return (
-                    f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
-                )
+                return f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
             case act.Commit(target=target):
                 return f"point of no return: one swap makes generation {target} active; writes go on there"
             case act.Release():

@@ -27,16 +27,12 @@ def _ours(routing: Routing, migration_id: str) -> None:
         )
 
 
-def place_target(
-    routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement]
-) -> Routing:
+def place_target(routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement]) -> Routing:
     """Add the target in state building, following the active generation."""
     _ours(routing, migration_id)
     if target in routing.generations:
         return routing
-    placed = GenerationPlacement(
-        state="building", shard_count=len(shards), follows=routing.active, shards=dict(shards)
-    )
+    placed = GenerationPlacement(state="building", shard_count=len(shards), follows=routing.active, shards=dict(shards))
     return _changed(routing, migration=migration_id, generations={**routing.generations, target: placed})
 
 

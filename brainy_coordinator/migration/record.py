@@ -132,11 +132,7 @@ class MigrationRecord:
                 newer_epoch=self.leader_epoch,
             )
         expected = next_state(self.state, event.trigger, story=self.lines)
-        if (
-            event.sequence != self.sequence + 1
-            or event.from_state is not self.state
-            or event.to_state is not expected
-        ):
+        if event.sequence != self.sequence + 1 or event.from_state is not self.state or event.to_state is not expected:
             raise CorruptDataError(
                 "an event does not follow the one before it",
                 migration=self.id,

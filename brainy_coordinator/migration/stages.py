@@ -20,9 +20,7 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage(State.PREFLIGHTING, "check that the change can succeed before anything is changed", "checked again"),
-    Stage(
-        State.COPYING, "create the target beside the source; its owners copy the source", "owners go on copying"
-    ),
+    Stage(State.COPYING, "create the target beside the source; its owners copy the source", "owners go on copying"),
     Stage(State.CATCHING_UP, "the target follows the source's change log", "owners go on following"),
     Stage(State.READY, "the target is close behind; reads move if the strategy says so", "moves are repeated"),
     Stage(
@@ -30,8 +28,6 @@ STAGES: tuple[Stage, ...] = (
         "writes wait; no write is in flight; final positions are taken",
         "writes go on; retried",
     ),
-    Stage(
-        State.VERIFYING, "the target reaches the final positions; digests are compared", "writes go on; retried"
-    ),
+    Stage(State.VERIFYING, "the target reaches the final positions; digests are compared", "writes go on; retried"),
     Stage(State.COMPLETING, "the target is the truth; nodes confirm; the source is retired", "goes on forward"),
 )

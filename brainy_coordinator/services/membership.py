@@ -41,9 +41,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """Take a node's word, and tell it the newest routing epochs."""
         term = self._coordinator.term()
         if not (request.node_id and request.incarnation and request.address):
-            raise InvalidRequestError(
-                "a heartbeat needs node_id, incarnation and address", node=request.node_id
-            )
+            raise InvalidRequestError("a heartbeat needs node_id, incarnation and address", node=request.node_id)
         term.registry.heartbeat(
             Report(
                 node_id=request.node_id,
@@ -61,9 +59,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             interval=duration(self._coordinator.components.settings.heartbeat_interval_seconds),
         )
 
-    async def Leave(
-        self, request: membership_pb2.LeaveRequest, context: Context
-    ) -> membership_pb2.LeaveResponse:
+    async def Leave(self, request: membership_pb2.LeaveRequest, context: Context) -> membership_pb2.LeaveResponse:
         """Take a good-bye; the node's shards move in the next turn."""
         term = self._coordinator.term()
         term.registry.leave(request.node_id, request.incarnation, self._clock.monotonic())

@@ -59,9 +59,7 @@ def request_value(
             "pause_cap is out of bounds", remedy="0 to 60 s, 0 excluded", pause_cap=pause_cap_seconds
         )
     if target.shard_count > _MOST_SHARDS:
-        raise InvalidRequestError(
-            "too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count
-        )
+        raise InvalidRequestError("too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count)
     return Request(
         request_id=request_id,
         namespace=namespace,
