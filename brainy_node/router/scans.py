@@ -16,7 +16,11 @@ from brainy.errors import BrainyError
 from brainy.rpc.channel import stream
 from brainy.rpc.options import DEFAULT_DEADLINE_SECONDS
 from brainy_node.router.fan_out import Target, ask_elsewhere
+<<<<<<< HEAD
+from brainy_node.router.held import held, paced
+=======
 from brainy_node.router.held import held, paced, sliced
+>>>>>>> serving
 from brainy_node.router.peers import Peers
 from brainy_node.router.placement import assign
 from brainy_node.router.reads import VerbsQuestion
@@ -56,9 +60,7 @@ class NounScan:
     ) -> AsyncIterator[Sequence[common_pb2.Noun]]:
         """Scan the replica here."""
         shard = held(runtime, target.generation, target.shards[0])
-        batches = shard.scan_nouns(
-            include_vectors=self.include_vectors, include_soft_deleted=self.include_soft_deleted
-        )
+        batches = shard.scan_nouns(include_vectors=self.include_vectors, include_soft_deleted=self.include_soft_deleted)
         async for batch in paced(batches):
             yield [noun_to_proto(noun) for noun in batch]
 
