@@ -16,11 +16,7 @@ from brainy.errors import BrainyError
 from brainy.rpc.channel import stream
 from brainy.rpc.options import DEFAULT_DEADLINE_SECONDS
 from brainy_node.router.fan_out import Target, ask_elsewhere
-<<<<<<< HEAD
-from brainy_node.router.held import held, paced
-=======
 from brainy_node.router.held import held, paced, sliced
->>>>>>> serving
 from brainy_node.router.peers import Peers
 from brainy_node.router.placement import assign
 from brainy_node.router.reads import VerbsQuestion
@@ -34,9 +30,7 @@ Item = TypeVar("Item")
 class Scan(Protocol[Item]):
     """What is streamed from one shard: by this process or by a peer."""
 
-    def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> AsyncIterator[Sequence[Item]]:
+    def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> AsyncIterator[Sequence[Item]]:
         """Stream from the local replica of the one shard of ``target``."""
 
     def remote(
@@ -166,9 +160,7 @@ class QuarantineScan:
         )
         async for message in stream(peer.ListShardQuarantine, request, deadline=deadline):
             columns = zip(message.keys, message.reasons, message.sizes, strict=True)
-            yield [
-                data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns
-            ]
+            yield [data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns]
 
     def key(self, item: data_pb2.QuarantinedObject) -> str:
         """Return the object's key."""
