@@ -8,12 +8,12 @@ import random  # noqa: TID251 - a seeded source, so that a failing run can be re
 from pathlib import Path
 
 import pytest
-from brainy.samples import sample_objects, sample_truth
 
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.settings import StoreSettings
 from brainy.ids import Ids
+from brainy.samples import sample_objects, sample_truth
 from brainy.store.opening import open_store
 from tests.e2e.conftest import RunCluster
 from tests.e2e.traffic import Traffic
