@@ -109,7 +109,8 @@ class Shard:
     @property
     def tail_records(self) -> int:
         """Log records after the base."""
-        return self.applied - self._base.position
+        count: int = self.applied - self._base.position
+        return count
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -324,7 +325,7 @@ class Shard:
         )
 
     def metadata_of(self, hits: Hits) -> list[bytes]:
-        """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where there is none."""
+        """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where none is."""
         if not isinstance(hits.origin, tuple):
             raise TypeError("these hits are not from a shard")
         base, owners = hits.origin
