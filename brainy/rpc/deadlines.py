@@ -26,3 +26,9 @@ def deadline_of(
     if remaining is None:
         return Deadline.after(clock, min(default_seconds, max_seconds))
     return Deadline.after(clock, min(remaining - min(0.1, remaining * 0.05), max_seconds))
+
+
+def stream_deadline_of(context: grpc.aio.ServicerContext[Any, Any], clock: Clock) -> Deadline | None:
+    """Return the client's deadline for a stream, None if it set none: then it may take any time."""
+    remaining: float | None = context.time_remaining()
+    return None if remaining is None else Deadline.after(clock, remaining)

@@ -22,6 +22,9 @@ from brainy.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
+#: What watchers of health get to hear before their streams end.
+_TELL_SECONDS = 0.05
+
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:/\s]+):(?P<port>\d{1,5})")
 
 
@@ -50,8 +53,10 @@ class RunningServer:
         metrics: RpcMetrics,
         services: Sequence[str],
         address: str,
+        clock: Clock,
     ) -> None:
         self._server = server
+        self._clock = clock
         self._health = servicer
         self._interceptor = interceptor
         self._services = tuple(services)
@@ -77,9 +82,9 @@ class RunningServer:
         """Shut down without breaking calls.
 
         Before: calls are accepted.
-        Steps: (1) health says NOT_SERVING, for good; (2) endless streams end with UNAVAILABLE (DRAINING);
-        (3) new calls and connections are refused; (4) calls in flight may finish within ``grace_seconds``, then
-        they are cancelled.
+        Steps: (1) health says NOT_SERVING, for good, and its watchers are told; (2) endless streams end with
+        UNAVAILABLE (DRAINING); (3) new calls and connections are refused; (4) calls in flight may finish within
+        ``grace_seconds``, then they are cancelled.
         After: the port is free.
         Cancel safety: cancelled at step 4, calls still in flight are cancelled. May be called again.
         """
@@ -87,6 +92,7 @@ class RunningServer:
             self._draining = True
             _log.info("server_draining", address=self.address, grace_seconds=grace_seconds)
             await self._health.enter_graceful_shutdown()
+            await self._clock.sleep(_TELL_SECONDS)
             self._interceptor.end_streams()
         await self._server.stop(grace_seconds)
 
@@ -146,7 +152,7 @@ async def build_server(
         raise _cannot_bind(listen) from error
     if port == 0:
         raise _cannot_bind(listen)
-    running = RunningServer(server, checks, interceptor, metrics, names, f"{match['host']}:{port}")
+    running = RunningServer(server, checks, interceptor, metrics, names, f"{match['host']}:{port}", clock)
     await running.set_serving(serving)
     await server.start()
     _log.info("server_listening", address=running.address, services=len(names))

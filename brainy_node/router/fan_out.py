@@ -78,11 +78,11 @@ class FanOut:
 
     Before: a view, that is a routing record and the generation it says to read.
     Steps: (1) divide the shards among this process and peers, one call each, all at once; (2) when one fails,
-    its shards go to untried replicas at once; (3) when none is left, or the failure says that the record is stale,
-    read the record again, pause, and start over with all replicas.
-    After: one part per call answered; every shard is in exactly one part, or in ``missing``.
-    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``, when
-    a shard has no untried replica even after the record was read again.
+    its shards go to untried replicas at once; (3) when none is left for a shard, read the routing record again,
+    pause, and start over with all of that shard's replicas.
+    After: one part per call answered; each shard is in exactly one part, or in ``missing``.
+    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``,
+    when a shard has no untried replica even after the record was read again.
     Cancel safety: everything asked is cancelled with the caller.
     """
 

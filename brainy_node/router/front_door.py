@@ -18,7 +18,7 @@ from brainy_node.runtime.ports import Runtimes
 
 
 class FrontDoor:
-    """Everything a node answers for a whole namespace. It owns nothing: channels are closed by who made them."""
+    """Everything a node answers for a whole namespace. Channels are closed by who made them."""
 
     def __init__(
         self, runtimes: Runtimes, channels: ChannelPool, *, settings: NodeSettings, clock: Clock, ids: Ids

@@ -9,12 +9,13 @@ from typing import TypeVar
 from brainy.bucket.partition import shard_of
 from brainy.errors import UnavailableError
 from brainy_node.router.sessions import stale
-from brainy_node.runtime.ports import NamespaceRuntime, ReadableShard
+from brainy_node.runtime.ports import NamespaceRuntime
+from brainy_node.shard.shard import Shard
 
 Item = TypeVar("Item")
 
 
-def held(runtime: NamespaceRuntime, generation: int, shard: int) -> ReadableShard:
+def held(runtime: NamespaceRuntime, generation: int, shard: int) -> Shard:
     """Return a local replica.
 
     Raises:
@@ -38,7 +39,7 @@ def held(runtime: NamespaceRuntime, generation: int, shard: int) -> ReadableShar
 def check_generation(runtime: NamespaceRuntime, generation: int) -> None:
     """Refuse a generation the routing record in force here does not have (STALE_ROUTING)."""
     if generation not in runtime.routing.generations:
-        raise stale(runtime.routing, generation, node=runtime.node_id)
+        raise stale(runtime.routing, generation, f"node {runtime.node_id}")
 
 
 def by_shard(ids: Sequence[str], shard_count: int) -> dict[int, list[str]]:
@@ -60,3 +61,8 @@ async def paced(batches: Iterator[Sequence[Item]]) -> AsyncIterator[Sequence[Ite
         if batch:
             yield batch
         await asyncio.sleep(0)
+
+
+def sliced(items: Sequence[Item], size: int = 1000) -> Iterator[Sequence[Item]]:
+    """Cut a sequence into pieces of at most ``size``."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -13,7 +13,7 @@ SUSPECT_SECONDS = 1.0
 
 
 class Peers:
-    """Stubs by node. An address is looked up in the routing record at each call, so a node that moved is found."""
+    """Stubs by node. Addresses are those of the routing record at each call, so a node that moved is found."""
 
     def __init__(self, channels: ChannelPool, *, clock: Clock) -> None:
         self._channels = channels

@@ -34,8 +34,8 @@ def assign(
     """Divide shards among the nodes that hold them.
 
     A shard that is ready here stays here. Others go to one of their owner and replicas: nodes that just failed
-    (``suspects``) come last, nodes already asked in this call come first (the cost is the call, not its size), and
-    ``rotation`` spreads what remains over time.
+    (``suspects``) come last, nodes already asked in this call come first (the cost is the call, not its size),
+    and ``rotation`` spreads what remains over time.
 
     Args:
         placement: of the generation being read.
@@ -60,7 +60,9 @@ def assign(
             continue
         placed = placement.shards.get(shard)
         holders = (placed.owner, *placed.replicas) if placed else ()
-        candidates = [n for n in dict.fromkeys(holders) if n != node_id and n in reachable and n not in excluded]
+        candidates = [
+            n for n in dict.fromkeys(holders) if n != node_id and n in reachable and n not in excluded
+        ]
         candidates = [n for n in candidates if n not in suspects] or candidates
         if not candidates:
             missing.append(shard)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
 from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
-from brainy.bucket.items import Verb, noun_to_proto, verb_to_proto
+from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.clock import Deadline
 from brainy.errors import InvalidRequestError
 from brainy.rpc.channel import call, stream
@@ -78,8 +78,11 @@ class VerbsQuestion:
         found: list[common_pb2.Verb] = []
         for number in target.shards:
             shard = held(runtime, target.generation, number)
-            async for batch in paced(shard.find_verbs(self.source_id, self.target_id, self.type)):
-                found.extend(verb_message(verb, include_vectors=self.include_vectors) for verb in batch)
+            batches = shard.find_verbs(
+                self.source_id, self.target_id, self.type, include_vectors=self.include_vectors
+            )
+            async for batch in paced(batches):
+                found.extend([verb_to_proto(verb) for verb in batch])
         return found
 
     async def remote(self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline) -> list[common_pb2.Verb]:
@@ -101,15 +104,6 @@ class VerbsQuestion:
             include_vectors=self.include_vectors,
             session=self.session,
         )
-
-
-def verb_message(verb: Verb, *, include_vectors: bool) -> common_pb2.Verb:
-    """Convert a verb for the wire."""
-    message = verb_to_proto(verb)
-    if not include_vectors:
-        message.ClearField("vector")
-        message.ClearField("raw_vector")
-    return message
 
 
 async def gather_items(

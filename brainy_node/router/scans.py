@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
 from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
-from brainy.bucket.items import noun_to_proto
+from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
 from brainy.rpc.channel import stream
 from brainy.rpc.options import DEFAULT_DEADLINE_SECONDS
 from brainy_node.router.fan_out import Target, ask_elsewhere
+<<<<<<< HEAD
 from brainy_node.router.held import held, paced
+=======
+from brainy_node.router.held import held, paced, sliced
+>>>>>>> serving
 from brainy_node.router.peers import Peers
 from brainy_node.router.placement import assign
-from brainy_node.router.reads import VerbsQuestion, verb_message
+from brainy_node.router.reads import VerbsQuestion
 from brainy_node.router.sessions import settle, stale
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
@@ -30,7 +34,9 @@ Item = TypeVar("Item")
 class Scan(Protocol[Item]):
     """What is streamed from one shard: by this process or by a peer."""
 
-    def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> AsyncIterator[Sequence[Item]]:
+    def local(
+        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
+    ) -> AsyncIterator[Sequence[Item]]:
         """Stream from the local replica of the one shard of ``target``."""
 
     def remote(
@@ -70,7 +76,7 @@ class NounScan:
             include_soft_deleted=self.include_soft_deleted,
         )
         async for message in stream(peer.ScanShard, request, deadline=deadline):
-            yield message.nouns  # type: ignore[misc]  # a repeated field is a Sequence in all but name
+            yield message.nouns
 
     def key(self, item: common_pb2.Noun) -> str:
         """Return the id."""
@@ -91,15 +97,18 @@ class VerbScan:
         await settle(runtime, target.generation, target.shards, asked.session, deadline)
         for number in target.shards:
             shard = held(runtime, target.generation, number)
-            async for batch in paced(shard.find_verbs(asked.source_id, asked.target_id, asked.type)):
-                yield [verb_message(verb, include_vectors=asked.include_vectors) for verb in batch]
+            batches = shard.find_verbs(
+                asked.source_id, asked.target_id, asked.type, include_vectors=asked.include_vectors
+            )
+            async for batch in paced(batches):
+                yield [verb_to_proto(verb) for verb in batch]
 
     async def remote(
         self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline | None
     ) -> AsyncIterator[Sequence[common_pb2.Verb]]:
         """Let a peer look."""
         async for message in stream(peer.FindShardVerbs, self.question.request(target), deadline=deadline):
-            yield message.verbs  # type: ignore[misc]
+            yield message.verbs
 
     def key(self, item: common_pb2.Verb) -> str:
         """Return the id."""
@@ -157,25 +166,22 @@ class QuarantineScan:
         )
         async for message in stream(peer.ListShardQuarantine, request, deadline=deadline):
             columns = zip(message.keys, message.reasons, message.sizes, strict=True)
-            yield [data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns]
+            yield [
+                data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns
+            ]
 
     def key(self, item: data_pb2.QuarantinedObject) -> str:
         """Return the object's key."""
         return item.key
 
 
-def sliced(items: Sequence[Item], size: int = 1000) -> Iterator[Sequence[Item]]:
-    """Cut a sequence into pieces of at most ``size``."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 class ScanRouter:
     """Streams shard by shard.
 
     Before: a view. A scan keeps its generation to the end: items of two generations are never mixed.
-    Steps, for each shard: stream from the local replica, or else from a peer's; when that fails, stream again from
-    another one and leave out the items already passed on; when none is left, read the routing record again and
-    pause, up to 30 s without progress.
+    Steps, for each shard: stream from the local replica, or else from a peer's; when that fails, stream again
+    from another one and leave out the items already passed on; when none is left, read the routing record again
+    and pause, up to 30 s without progress.
     After: each item that existed throughout was passed on exactly once. (One written meanwhile may be or not.)
     If the generation is retired meanwhile: UnavailableError (STALE_ROUTING), begin again.
     Cancel safety: closing the iterator cancels the call to the peer.
@@ -225,7 +231,7 @@ class ScanRouter:
             )
             if plan.missing:
                 if patience.passed:
-                    raise error or stale(routing, view.generation, shard=shard)
+                    raise error or stale(routing, view.generation, f"no replica of shard {shard} is known")
                 await self._refresher.pause(rounds, patience)
                 await self._refresher.refresh(runtime)
                 rounds += 1

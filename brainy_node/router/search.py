@@ -22,8 +22,9 @@ from brainy_node.router.reads import ItemsQuestion, gather_items
 from brainy_node.router.sessions import settle
 from brainy_node.router.validation import check_ids, check_k, query_matrix
 from brainy_node.router.view import RoutingRefresher, View
-from brainy_node.runtime.ports import NamespaceRuntime, ReadableShard
+from brainy_node.runtime.ports import NamespaceRuntime
 from brainy_node.shard.hits import Hits, merge_hits
+from brainy_node.shard.shard import Shard
 
 #: From this many queries on, and for exact scans, the work leaves the event loop's thread.
 THREAD_BATCH = 64
@@ -51,7 +52,7 @@ class SearchQuestion:
             return await asyncio.to_thread(self._search, shards)
         return self._search(shards)
 
-    def _search(self, shards: Sequence[ReadableShard]) -> Hits:
+    def _search(self, shards: Sequence[Shard]) -> Hits:
         parts = []
         for shard in shards:
             hits = shard.search(self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted)
@@ -76,10 +77,10 @@ class SearchQuestion:
         )
         answer = await call(peer.SearchShards, request, deadline=deadline)
         return Hits.from_columns(
-            answer.counts,  # type: ignore[arg-type]  # a repeated field is a Sequence in all but name
-            answer.ids,  # type: ignore[arg-type]
+            answer.counts,
+            answer.ids,
             answer.distances,
-            answer.metadata if self.include_metadata else None,  # type: ignore[arg-type]
+            answer.metadata if self.include_metadata else None,
         )
 
 
@@ -108,7 +109,9 @@ class SearchRouter:
         """
         started = self._clock.monotonic()
         if bool(request.vectors) == bool(request.ids):
-            raise InvalidRequestError("a search needs either vectors or ids", remedy="set exactly one of the two")
+            raise InvalidRequestError(
+                "a search needs either vectors or ids", remedy="set exactly one of the two"
+            )
         check_k(request.k, max(1, len(request.ids)))
         check_ids(request.ids, self._max_batch)
 
@@ -143,8 +146,9 @@ class SearchRouter:
             exact=request.exact,
             session=request.session,
         )
+        missing: Sequence[int] = ()
         if not spec.dimensions:  # nothing was ever written
-            hits, missing = Hits.none(len(matrix)), ()
+            hits = Hits.none(len(matrix))
         else:
             answer = await self._fan_out.ask(
                 runtime, view, question, view.shards, deadline, allow_partial=request.allow_partial

@@ -15,8 +15,8 @@ def outstanding(routing: Routing, generation: int, shard: int, session: Iterable
     """Return the positions of a session that bind this shard of the generation being read.
 
     * Same generation: those of this very shard.
-    * An older generation: all of them while the one read still follows it (which source shards matter is for the
-      runtime to say); none after the cut-over, which happened only once all of the source was included.
+    * An older generation: all of them while the one read still follows it (which source shards matter is
+      for the runtime to say); none after the cut-over, which happened only once all of the source was included.
     * A newer generation: the routing record in force here is behind the client's.
 
     Raises:
@@ -27,7 +27,7 @@ def outstanding(routing: Routing, generation: int, shard: int, session: Iterable
     binding: list[Position] = []
     for position in session:
         if position.generation > generation:
-            raise stale(routing, generation, wanted=position.generation)
+            raise stale(routing, generation, f"the session is of generation {position.generation}")
         if position.generation == generation:
             if position.shard == shard:
                 binding.append(position)
@@ -56,7 +56,7 @@ async def settle(
             await runtime.wait_applied(generation, shard, binding, deadline)
 
 
-def stale(routing: Routing, generation: int, **fields: object) -> UnavailableError:
+def stale(routing: Routing, generation: int, detail: str = "") -> UnavailableError:
     """Build the error that tells a caller to read the routing record again."""
     return UnavailableError(
         "the routing record in force here does not have this generation",
@@ -64,5 +64,5 @@ def stale(routing: Routing, generation: int, **fields: object) -> UnavailableErr
         remedy="read the routing record again and retry",
         generation=generation,
         routing_epoch=routing.epoch,
-        **fields,
+        detail=detail,
     )

@@ -32,11 +32,11 @@ class StatisticsQuestion:
         for number in target.shards:
             figures = held(runtime, target.generation, number).statistics()
             one = shard_pb2.GetShardStatisticsResponse(
-                noun_count=figures.noun_count,
-                verb_count=figures.verb_count,
-                soft_deleted_count=figures.soft_deleted_count,
-                unindexed_count=figures.unindexed_count,
-                quarantined_count=figures.quarantined_count,
+                noun_count=figures.nouns,
+                verb_count=figures.verbs,
+                soft_deleted_count=figures.soft_deleted,
+                unindexed_count=figures.unindexed,
+                quarantined_count=figures.quarantined,
                 nouns_by_service=figures.nouns_by_service,
                 nouns_by_type=figures.nouns_by_type,
                 verbs_by_type=figures.verbs_by_type,
@@ -99,11 +99,13 @@ class StatisticsRouter:
     async def performance(
         self, runtime: NamespaceRuntime, deadline: Deadline
     ) -> data_pb2.GetPerformanceMetricsResponse:
-        """Figures of this node: its replicas, the searches it answered as front door, its memory, its store calls."""
+        """Figures of this node: its replicas, the searches it answered, its memory, its store calls."""
         view = await self._refresher.view(runtime, (), deadline)
         found = [runtime.shard(view.generation, shard) for shard in view.shards]
         here = [shard for shard in found if shard is not None]
-        missing: Sequence[int] = [number for number, shard in zip(view.shards, found, strict=True) if shard is None]
+        missing: Sequence[int] = [
+            number for number, shard in zip(view.shards, found, strict=True) if shard is None
+        ]
         calls = self._search.calls
         return data_pb2.GetPerformanceMetricsResponse(
             header=view.header(runtime.node_id, missing),

@@ -105,7 +105,7 @@ def check_nouns(nouns: Sequence[common_pb2.Noun], spec: Spec, limit: int) -> tup
         if not dimensions and len(noun.vector) % 4 == 0:
             dimensions = len(noun.vector) // 4
         if len(noun.vector) != 4 * dimensions:
-            raise _wrong_dimension(len(noun.vector) / 4, dimensions, index=index, id=noun.id)
+            raise _wrong_dimension(len(noun.vector) / 4, dimensions, index=index, item_id=noun.id)
         size += len(noun.vector) + len(noun.metadata) + len(noun.attributes) + len(noun.id)
     _check_size(size)
     if nouns:
@@ -143,7 +143,7 @@ def check_verbs(verbs: Sequence[common_pb2.Verb], spec: Spec, limit: int) -> lis
             raise _invalid_vector(index, verb.id, "is not float32")
         if verb.vector:
             if len(verb.vector) % 4 or (spec.dimensions and len(verb.vector) != 4 * spec.dimensions):
-                raise _wrong_dimension(len(verb.vector) / 4, spec.dimensions, index=index, id=verb.id)
+                raise _wrong_dimension(len(verb.vector) / 4, spec.dimensions, index=index, item_id=verb.id)
             if not np.isfinite(np.frombuffer(verb.vector, dtype="<f4")).all():
                 raise _invalid_vector(index, verb.id, "has a component that is not finite")
         size += len(verb.vector) + len(verb.metadata) + len(verb.attributes) + len(verb.id)
@@ -216,7 +216,11 @@ def _check_id(item_id: str, index: int, what: str, *, reason: str = "INVALID_ID"
         check_id(item_id)
     except InvalidRequestError as error:
         raise InvalidRequestError(
-            f"{what}: {error.message}", reason=reason, remedy=error.remedy, index=index, **error.fields
+            f"{what}: {error.message}",
+            reason=reason,
+            remedy=error.remedy,
+            index=index,
+            id=item_id[:64],
         ) from None
 
 
@@ -231,14 +235,15 @@ def _check_size(size: int) -> None:
         )
 
 
-def _wrong_dimension(got: float, wanted: int, **fields: object) -> InvalidRequestError:
+def _wrong_dimension(got: float, wanted: int, index: int = 0, item_id: str = "") -> InvalidRequestError:
     return InvalidRequestError(
         f"a vector has {got:g} dimensions, the namespace has {wanted}",
         reason="INVALID_DIMENSION",
         remedy=f"send vectors of {wanted} dimensions; nothing was written" if wanted else "send whole vectors",
         dimensions=f"{got:g}",
         namespace_dimensions=wanted,
-        **fields,
+        index=index,
+        id=item_id[:64],
     )
 
 

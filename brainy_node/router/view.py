@@ -105,7 +105,7 @@ class RoutingRefresher:
             if placement is not None and newest <= generation:
                 return View(routing=routing, generation=generation, placement=placement)
             if deadline.passed:
-                raise stale(routing, generation, wanted=newest)
+                raise stale(routing, generation, f"the session is of generation {newest}")
             if attempt:
                 await self.pause(attempt, deadline)
             await self.refresh(runtime)

@@ -256,7 +256,7 @@ def _owner(routing: Routing, group: _Group) -> str:
     placement = routing.generations.get(group.generation)
     placed = placement.shards.get(group.shard) if placement else None
     if placed is None:
-        raise stale(routing, group.generation, shard=group.shard)
+        raise stale(routing, group.generation, f"no owner of shard {group.shard}")
     return placed.owner
 
 
