@@ -90,17 +90,16 @@ def main() -> int:
         os.nice(_NICE)
     try:
         done = asyncio.run(_run(job, output, clock, ids))
-    except* Exception as errors:
-        error: Exception = errors
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        get_logger(__name__).error("job_failed", kind=job.kind, shards=list(job.shards), exc_info=error)
-        output.write(Failed.of(error))
-        failed = True
-    else:
-        output.write(done)
-        failed = False
-    return 1 if failed else 0
+    except Exception as failure:
+        # Fetches run in task groups; their first failure is the job's.
+        cause: Exception = failure
+        while isinstance(cause, ExceptionGroup):
+            cause = cause.exceptions[0]
+        get_logger(__name__).error("job_failed", kind=job.kind, shards=list(job.shards), exc_info=cause)
+        output.write(Failed.of(cause))
+        return 1
+    output.write(done)
+    return 0
 
 
 if __name__ == "__main__":

@@ -43,9 +43,7 @@ class BuilderClient:
             BrainyError: what the builder failed with, of the class it was raised as there.
             UnavailableError: the process ended without an answer (killed, out of memory, crashed). Retry.
         """
-        job = job.model_copy(
-            update={"log_level": self._settings.log_level, "log_format": self._settings.log_format}
-        )
+        job = job.model_copy(update={"log_level": self._settings.log_level, "log_format": self._settings.log_format})
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "brainy_node.builder", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES

@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
+from brainy.bucket.items import Noun, Verb
 from brainy.bucket.partition import shard_of
 from brainy.dataset.base import ItemBatch, Quarantined
 from brainy.errors import BrainyError
@@ -20,6 +22,8 @@ from brainy_node.shard.writer import BaseWriter
 
 _log = get_logger(__name__)
 
+_Item = TypeVar("_Item", Noun, Verb)
+
 
 async def copy_source(context: Context, chosen: ChosenSource, shards: Sequence[int]) -> dict[int, BaseWriter]:
     """Read a source into one staged base per shard, position 0, and build their indexes.
@@ -31,9 +35,7 @@ async def copy_source(context: Context, chosen: ChosenSource, shards: Sequence[i
         BrainyError: the source failed. What was staged is removed with the workspace.
     """
     spec = context.job.spec
-    writers = {
-        shard: BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) for shard in shards
-    }
+    writers = {shard: BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) for shard in shards}
     totals = _Totals(context, writers)
     # Counting is a pass of LISTs of its own: it runs beside the copy instead of holding it up.
     counting = asyncio.create_task(totals.learn(chosen))

@@ -42,9 +42,7 @@ async def fold(context: Context) -> Built:
     (number,) = job.shards
     base = await asyncio.to_thread(Base.open, Path(job.base_directory))
     shard = Shard.open(base, job.spec)
-    async for slot in read_log(
-        context.store, job.spec.generation, number, from_position=base.position + 1
-    ):
+    async for slot in read_log(context.store, job.spec.generation, number, from_position=base.position + 1):
         if job.up_to_position is not None and slot.last > job.up_to_position:
             break
         shard.apply(slot.batch)

@@ -119,12 +119,8 @@ class Failed(_Value):
         kind = getattr(errors, self.error, BrainyError)
         if not (isinstance(kind, type) and issubclass(kind, BrainyError)):
             kind = BrainyError
-        fields: dict[str, Any] = {
-            name: value for name, value in self.fields.items() if name not in _ARGUMENTS
-        }
-        return kind(
-            self.message, reason=self.reason, remedy=self.remedy, data_safe=self.data_safe, **fields
-        )
+        fields: dict[str, Any] = {name: value for name, value in self.fields.items() if name not in _ARGUMENTS}
+        return kind(self.message, reason=self.reason, remedy=self.remedy, data_safe=self.data_safe, **fields)
 
 
 _ARGUMENTS = frozenset({"message", "reason", "remedy", "data_safe", "self"})

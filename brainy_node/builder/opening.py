@@ -59,9 +59,7 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
         )
     log_base(record)
     place = context.workspace.settle(writer.directory, shard=shard, position=record.position)
-    return Built(
-        shard=shard, directory=str(place), position=record.position, published=True, rebuilt=indexing.rebuilt
-    )
+    return Built(shard=shard, directory=str(place), position=record.position, published=True, rebuilt=indexing.rebuilt)
 
 
 async def _read_manifest(context: Context, shard: int) -> Manifest:

@@ -28,7 +28,8 @@ class EmptySource:
 
     async def stream(self, *, shards: Collection[int], shard_count: int) -> AsyncIterator[ItemBatch]:
         """Yield nothing."""
-        for batch in ():
+        nothing: tuple[ItemBatch, ...] = ()
+        for batch in nothing:
             yield batch
 
 

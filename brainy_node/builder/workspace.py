@@ -62,9 +62,7 @@ def sweep(output: Path, keep: Iterable[Path]) -> list[Path]:
     way whose result is not yet in ``keep``.
     """
     kept = {path.resolve() for path in keep}
-    removed = [
-        entry for entry in sorted(output.glob("s*/*")) if entry.is_dir() and entry.resolve() not in kept
-    ]
+    removed = [entry for entry in sorted(output.glob("s*/*")) if entry.is_dir() and entry.resolve() not in kept]
     for entry in removed:
         shutil.rmtree(entry, ignore_errors=True)
     return removed + _clear_abandoned(output)

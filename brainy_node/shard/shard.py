@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +21,18 @@ from brainy_node.shard.base_search import search_base
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.statistics import ShardStatistics, Tally
 from brainy_node.shard.tail import Tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """Everything alive in a shard: rows of its base in order, and the newer items with their digests."""
+
+    base: Base
+    rows: list[int]
+    nouns: list[tuple[Noun, bytes]]
+    verb_rows: list[int]
+    verbs: list[tuple[Verb, bytes]]
+
 
 #: Requests whose position is remembered, so that a repeat is answered instead of committed again.
 REMEMBERED_REQUESTS = 100_000
@@ -109,8 +122,7 @@ class Shard:
     @property
     def tail_records(self) -> int:
         """Log records after the base."""
-        count: int = self.applied - self._base.position
-        return count
+        return self.applied - self._base.position
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -254,6 +266,18 @@ class Shard:
             self._tail = self._tail.after(self._base.position, spec)
             self._rows, _, self._tally = _overlay(self._base, self._tail)
             self.spec = spec
+
+    def contents(self) -> Contents:
+        """Return what a new base of this state would hold."""
+        with self._lock:
+            nouns, verbs = self._tail.nouns.values(), self._tail.verbs.values()
+            return Contents(
+                base=self._base,
+                rows=np.flatnonzero(~self._rows.dead).tolist(),
+                nouns=[(state.noun, state.hash) for state in nouns if state.noun is not None],
+                verb_rows=np.flatnonzero(~self._rows.dead_verbs).tolist(),
+                verbs=[(state.verb, state.hash) for state in verbs if state.verb is not None],
+            )
 
     # -- search ------------------------------------------------------------------------------------------------
 

@@ -80,9 +80,7 @@ noun_ids = st.integers(0, 11).map(lambda i: f"n{i}")
 component = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
 vectors = st.one_of(
     st.lists(component, min_size=DIMENSIONS, max_size=DIMENSIONS),
-    st.sampled_from(
-        [[], [0.0] * DIMENSIONS, [1.0], [float("nan"), 1.0, 1.0, 1.0], [float("inf")] * DIMENSIONS]
-    ),
+    st.sampled_from([[], [0.0] * DIMENSIONS, [1.0], [float("nan"), 1.0, 1.0, 1.0], [float("inf")] * DIMENSIONS]),
 ).map(lambda values: np.asarray(values, "<f4").tobytes())
 documents = st.sampled_from(
     [
@@ -96,9 +94,7 @@ documents = st.sampled_from(
         b'{"deleted":"true"}',
     ]
 )
-nouns = st.builds(
-    Noun, id=noun_ids, vector=vectors, metadata=documents, attributes=st.sampled_from([None, b"{}"])
-)
+nouns = st.builds(Noun, id=noun_ids, vector=vectors, metadata=documents, attributes=st.sampled_from([None, b"{}"]))
 verbs = st.builds(
     Verb,
     id=st.integers(0, 5).map(lambda i: f"v{i}"),
@@ -126,9 +122,7 @@ operations = st.lists(
 def check(shard: Shard, model: Model, k: int) -> None:
     assert {noun.id: noun for batch in shard.scan_nouns() for noun in batch} == model.nouns
     visible = {n.id for n in model.nouns.values() if not facts_of(n.metadata).soft_deleted}
-    assert sorted(n.id for batch in shard.scan_nouns(include_soft_deleted=False) for n in batch) == sorted(
-        visible
-    )
+    assert sorted(n.id for batch in shard.scan_nouns(include_soft_deleted=False) for n in batch) == sorted(visible)
     everything = [f"n{i}" for i in range(12)]
     assert shard.get_nouns(everything) == [model.nouns[i] for i in everything if i in model.nouns]
     every_verb = [f"v{i}" for i in range(6)]
@@ -146,9 +140,7 @@ def check(shard: Shard, model: Model, k: int) -> None:
         assert {verb.id: verb for verb in found} == {
             verb.id: verb
             for verb in model.verbs.values()
-            if source in (None, verb.source_id)
-            and target in (None, verb.target_id)
-            and kind in (None, verb.type)
+            if source in (None, verb.source_id) and target in (None, verb.target_id) and kind in (None, verb.type)
         }
     items = [*model.nouns.values(), *model.verbs.values()]
     assert shard.digest() == digest_of((item.id, item.digest()) for item in items)
