@@ -78,7 +78,9 @@ class VerbsQuestion:
         found: list[common_pb2.Verb] = []
         for number in target.shards:
             shard = held(runtime, target.generation, number)
-            batches = shard.find_verbs(self.source_id, self.target_id, self.type, include_vectors=self.include_vectors)
+            batches = shard.find_verbs(
+                self.source_id, self.target_id, self.type, include_vectors=self.include_vectors
+            )
             async for batch in paced(batches):
                 found.extend([verb_to_proto(verb) for verb in batch])
         return found

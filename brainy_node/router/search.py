@@ -109,7 +109,9 @@ class SearchRouter:
         """
         started = self._clock.monotonic()
         if bool(request.vectors) == bool(request.ids):
-            raise InvalidRequestError("a search needs either vectors or ids", remedy="set exactly one of the two")
+            raise InvalidRequestError(
+                "a search needs either vectors or ids", remedy="set exactly one of the two"
+            )
         check_k(request.k, max(1, len(request.ids)))
         check_ids(request.ids, self._max_batch)
 

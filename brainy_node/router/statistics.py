@@ -103,7 +103,9 @@ class StatisticsRouter:
         view = await self._refresher.view(runtime, (), deadline)
         found = [runtime.shard(view.generation, shard) for shard in view.shards]
         here = [shard for shard in found if shard is not None]
-        missing: Sequence[int] = [number for number, shard in zip(view.shards, found, strict=True) if shard is None]
+        missing: Sequence[int] = [
+            number for number, shard in zip(view.shards, found, strict=True) if shard is None
+        ]
         calls = self._search.calls
         return data_pb2.GetPerformanceMetricsResponse(
             header=view.header(runtime.node_id, missing),
