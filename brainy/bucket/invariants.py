@@ -126,9 +126,7 @@ def _owners_apart(routing: Routing) -> bool:
 
 def _shards_in_range(routing: Routing) -> bool:
     return all(
-        0 <= shard < placement.shard_count
-        for placement in routing.generations.values()
-        for shard in placement.shards
+        0 <= shard < placement.shard_count for placement in routing.generations.values() for shard in placement.shards
     )
 
 
@@ -184,13 +182,9 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
 )
 
 ROUTING_SWAP: Final[Sequence[SwapInvariant[Routing]]] = (
-    SwapInvariant(
-        "Each swap of routing raises its epoch by exactly one.", lambda old, new: new.epoch == old.epoch + 1
-    ),
+    SwapInvariant("Each swap of routing raises its epoch by exactly one.", lambda old, new: new.epoch == old.epoch + 1),
     SwapInvariant("Routing never changes its namespace.", lambda old, new: new.namespace == old.namespace),
-    SwapInvariant(
-        "The leader epoch of routing never falls.", lambda old, new: new.leader_epoch >= old.leader_epoch
-    ),
+    SwapInvariant("The leader epoch of routing never falls.", lambda old, new: new.leader_epoch >= old.leader_epoch),
     SwapInvariant("Every write of routing has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
     SwapInvariant(
         "The write generation changes only out of the draining phase.",

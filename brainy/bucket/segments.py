@@ -91,9 +91,7 @@ class _SegmentWriter(Generic[I]):
             use_dictionary=["type"] if "type" in schema.names else False,
             use_byte_stream_split=[leaf for leaf in _VECTOR_LEAVES if leaf.split(".")[0] in schema.names],
             # Statistics of random vectors and of documents say nothing and cost space.
-            write_statistics=[
-                name for name in ("id", "source_id", "target_id", "type") if name in schema.names
-            ],
+            write_statistics=[name for name in ("id", "source_id", "target_id", "type") if name in schema.names],
         )
 
     def append(self, items: Sequence[I]) -> None:

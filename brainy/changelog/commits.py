@@ -18,10 +18,10 @@ Protocol
 *After.* A caller that got a position finds its records durable in the bucket and applied at the owner. All
 records of a slot are applied in one step, so any position of the slot names all of it.
 
-*Repeats.* A request whose records all carry one ``request_id`` is committed once: while it waits or is in
-flight, a repeat shares its future; afterwards ``known(request_id)`` answers with the position it had. Batches
-that carry a source cursor are copies of another generation's records, and several of them may stem from one
-request: they are never taken for repeats.
+*Repeats.* Each record carries its own ``request_id``; a record is committed once. While it waits or is in flight, a
+repeat waits for the same answer; afterwards ``known(request_id)`` says the position it had. Of a request that is
+repeated in another grouping (the shard count changed meanwhile) only the records that are new are committed. Batches
+that carry a source cursor are copies of another generation's records and are never taken for repeats.
 
 *If it crashes* before step 3's PUT lands: nothing was written, nobody was answered. After it: the records are
 in the log, the next owner applies them by replay, and a retry is recognised by its request id.
@@ -78,8 +78,6 @@ class _Request:
     records: Sequence[log_pb2.LogRecord]
     source_cursor: Mapping[int, int]
     size: int
-    #: "" when the request cannot be recognised again.
-    request_id: str
     future: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -159,15 +157,36 @@ class GroupCommit:
                 records=len(records),
                 maximum=MAX_SLOT_RECORDS,
             )
-        request_id = "" if source_cursor else _shared_request_id(records)
-        request = self._pending.get(request_id) if request_id else None
-        if request is None:
-            position = self._known(request_id) if request_id else None
-            if position is not None:
-                return position
-            request = self._enqueue(records, source_cursor or {}, request_id)
-        # Shielded: the caller may go away, the request and its future stay.
-        return await asyncio.shield(request.future)
+        position = 0
+        shared: list[_Request] = []
+        fresh = list(records) if source_cursor else []
+        for record in () if source_cursor else records:
+            earlier = self._known(record.request_id) if record.request_id else None
+            pending = self._pending.get(record.request_id) if record.request_id else None
+            if earlier is not None:
+                position = max(position, earlier)
+            elif pending is None:
+                fresh.append(record)
+            elif not shared or shared[-1] is not pending:
+                shared.append(pending)
+        if fresh or source_cursor:
+            shared.append(self._enqueue(fresh, source_cursor or {}))
+        for request in shared:
+            # Shielded: the caller may go away, the request and its future stay.
+            position = max(position, await asyncio.shield(request.future))
+        return position
+
+    async def drain(self) -> int:
+        """Commit everything that waits, then pause; returns the last durable position.
+
+        The caller keeps new requests away meanwhile.
+
+        Raises:
+            BrainyError: it is closed; the error that closed it.
+        """
+        while self._waiting and self._failure is None:
+            await asyncio.wait([self._waiting[-1].future])
+        return await self.pause()
 
     async def pause(self) -> int:
         """Send nothing more; wait until nothing is in flight; return the last durable position.
@@ -214,14 +233,10 @@ class GroupCommit:
         finally:
             # Only a cancellation gets here with the object still open.
             self.close(
-                UnavailableError(
-                    "this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere"
-                )
+                UnavailableError("this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere")
             )
 
-    def _enqueue(
-        self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int], request_id: str
-    ) -> _Request:
+    def _enqueue(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int]) -> _Request:
         size = sum(record.ByteSize() for record in records)
         if self._waiting and self._waiting_bytes + size > self._limits.waiting_bytes:
             raise UnavailableError(
@@ -230,13 +245,13 @@ class GroupCommit:
                 remedy="retry after a pause; nothing was written",
                 waiting_bytes=self._waiting_bytes,
             )
-        request = _Request(records=records, source_cursor=source_cursor, size=size, request_id=request_id)
+        request = _Request(records=records, source_cursor=source_cursor, size=size)
         # Nobody may be left to collect a failure: the caller can have been cancelled.
         request.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._waiting.append(request)
         self._waiting_bytes += size
-        if request_id:
-            self._pending[request_id] = request
+        if not source_cursor:
+            self._pending.update((record.request_id, request) for record in records if record.request_id)
         self._work.set()
         return request
 
@@ -320,10 +335,6 @@ class GroupCommit:
                 request.future.set_exception(error)
 
     def _forget(self, request: _Request) -> None:
-        if request.request_id:
-            self._pending.pop(request.request_id, None)
-
-
-def _shared_request_id(records: Sequence[log_pb2.LogRecord]) -> str:
-    first = records[0].request_id
-    return first if all(record.request_id == first for record in records) else ""
+        for record in request.records:
+            if self._pending.get(record.request_id) is request:
+                del self._pending[record.request_id]

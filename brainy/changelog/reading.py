@@ -20,9 +20,7 @@ FETCH_OBJECTS: Final = 64
 FETCH_BYTES: Final = 32 << 20
 
 
-async def read_log(
-    store: ObjectStore, generation: int, shard: int, *, from_position: int
-) -> AsyncIterator[Slot]:
+async def read_log(store: ObjectStore, generation: int, shard: int, *, from_position: int) -> AsyncIterator[Slot]:
     """Yield the slots that hold ``from_position`` and everything after it, in order.
 
     ``from_position`` is 1 or one past the end of a slot: followers apply whole slots. One that lies inside a

@@ -186,14 +186,10 @@ class LogWriter:
         """
         self._check_open()
         if not self._fenced_in:
-            raise PreconditionError(
-                "fence the log before the first commit", log=self._log_prefix, epoch=self._epoch
-            )
+            raise PreconditionError("fence the log before the first commit", log=self._log_prefix, epoch=self._epoch)
         if not records:
             if not source_cursor:
-                raise InvalidRequestError(
-                    "a batch needs records or a cursor", log=self._log_prefix, epoch=self._epoch
-                )
+                raise InvalidRequestError("a batch needs records or a cursor", log=self._log_prefix, epoch=self._epoch)
             stamp = Timestamp(seconds=int(self._clock.wall()))
             records = [log_pb2.LogRecord(written_at=stamp, advance=log_pb2.Advance())]
         batch = self._batch(records, source_cursor)
@@ -217,17 +213,13 @@ class LogWriter:
             self._close(error)
             raise
 
-    def _batch(
-        self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None
-    ) -> log_pb2.LogBatch:
+    def _batch(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None) -> log_pb2.LogBatch:
         return log_pb2.LogBatch(
             format_version=FORMAT_VERSION,
             generation=self._generation,
             shard=self._shard,
             epoch=self._epoch,
-            writer=log_pb2.Writer(
-                node_id=self._writer_node, incarnation=self._incarnation, nonce=self._ids.nonce()
-            ),
+            writer=log_pb2.Writer(node_id=self._writer_node, incarnation=self._incarnation, nonce=self._ids.nonce()),
             first_position=self._next,
             records=records,
             source_cursor=source_cursor,

@@ -140,9 +140,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return write
 
     @asynccontextmanager
-    async def _around(
-        self, method: str, stats: MethodStats, request: Any, context: Context
-    ) -> AsyncIterator[None]:
+    async def _around(self, method: str, stats: MethodStats, request: Any, context: Context) -> AsyncIterator[None]:
         # Each RPC runs in a task of its own, so what is bound here ends with it.
         structlog.contextvars.bind_contextvars(method=method, request_id=self._request_id(request, context))
         task = asyncio.current_task() if method in self._endless else None

@@ -139,9 +139,7 @@ async def build_server(
     interceptor = RpcInterceptor(
         clock=clock, ids=ids, metrics=metrics, max_deadline_seconds=max_deadline_seconds, endless=endless
     )
-    server = grpc.aio.server(
-        interceptors=[interceptor], options=server_arguments(max_message_bytes=max_message_bytes)
-    )
+    server = grpc.aio.server(interceptors=[interceptor], options=server_arguments(max_message_bytes=max_message_bytes))
     for service in services:
         service.add(service.servicer, server)
     names = [service.name for service in services]

@@ -36,9 +36,7 @@ class ItemsQuestion:
     include_vectors: bool = True
     session: Sequence[common_pb2.Position] = ()
 
-    async def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> shard_pb2.GetItemsResponse:
+    async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> shard_pb2.GetItemsResponse:
         """Read from local replicas."""
         await settle(runtime, target.generation, target.shards, self.session, deadline)
         answer = shard_pb2.GetItemsResponse()
@@ -77,24 +75,18 @@ class VerbsQuestion:
     include_vectors: bool = False
     session: Sequence[common_pb2.Position] = ()
 
-    async def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> list[common_pb2.Verb]:
+    async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> list[common_pb2.Verb]:
         """Look in local replicas."""
         await settle(runtime, target.generation, target.shards, self.session, deadline)
         found: list[common_pb2.Verb] = []
         for number in target.shards:
             shard = held(runtime, target.generation, number)
-            batches = shard.find_verbs(
-                self.source_id, self.target_id, self.type, include_vectors=self.include_vectors
-            )
+            batches = shard.find_verbs(self.source_id, self.target_id, self.type, include_vectors=self.include_vectors)
             async for batch in paced(batches):
                 found.extend([verb_to_proto(verb) for verb in batch])
         return found
 
-    async def remote(
-        self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline
-    ) -> list[common_pb2.Verb]:
+    async def remote(self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline) -> list[common_pb2.Verb]:
         """Let a peer look in its replicas."""
         found: list[common_pb2.Verb] = []
         async for message in stream(peer.FindShardVerbs, self.request(target), deadline=deadline):
@@ -186,9 +178,7 @@ class ReadRouter:
 
         return await self._refresher.reading(runtime, request.session, deadline, act)
 
-    async def _check_size(
-        self, runtime: NamespaceRuntime, view: View, count: int, include_vectors: bool
-    ) -> None:
+    async def _check_size(self, runtime: NamespaceRuntime, view: View, count: int, include_vectors: bool) -> None:
         if not include_vectors:
             return
         spec = await runtime.spec(view.generation)

@@ -32,9 +32,7 @@ Item = TypeVar("Item")
 class Scan(Protocol[Item]):
     """What is streamed from one shard: by this process or by a peer."""
 
-    def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> AsyncIterator[Sequence[Item]]:
+    def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> AsyncIterator[Sequence[Item]]:
         """Stream from the local replica of the one shard of ``target``."""
 
     def remote(
@@ -58,9 +56,7 @@ class NounScan:
     ) -> AsyncIterator[Sequence[common_pb2.Noun]]:
         """Scan the replica here."""
         shard = held(runtime, target.generation, target.shards[0])
-        batches = shard.scan_nouns(
-            include_vectors=self.include_vectors, include_soft_deleted=self.include_soft_deleted
-        )
+        batches = shard.scan_nouns(include_vectors=self.include_vectors, include_soft_deleted=self.include_soft_deleted)
         async for batch in paced(batches):
             yield [noun_to_proto(noun) for noun in batch]
 
@@ -166,9 +162,7 @@ class QuarantineScan:
         )
         async for message in stream(peer.ListShardQuarantine, request, deadline=deadline):
             columns = zip(message.keys, message.reasons, message.sizes, strict=True)
-            yield [
-                data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns
-            ]
+            yield [data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns]
 
     def key(self, item: data_pb2.QuarantinedObject) -> str:
         """Return the object's key."""

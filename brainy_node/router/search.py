@@ -58,9 +58,7 @@ class SearchQuestion:
     def _search(self, shards: Sequence[Shard]) -> Hits:
         parts = []
         for shard in shards:
-            hits = shard.search(
-                self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted
-            )
+            hits = shard.search(self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted)
             if self.include_metadata and hits.metadata is None:
                 hits = replace(hits, metadata=shard.metadata_of(hits))
             parts.append(hits)
@@ -114,9 +112,7 @@ class SearchRouter:
         """
         started = self._clock.monotonic()
         if bool(request.vectors) == bool(request.ids):
-            raise InvalidRequestError(
-                "a search needs either vectors or ids", remedy="set exactly one of the two"
-            )
+            raise InvalidRequestError("a search needs either vectors or ids", remedy="set exactly one of the two")
         check_k(request.k, max(1, len(request.ids)))
         check_ids(request.ids, self._max_batch)
 

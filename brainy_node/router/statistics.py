@@ -92,9 +92,7 @@ class StatisticsRouter:
             question = StatisticsQuestion()
             answer = await self._fan_out.ask(runtime, view, question, view.shards, deadline)
             spec = await runtime.spec(view.generation)
-            total = data_pb2.GetStatisticsResponse(
-                header=view.header(runtime.node_id), dimensions=spec.dimensions
-            )
+            total = data_pb2.GetStatisticsResponse(header=view.header(runtime.node_id), dimensions=spec.dimensions)
             for part in answer.parts:
                 add(total, part)
             return total
@@ -108,9 +106,7 @@ class StatisticsRouter:
         view = await self._refresher.view(runtime, (), deadline)
         found = [runtime.shard(view.generation, shard) for shard in view.shards]
         here = [shard for shard in found if shard is not None]
-        missing: Sequence[int] = [
-            number for number, shard in zip(view.shards, found, strict=True) if shard is None
-        ]
+        missing: Sequence[int] = [number for number, shard in zip(view.shards, found, strict=True) if shard is None]
         calls = self._search.calls
         return data_pb2.GetPerformanceMetricsResponse(
             header=view.header(runtime.node_id, missing),

@@ -31,9 +31,7 @@ _LONG_INTEGER = re.compile(rb"[0-9]{19,}")
 def check_k(k: int, queries: int) -> None:
     """Refuse a ``k`` outside 1..10,000, or one that asks for more hits than an answer can hold."""
     if not 1 <= k <= MAX_K:
-        raise InvalidRequestError(
-            "k is out of range", reason="INVALID_K", remedy="ask for 1 to 10,000 neighbours", k=k
-        )
+        raise InvalidRequestError("k is out of range", reason="INVALID_K", remedy="ask for 1 to 10,000 neighbours", k=k)
     if k * queries > MAX_HITS:
         raise InvalidRequestError(
             "one answer cannot hold so many hits",

@@ -56,9 +56,7 @@ def header(node_id: str, routing: Routing, generation: int, missing: Sequence[in
         node_id=node_id,
         generation=generation,
         routing_epoch=routing.epoch,
-        coverage=Coverage(
-            shards_total=total, shards_answered=max(0, total - len(missing)), shards_missing=missing
-        ),
+        coverage=Coverage(shards_total=total, shards_answered=max(0, total - len(missing)), shards_missing=missing),
     )
 
 

@@ -61,9 +61,7 @@ class WriteRouter:
     Cancel safety: as a failure.
     """
 
-    def __init__(
-        self, peers: Peers, refresher: RoutingRefresher, *, clock: Clock, ids: Ids, max_batch: int
-    ) -> None:
+    def __init__(self, peers: Peers, refresher: RoutingRefresher, *, clock: Clock, ids: Ids, max_batch: int) -> None:
         self._peers = peers
         self._refresher = refresher
         self._clock = clock
@@ -166,9 +164,7 @@ class WriteRouter:
             attempt += 1
         routing = runtime.routing
         generation = max((g for g, _ in positions), default=routing.write)
-        return Written(
-            header=header(runtime.node_id, routing, generation), positions=position_messages(positions)
-        )
+        return Written(header=header(runtime.node_id, routing, generation), positions=position_messages(positions))
 
     def _group(self, routing: Routing, ids: Sequence[str], places: Sequence[int]) -> list[_Group]:
         placement = routing.generations.get(routing.write)

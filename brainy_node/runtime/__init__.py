@@ -1,1 +1,1 @@
-"""What a node keeps of each namespace: routing in force, shard replicas, ownership."""
+"""What a node runs: its view of the routing record, its shard replicas and their duties."""

@@ -237,9 +237,7 @@ class Base:
         """Return a verb's type."""
         return self._verb_types.text(row)
 
-    def verb_rows_matching(
-        self, source_id: str | None, target_id: str | None, kind: str | None
-    ) -> Iterator[list[int]]:
+    def verb_rows_matching(self, source_id: str | None, target_id: str | None, kind: str | None) -> Iterator[list[int]]:
         """Yield rows of verbs by source, target and type (None matches all), in batches."""
         if source_id is not None or target_id is not None:
             if source_id is not None:

@@ -85,14 +85,10 @@ class BaseRecord(Record):
         try:
             body = path.read_bytes()
         except FileNotFoundError as error:
-            raise CorruptDataError(
-                "not a finished base", remedy=_REMEDY, directory=directory, missing=NAME
-            ) from error
+            raise CorruptDataError("not a finished base", remedy=_REMEDY, directory=directory, missing=NAME) from error
         record = cls.decode(body, key=str(path))
         if record.checksum != record._sum():
-            raise CorruptDataError(
-                "a file of the base was altered", remedy=_REMEDY, directory=directory, file=NAME
-            )
+            raise CorruptDataError("a file of the base was altered", remedy=_REMEDY, directory=directory, file=NAME)
         return record
 
     def check_files(self, directory: Path, *, contents: bool) -> None:
@@ -110,9 +106,7 @@ class BaseRecord(Record):
             except FileNotFoundError:
                 intact = False
             if not intact:
-                raise CorruptDataError(
-                    "a file of the base was altered", remedy=_REMEDY, directory=directory, file=name
-                )
+                raise CorruptDataError("a file of the base was altered", remedy=_REMEDY, directory=directory, file=name)
 
 
 def describe(path: Path) -> LocalFile:

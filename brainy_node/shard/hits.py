@@ -43,9 +43,7 @@ class Hits:
     @classmethod
     def none(cls, queries: int) -> Hits:
         """Return the answer that found nothing."""
-        return cls(
-            counts=np.zeros(queries, np.uint32), ids=[], distances=np.empty(0, np.float32), rows=_NO_ROWS
-        )
+        return cls(counts=np.zeros(queries, np.uint32), ids=[], distances=np.empty(0, np.float32), rows=_NO_ROWS)
 
     @classmethod
     def from_columns(
@@ -127,9 +125,7 @@ def select(
     return order[kept], counts
 
 
-def _by_id(
-    order: npt.NDArray[np.int64], tied: npt.NDArray[np.bool_], ids: Sequence[str]
-) -> npt.NDArray[np.int64]:
+def _by_id(order: npt.NDArray[np.int64], tied: npt.NDArray[np.bool_], ids: Sequence[str]) -> npt.NDArray[np.int64]:
     places = order.tolist()
     edges = np.flatnonzero(np.diff(np.concatenate(([0], tied.view(np.int8), [0]))))
     dropped: list[int] = []

@@ -120,9 +120,7 @@ class VectorIndex:
             raise _unfit(path, f"it holds {len(index)} rows, not {expected}")
         return cls(index)
 
-    def search(
-        self, queries: Matrix, count: int, *, threads: int = 0
-    ) -> tuple[Keys, Matrix, npt.NDArray[np.int64]]:
+    def search(self, queries: Matrix, count: int, *, threads: int = 0) -> tuple[Keys, Matrix, npt.NDArray[np.int64]]:
         """Find up to ``count`` nearest rows for each query (n x dimensions, float32, finite).
 
         Returns:

@@ -328,9 +328,7 @@ class Shard:
         if not isinstance(hits.origin, tuple):
             raise TypeError("these hits are not from a shard")
         base, owners = hits.origin
-        return [
-            (base.metadata(row) if row >= 0 else owners[-1 - row].metadata) or b"" for row in hits.rows.tolist()
-        ]
+        return [(base.metadata(row) if row >= 0 else owners[-1 - row].metadata) or b"" for row in hits.rows.tolist()]
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -388,9 +386,7 @@ class Shard:
 
         return batches()
 
-    def scan_nouns(
-        self, *, include_vectors: bool = True, include_soft_deleted: bool = True
-    ) -> Iterator[list[Noun]]:
+    def scan_nouns(self, *, include_vectors: bool = True, include_soft_deleted: bool = True) -> Iterator[list[Noun]]:
         """Return batches of every noun, in no particular order."""
         with self._lock:
             base = self._base

@@ -154,9 +154,7 @@ class Tail:
         self._matrix = matrix
         self._lengths = np.concatenate([self._lengths, np.ones(size - len(self._lengths), np.float32)])
         self._live = np.concatenate([self._live, np.zeros(size - len(self._live), np.bool_)])
-        self._soft_deleted = np.concatenate(
-            [self._soft_deleted, np.zeros(size - len(self._soft_deleted), np.bool_)]
-        )
+        self._soft_deleted = np.concatenate([self._soft_deleted, np.zeros(size - len(self._soft_deleted), np.bool_)])
 
     def _release(self, item_id: str) -> None:
         state = self.nouns.get(item_id)

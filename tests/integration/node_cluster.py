@@ -153,9 +153,7 @@ class FakeRuntime:
             async with self.world.changed:
                 await self.world.changed.wait()
 
-    async def wait_applied(
-        self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline
-    ) -> None:
+    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
         replica = self.shards.get((generation, shard))
         if replica is None:
             raise refused("SHARD_NOT_READY")

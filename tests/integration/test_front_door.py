@@ -142,9 +142,7 @@ async def test_a_scan_passes_each_noun_once(cluster: Cluster) -> None:
 
 async def test_verbs_are_written_found_and_deleted(cluster: Cluster) -> None:
     verbs = [
-        Verb(
-            id=f"v{n}", source_id=IDS[n % 3], target_id=IDS[n], type="even" if n % 2 == 0 else "odd", weight=0.5
-        )
+        Verb(id=f"v{n}", source_id=IDS[n % 3], target_id=IDS[n], type="even" if n % 2 == 0 else "odd", weight=0.5)
         for n in range(30)
     ]
     await call(cluster["c"].verbs.UpsertVerbs, data_pb2.UpsertVerbsRequest(verbs=verbs))
@@ -323,9 +321,7 @@ async def test_a_read_with_a_session_sees_the_write_on_every_node(cluster: Clust
     written = await call(cluster["b"].nouns.UpsertNouns, upsert(moved))
     (position,) = written.positions
     assert (position.generation, position.shard) == (0, shard_of(IDS[1], 4))
-    replica = next(
-        r for r in "abc" if r in cluster.world.routing.generations[0].shards[position.shard].replicas
-    )
+    replica = next(r for r in "abc" if r in cluster.world.routing.generations[0].shards[position.shard].replicas)
     reading = asyncio.create_task(
         call(
             cluster[replica].search.Search,
@@ -396,9 +392,7 @@ async def test_a_write_waits_out_a_passing_refusal(cluster: Cluster, reason: str
     owner = cluster["b"].runtime
     owner.refuse_commits = reason
     target = next(n for n in range(60) if shard_of(IDS[n], 4) == 1)
-    writing = asyncio.create_task(
-        call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(10))
-    )
+    writing = asyncio.create_task(call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(10)))
     door = cluster["a"].runtime
     async with asyncio.timeout(5), door.refreshed:
         await door.refreshed.wait_for(lambda: door.refreshes >= 3)
@@ -454,9 +448,7 @@ async def test_a_write_leaves_a_hanging_owner_as_soon_as_there_is_a_new_one(clus
     owner = cluster["b"].runtime
     owner.gate = asyncio.Event()
     target = next(n for n in range(60) if shard_of(IDS[n], 4) == 1)
-    writing = asyncio.create_task(
-        call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(20))
-    )
+    writing = asyncio.create_task(call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(20)))
     await asyncio.wait_for(owner.arrived.wait(), 5)
     cluster.world.place(0, 1, "c", "b")
     cluster["c"].runtime.routing = cluster["a"].runtime.routing = cluster.world.routing

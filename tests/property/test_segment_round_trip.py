@@ -18,9 +18,7 @@ documents = st.none() | st.text(max_size=8).map(str.encode)
 texts = st.text(min_size=1, max_size=12)
 weights = st.none() | st.floats() | st.just(struct.unpack("<d", b"\1\0\0\0\0\0\xf8\x7f")[0])
 
-nouns = st.builds(
-    Noun, id=texts, vector=vectors, raw_vector=documents, metadata=documents, attributes=documents
-)
+nouns = st.builds(Noun, id=texts, vector=vectors, raw_vector=documents, metadata=documents, attributes=documents)
 verbs = st.builds(
     Verb,
     id=texts,

@@ -31,8 +31,7 @@ def test_many_row_groups_keep_their_order(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     total = 2 * ROW_GROUP_ROWS + 100
     nouns = [
-        Noun(id=f"n{i}", vector=vector(i, 1) if i % 3 else vector(i), metadata=b'{"i":%d}' % i)
-        for i in range(total)
+        Noun(id=f"n{i}", vector=vector(i, 1) if i % 3 else vector(i), metadata=b'{"i":%d}' % i) for i in range(total)
     ]
     assert write_nouns(path, (nouns[i : i + 1000] for i in range(0, total, 1000)), dimensions=2) == total
     assert pq.ParquetFile(path).num_row_groups == 3

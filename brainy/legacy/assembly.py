@@ -1,0 +1,121 @@
+"""A batch being put together: fetched objects in, items and quarantine entries out. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from brainy.bucket.items import Noun, Verb
+from brainy.legacy.batch import ItemBatch, Quarantined, Reason
+from brainy.legacy.deletions import Name, Suspect
+from brainy.legacy.keys import Kind
+from brainy.legacy.objects import build_noun, build_verb, created_at, open_object
+from brainy.legacy.tree import Tree
+from brainy.legacy.values import MAX_OBJECT_BYTES, UnreadableError, compact
+from brainy.store.base import StoredObject
+
+_NULL = b"null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A vector object to fetch, and what to fetch with it."""
+
+    key: str
+    #: The id in the key, or the id inside for a stray.
+    id: str
+    #: Metadata or verb-metadata; None when the listing said that there is none.
+    companion: str | None
+    #: Metadata of the same id in a newer tree without the noun: null there means deleted.
+    tombstone: str | None = None
+    #: The id is also a verb's.
+    also_verb: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys to fetch, in the order in which ``Assembly.take`` expects the objects."""
+        return [key for key in (self.key, self.companion, self.tombstone) if key is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """An object whose id inside differs from the one in its key."""
+
+    tree: Tree
+    kind: Kind
+    key: str
+    id_in_key: str
+    id: str
+
+
+class Assembly:
+    """One batch of one kind of one tree."""
+
+    def __init__(self, tree: Tree, kind: Kind) -> None:
+        self._tree = tree
+        self._kind = kind
+        self._items: list[tuple[Noun | Verb, str, int]] = []
+        self.quarantined: list[Quarantined] = []
+        self.strays: list[Stray] = []
+        #: Items to be looked up in the change log before ``finish``.
+        self.suspects: list[Suspect] = []
+
+    def take(self, entry: Entry, objects: list[StoredObject | None]) -> None:
+        """Add what was fetched for an entry. An object that has vanished meanwhile is no item any more."""
+        found = objects[0]
+        if found is None:
+            return
+        beside = objects[1] if entry.companion is not None else None
+        if entry.tombstone is not None and (grave := objects[-1]) is not None and grave.body.strip() == _NULL:
+            return
+        try:
+            item_id, fields = open_object(found.body)
+            if item_id != entry.id:
+                self.strays.append(
+                    Stray(tree=self._tree, kind=self._kind, key=entry.key, id_in_key=entry.id, id=item_id)
+                )
+            elif self._kind is Kind.NOUN:
+                self._take_noun(entry, fields, beside, len(found.body))
+            else:
+                self._take_verb(entry, fields, beside, len(found.body))
+        except UnreadableError as error:
+            wrong = beside if error.in_companion and beside is not None else found
+            self.quarantined.append(Quarantined(wrong.key, error.cause, len(wrong.body)))
+
+    def _take_noun(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
+        if beside is None and entry.also_verb:
+            raise UnreadableError(Reason.VERB_STORED_AS_NOUN)
+        noun = build_noun(entry.id, fields, self._metadata(beside))
+        if self._tree.may_hold_zombies and noun.metadata == _NULL:
+            self.suspects.append(Suspect(Kind.NOUN, noun.id))
+        self._items.append((noun, entry.key, size))
+
+    def _metadata(self, beside: StoredObject | None) -> bytes | None:
+        # A noun without readable metadata is still found by its vector, so only the metadata is set aside.
+        if beside is None:
+            return None
+        try:
+            if len(beside.body) > MAX_OBJECT_BYTES:
+                raise UnreadableError(Reason.TOO_LARGE)
+            return compact(beside.body)
+        except UnreadableError as error:
+            self.quarantined.append(Quarantined(beside.key, error.cause, len(beside.body)))
+            return None
+
+    def _take_verb(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
+        verb = build_verb(entry.id, fields, None if beside is None else beside.body)
+        if self._tree.may_hold_zombies:
+            self.suspects.append(Suspect(Kind.VERB, verb.id, created_at(verb)))
+        self._items.append((verb, entry.key, size))
+
+    def finish(self, zombies: Collection[Name], *, objects_read: int) -> ItemBatch:
+        """Return the batch; ``zombies`` are those of the suspects that are not items."""
+        batch = ItemBatch(quarantined=list(self.quarantined), objects_read=objects_read)
+        for item, key, size in self._items:
+            if zombies and (self._kind, item.id) in zombies:
+                batch.quarantined.append(Quarantined(key, Reason.SUSPECTED_ZOMBIE, size))
+            elif isinstance(item, Noun):
+                batch.nouns.append(item)
+            else:
+                batch.verbs.append(item)
+        return batch
