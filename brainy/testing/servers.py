@@ -91,13 +91,15 @@ def seaweedfs(directory: str | Path | None = None) -> Iterator[S3Server]:
             variables = {
                 "AWS_ACCESS_KEY_ID": ACCESS_KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-                "TMPDIR": str(place),
             }
             server = _start("seaweedfs", command, f"http://127.0.0.1:{s3}", place, variables)
             with _running(server):
-                if _ready(server, last=attempt == _STARTS - 1):
-                    yield server
-                    return
+                try:
+                    if _ready(server, last=attempt == _STARTS - 1):
+                        yield server
+                        return
+                finally:
+                    _remove_sockets((master, volume, filer, s3, admin))
 
 
 @contextlib.contextmanager
@@ -189,6 +191,15 @@ def _running(server: S3Server) -> Iterator[None]:
         # Both keep what they acknowledged through a kill, and leaving takes SeaweedFS five seconds.
         server.process.kill()
         server.process.wait()
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    # SeaweedFS leaves its local sockets in /tmp, named after the port.
+    for port in ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink(missing_ok=True)
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
+            path.unlink(missing_ok=True)
 
 
 def _ready(server: S3Server, *, last: bool) -> bool:
