@@ -20,8 +20,9 @@ import obstore
 from obstore.store import S3Store as ObstoreS3
 
 from brainy.store.base import ObjectMeta, PutOutcome, PutState, StoredObject
-from brainy.store.credentials import S3Access, credential_provider
+from brainy.store.credentials import credential_provider
 from brainy.store.keys import check_key
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES, answer_of, failure_of, outcome_of
 from brainy.store.s3_plain import PlainS3
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from brainy.errors import UnavailableError
 from brainy.store.base import ObjectMeta, PutOutcome, PutState, StoredObject
-from brainy.store.credentials import S3Access, s3_client
+from brainy.store.credentials import s3_client
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES, answer_of, failure_of, outcome_of
 from brainy.store.s3_listing import LISTING, Listing, parse_early
 

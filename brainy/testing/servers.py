@@ -25,7 +25,8 @@ from brainy.clock import SystemClock
 from brainy.config.environment import inherited
 from brainy.errors import InvalidRequestError, UnavailableError
 from brainy.ids import Ids
-from brainy.store.credentials import S3Access, s3_client
+from brainy.store.credentials import s3_client
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES
 
 ACCESS_KEY = "brainytest"
@@ -171,9 +172,11 @@ def _start(
     name: str, command: Sequence[str], endpoint: str, directory: Path, variables: Mapping[str, str]
 ) -> S3Server:
     log = directory / f"{name}.log"
+    # So that it dies with this process, however that ends; setpriv replaces itself, the pid stays.
+    guard = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command,
+            [*guard, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainy.errors import PermissionDeniedError, UnavailableError
@@ -35,6 +35,7 @@ def decoded(path: str) -> str:
     return key + last
 
 
+@settings(deadline=None)
 @given(KEYS)
 def test_every_key_has_a_name_a_file_system_can_hold(key: str) -> None:
     path = key_path(key)
@@ -44,6 +45,7 @@ def test_every_key_has_a_name_a_file_system_can_hold(key: str) -> None:
         assert len(name.encode()) <= 255
 
 
+@settings(deadline=None)
 @given(KEYS, KEYS)
 def test_a_file_is_never_another_keys_directory(first: str, second: str) -> None:
     one, two = key_path(first), key_path(second)
@@ -118,8 +120,15 @@ async def test_the_working_area_is_invisible_and_kept_tidy(tmp_path: Path) -> No
     assert await keys_of(store) == ["a.json", "b.json"]
     left = [path.name for path in (tmp_path / ".store%W").iterdir()]
     assert all(name.startswith("lock-") for name in left)
-    (tmp_path / ".store%W" / "left-by-a-crash%W").write_bytes(b"half")
+    crashed = tmp_path / ".store%W" / "left-by-a-crash%W"
+    crashed.write_bytes(b"half")
+    running = tmp_path / ".store%W" / "still-written%W"
+    running.write_bytes(b"half")
+    os.utime(crashed, (1e9, 1e9))
     assert await keys_of(store) == ["a.json", "b.json"]
+    await LocalStore(tmp_path).put("c.json", b"3")
+    assert not crashed.exists()
+    assert running.exists()
 
 
 async def test_a_reader_keeps_the_object_it_opened(tmp_path: Path) -> None:

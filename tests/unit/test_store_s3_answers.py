@@ -10,8 +10,8 @@ import pytest
 
 from brainy.errors import BrainyError, InvalidRequestError, PermissionDeniedError, UnavailableError
 from brainy.store.base import PutState
-from brainy.store.credentials import S3Access
 from brainy.store.s3 import S3Store
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_listing import read_listing
 
 

@@ -16,9 +16,10 @@ from brainy.store.base import ObjectStore, PutState, StoredObject
 from brainy.store.capability import PROBE_PREFIX, probe_conditional_writes
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
-from brainy.store.opening import open_store, s3_access
+from brainy.store.opening import open_store
 from brainy.store.prefixed import PrefixedStore
 from brainy.store.retrying import RetryingStore
+from brainy.store.s3_access import S3Access
 from brainy.testing.clock import ManualClock
 from brainy.testing.faulty import Fault, FaultyStore, UnconditionalStore
 
@@ -181,10 +182,10 @@ def test_where_the_endpoint_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     assert s3_region({"AWS_DEFAULT_REGION": "eu-west-1"}) == "eu-west-1"
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    assert (s3_access(StoreSettings()).endpoint, s3_access(StoreSettings()).region) == ("", "us-east-1")
+    assert (S3Access.of(StoreSettings()).endpoint, S3Access.of(StoreSettings()).region) == ("", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://env:1/")
-    assert s3_access(StoreSettings()).endpoint == "http://env:1"
-    assert s3_access(StoreSettings(endpoint="http://set:1")).endpoint == "http://set:1"
+    assert S3Access.of(StoreSettings()).endpoint == "http://env:1"
+    assert S3Access.of(StoreSettings(endpoint="http://set:1")).endpoint == "http://set:1"
     assert load_settings(environment={"BRAINY_FIXTURES": "/somewhere"}) == load_settings(environment={})
 
 
