@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import subprocess
+import sys
 import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -399,42 +400,44 @@ async def test_an_unreachable_server(ministack_server: S3Server, monkeypatch: py
     await store.close()
 
 
-def _race(directory: str, number: int, rounds: int, start: object, results: object) -> None:
-    """Run in a process of its own: create keys and count up a shared register."""
+_RACER = """
+import asyncio, sys
+from brainy.ids import Ids
+from brainy.store.local import LocalStore
 
-    async def run() -> tuple[int, int]:
-        store, ids = LocalStore(directory, durable=False), Ids()
-        created = swapped = 0
-        for step in range(rounds):
-            created += (await store.put_if_absent(f"race/{step}", b"%d" % number)).won
-            found = await store.get("register")
-            assert found is not None
-            value = int(found.body.split()[0])
-            body = b"%d %s" % (value + 1, ids.nonce().hex().encode())
-            swapped += (await store.put_if_match("register", body, found.etag)).won
-        return created, swapped
+async def run(directory, number, rounds):
+    store, ids = LocalStore(directory, durable=False), Ids()
+    created = swapped = 0
+    for step in range(rounds):
+        created += (await store.put_if_absent(f"race/{step}", number)).won
+        found = await store.get("register")
+        body = b"%d %s" % (int(found.body.split()[0]) + 1, ids.nonce().hex().encode())
+        swapped += (await store.put_if_match("register", body, found.etag)).won
+    print(created, swapped)
 
-    start.wait()  # type: ignore[attr-defined]
-    results.put(asyncio.run(run()))  # type: ignore[attr-defined]
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(run(sys.argv[1], sys.argv[2].encode(), int(sys.argv[3])))
+"""
 
 
 async def test_several_processes_race_on_a_directory(tmp_path: Path) -> None:
-    processes, rounds = 3, 60
+    processes, rounds = 4, 100
     store = LocalStore(tmp_path)
     await store.put("register", b"0 start")
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(processes), context.Queue()
     children = [
-        context.Process(target=_race, args=(str(tmp_path), number, rounds, start, results))
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _RACER, str(tmp_path), str(number), str(rounds)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for number in range(processes)
     ]
     for child in children:
-        child.start()
-    outcomes = [await asyncio.to_thread(results.get, timeout=60) for _ in children]
-    for child in children:
-        child.join()
-    results.close()
-    results.join_thread()
+        assert child.stdout is not None
+        assert await child.stdout.readline() == b"ready\n"
+    outputs = await asyncio.gather(*(child.communicate(b"\n") for child in children))
+    outcomes = [tuple(map(int, output.split())) for output, _ in outputs]
     assert sum(created for created, _ in outcomes) == rounds
     register = await store.get("register")
     assert register is not None
