@@ -1,1 +1,126 @@
-"""Brainy Cluster: the kernel both roles share, the SDK and the command."""
+"""Brainy Cluster: serve, coordinate and migrate Brainy vector + graph buckets.
+
+What is in ``__all__`` is public; everything else may change. Names load on first use, so that importing the
+package, as each of its processes does, costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brainy.errors import (
+        AlreadyExistsError,
+        BrainyError,
+        ConflictError,
+        CorruptDataError,
+        FencedError,
+        InvalidRequestError,
+        LeaseHeldError,
+        NotFoundError,
+        OutcomeUnknownError,
+        PastPointOfNoReturnError,
+        PermissionDeniedError,
+        PreconditionError,
+        UnavailableError,
+    )
+    from brainy.sdk.auto import AutoOptions, S3Config, create_auto_brainy, create_auto_brainy_async
+    from brainy.sdk.client import AsyncBrainy
+    from brainy.sdk.local_cluster import LocalCluster
+    from brainy.sdk.migration import (
+        Migration,
+        MigrationEvent,
+        MigrationPlan,
+        PlanStep,
+        Strategy,
+        TargetSpec,
+    )
+    from brainy.sdk.sync import Brainy
+    from brainy.sdk.values import (
+        NamespaceInfo,
+        NewNoun,
+        NodeInfo,
+        Noun,
+        PerformanceMetrics,
+        Quarantined,
+        SearchResult,
+        ShardReplica,
+        Statistics,
+        UnindexedNoun,
+        Verb,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExistsError",
+    "AsyncBrainy",
+    "AutoOptions",
+    "Brainy",
+    "BrainyError",
+    "ConflictError",
+    "CorruptDataError",
+    "FencedError",
+    "InvalidRequestError",
+    "LeaseHeldError",
+    "LocalCluster",
+    "Migration",
+    "MigrationEvent",
+    "MigrationPlan",
+    "NamespaceInfo",
+    "NewNoun",
+    "NodeInfo",
+    "NotFoundError",
+    "Noun",
+    "OutcomeUnknownError",
+    "PastPointOfNoReturnError",
+    "PerformanceMetrics",
+    "PermissionDeniedError",
+    "PlanStep",
+    "PreconditionError",
+    "Quarantined",
+    "S3Config",
+    "SearchResult",
+    "ShardReplica",
+    "Statistics",
+    "Strategy",
+    "TargetSpec",
+    "UnavailableError",
+    "UnindexedNoun",
+    "Verb",
+    "__version__",
+    "create_auto_brainy",
+    "create_auto_brainy_async",
+]
+
+_MODULES = {
+    "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
+    "brainy.sdk.client": ("AsyncBrainy",),
+    "brainy.sdk.local_cluster": ("LocalCluster",),
+    "brainy.sdk.migration": (
+        "Migration",
+        "MigrationEvent",
+        "MigrationPlan",
+        "PlanStep",
+        "Strategy",
+        "TargetSpec",
+    ),
+    "brainy.sdk.sync": ("Brainy",),
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'brainy' has no attribute {name!r}")
+        if name.endswith("Error"):
+            module = "brainy.errors"
+        else:
+            module = next((module for module, names in _MODULES.items() if name in names), "brainy.sdk.values")
+        value = globals()[name] = getattr(importlib.import_module(module), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -57,9 +57,7 @@ class MultisetDigest:
 
     def differing(self, other: MultisetDigest) -> list[int]:
         """Buckets in which the two differ; empty means equal."""
-        return [
-            b for b in sorted(self._sums.keys() | other._sums.keys()) if self._sums.get(b) != other._sums.get(b)
-        ]
+        return [b for b in sorted(self._sums.keys() | other._sums.keys()) if self._sums.get(b) != other._sums.get(b)]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MultisetDigest) and self._sums == other._sums

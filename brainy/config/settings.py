@@ -88,6 +88,9 @@ class Settings(_Section):
     """Everything that can be written in the TOML file."""
 
     namespaces: TextList = ()
+    #: Where clients find nodes (BRAINY_ENDPOINTS) and coordinators (BRAINY_COORDINATORS), host:port.
+    endpoints: TextList = ()
+    coordinators: TextList = ()
     log_level: str = "info"
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)
@@ -117,7 +120,7 @@ def load_settings(
         except tomllib.TOMLDecodeError as error:
             raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG"):
+        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
             _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
     if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
         values["log_level"] = "debug"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from brainy.clock import Clock, SystemClock
 from brainy.store.base import ObjectMeta, PutOutcome, PutState, StoredObject
+from brainy.store.keys import check_key
 
 _PAGE = 1000
 
@@ -20,11 +21,11 @@ class MemoryStore:
 
     async def get(self, key: str) -> StoredObject | None:
         """Read a whole object, or None."""
-        return self._objects.get(key)
+        return self._objects.get(check_key(key))
 
     async def get_range(self, key: str, start: int, length: int) -> bytes | None:
         """Read a part of an object, or None."""
-        found = self._objects.get(key)
+        found = self._objects.get(check_key(key))
         return None if found is None else found.body[start : start + length]
 
     async def get_many(
@@ -40,14 +41,14 @@ class MemoryStore:
             body=bytes(body),
             etag=hashlib.md5(body, usedforsecurity=False).hexdigest(),
             last_modified=self._clock.wall(),
-            user_metadata=dict(user_metadata or {}),
+            user_metadata={name.lower(): value for name, value in (user_metadata or {}).items()},
         )
-        self._objects[key] = stored
+        self._objects[check_key(key)] = stored
         return stored.etag
 
     async def put_if_absent(self, key: str, body: bytes) -> PutOutcome:
         """Create the object unless the key exists."""
-        if key in self._objects:
+        if check_key(key) in self._objects:
             return PutOutcome(state=PutState.LOST)
         return PutOutcome(state=PutState.WON, etag=await self.put(key, body))
 

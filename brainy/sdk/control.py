@@ -1,0 +1,214 @@
+"""Calls to the coordinator: what the cluster is, and migrations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf import duration_pb2
+
+from brainy.api.coordinator.v1 import cluster_pb2, membership_pb2, migration_pb2
+from brainy.api.node.v1 import control_pb2
+from brainy.errors import UnavailableError
+from brainy.sdk.connection import Connection
+from brainy.sdk.migration import (
+    Migration,
+    MigrationPlan,
+    Strategy,
+    TargetSpec,
+    migration_from_proto,
+    plan_from_proto,
+    strategy_to_proto,
+    target_to_proto,
+)
+from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, WATCH
+from brainy.sdk.values import NamespaceInfo, NodeInfo, ShardReplica
+
+_PAGE = 100
+
+
+class ControlCalls(Connection):
+    """Needs ``coordinators``; without them every call raises ``UnavailableError``."""
+
+    async def nodes(self) -> list[NodeInfo]:
+        """List the nodes and what they hold."""
+        answer = await self._coordinators.unary(
+            lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), CONTROL
+        )
+        return [
+            NodeInfo(
+                node_id=node.node_id,
+                address=node.address,
+                state=membership_pb2.NodeState.Name(node.state).removeprefix("NODE_STATE_").lower(),
+                silent_seconds=node.silent_for.ToNanoseconds() / 1e9,
+                memory_bytes=node.memory_bytes,
+                replicas=tuple(_replica(replica) for replica in node.replicas),
+            )
+            for node in answer.nodes
+        ]
+
+    async def namespaces(self) -> list[NamespaceInfo]:
+        """List the namespaces the cluster serves."""
+        answer = await self._coordinators.unary(
+            lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), CONTROL
+        )
+        return [
+            NamespaceInfo(
+                namespace=info.namespace,
+                active_generation=info.active_generation,
+                write_generation=info.write_generation,
+                routing_epoch=info.routing_epoch,
+                phase=info.phase,
+                migration_id=info.migration_id,
+                replicas_ready=info.replicas_ready,
+                replicas_wanted=info.replicas_wanted,
+            )
+            for info in answer.namespaces
+        ]
+
+    async def plan_migration(
+        self, strategy: Strategy | str = Strategy.ROLLING, target: TargetSpec | None = None
+    ) -> MigrationPlan:
+        """Say what a migration would do. Nothing is written.
+
+        Raises:
+            PreconditionError: it would be refused (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+        """
+        request = migration_pb2.PlanMigrationRequest(
+            namespace=self.namespace, strategy=strategy_to_proto(strategy), target=target_to_proto(target)
+        )
+        answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
+        return plan_from_proto(answer)
+
+    async def start_migration(
+        self,
+        strategy: Strategy | str = Strategy.ROLLING,
+        target: TargetSpec | None = None,
+        *,
+        validate_only: bool = False,
+        requested_by: str = "",
+        pause_cap_seconds: float = 0.0,
+        quarantine_limit: int = 0,
+    ) -> Migration:
+        """Start a migration to the next generation. Reads and writes go on while it runs.
+
+        Args:
+            strategy: how nodes are moved.
+            target: what the next generation shall look like; as now if left out.
+            validate_only: fail exactly where the real call would, and write nothing.
+            requested_by: who asks and why, for the history.
+            pause_cap_seconds: longest time writes may wait at the cut-over; 0 for the default of 3 s.
+            quarantine_limit: how many unreadable source objects are accepted.
+
+        Raises:
+            PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
+        """
+        pause = duration_pb2.Duration()
+        pause.FromNanoseconds(round(pause_cap_seconds * 1e9))
+        request = migration_pb2.StartMigrationRequest(
+            namespace=self.namespace,
+            strategy=strategy_to_proto(strategy),
+            target=target_to_proto(target),
+            request_id=self._changing(),
+            validate_only=validate_only,
+            requested_by=requested_by,
+            pause_cap=pause if pause_cap_seconds else None,
+            quarantine_limit=quarantine_limit,
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+    async def get_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
+        """Read a migration with its story.
+
+        Raises:
+            NotFoundError: there is no such migration.
+        """
+        request = migration_pb2.GetMigrationRequest(id=id, namespace=self.namespace)
+        answer = await self._coordinators.unary(lambda leader: leader.migrations.GetMigration, request, CONTROL)
+        return migration_from_proto(answer.migration)
+
+    async def list_migrations(self) -> list[Migration]:
+        """List every migration of the namespace."""
+        found: list[Migration] = []
+        token = ""
+        while True:
+            request = migration_pb2.ListMigrationsRequest(namespace=self.namespace, page_size=_PAGE, page_token=token)
+            answer = await self._coordinators.unary(lambda leader: leader.migrations.ListMigrations, request, CONTROL)
+            found.extend(map(migration_from_proto, answer.migrations))
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async def watch_migration(self, id: str) -> AsyncIterator[Migration]:  # noqa: A002 - as the field is called
+        """Yield a migration now and each time it changes, until it has ended.
+
+        Survives the coordinator: the stream is taken up again with whichever leads next.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            UnavailableError: no coordinator answered for two minutes.
+        """
+        request = migration_pb2.WatchMigrationRequest(id=id, namespace=self.namespace)
+        last: Migration | None = None
+        while last is None or not last.ended:
+            quiet = True
+            async for answer in self._coordinators.stream(
+                lambda leader: leader.migrations.WatchMigration, request, WATCH
+            ):
+                seen = migration_from_proto(answer.migration)
+                if seen == last:
+                    continue
+                last, quiet = seen, False
+                yield seen
+                if seen.ended:
+                    return
+            if quiet and (last is None or not last.ended):
+                # A server that is going away ends the stream cleanly; ask the next one, without haste.
+                await self._clock.sleep(self._ids.jitter(0.2, 0.5))
+
+    async def wait_for_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
+        """Return a migration once it has ended.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            UnavailableError: as ``watch_migration``.
+        """
+        last: Migration | None = None
+        async for seen in self.watch_migration(id):
+            last = seen
+        if last is None:
+            raise UnavailableError("the coordinator said nothing about the migration", migration=id)
+        return last
+
+    async def abort_migration(self, id: str, *, requested_by: str = "") -> Migration:  # noqa: A002 - as the field is called
+        """Undo a migration that has not cut over yet.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PastPointOfNoReturnError: it has cut over; the target is in service and stays.
+        """
+        request = migration_pb2.AbortMigrationRequest(
+            id=id, namespace=self.namespace, request_id=self._changing(), requested_by=requested_by
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.AbortMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+
+def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
+    return ShardReplica(
+        namespace=message.namespace,
+        generation=message.generation,
+        shard=message.shard,
+        role=control_pb2.ShardRole.Name(message.role).removeprefix("SHARD_ROLE_").lower(),
+        state=control_pb2.ShardState.Name(message.state).removeprefix("SHARD_STATE_").lower(),
+        applied=message.applied,
+        copied=message.copied,
+        total=message.total,
+        noun_count=message.noun_count,
+        verb_count=message.verb_count,
+        message=message.message,
+    )

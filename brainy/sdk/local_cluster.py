@@ -1,0 +1,332 @@
+"""A coordinator and nodes as child processes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brainy.bucket.namespace import Namespace
+from brainy.clock import Clock, Deadline, SystemClock
+from brainy.config.environment import cache_directory
+from brainy.errors import (
+    CorruptDataError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    UnavailableError,
+)
+from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.local_process import LocalProcess, ProcessRecord
+
+_HEALTH_POLL_SECONDS = 0.05
+_COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """How to start each role: arguments after the Python interpreter."""
+
+    coordinator: Sequence[str] = ("-m", "brainy_coordinator")
+    node: Sequence[str] = ("-m", "brainy_node")
+
+
+class _ClusterFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    namespace: str
+    processes: tuple[ProcessRecord, ...]
+
+
+def default_directory(namespace: str) -> Path:
+    """Where the state of a namespace's local cluster lies unless told otherwise."""
+    name = str(Namespace.parse(namespace))
+    return cache_directory() / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+class LocalCluster:
+    """One coordinator and n nodes for one namespace.
+
+    The directory holds ``cluster.json`` (the processes), ``logs/``, ``run/`` (ready files) and ``data/`` (the
+    nodes' caches). Nothing in it is needed to keep the namespace's data, which is in the bucket.
+
+    ``start`` starts processes; ``attach`` takes up those that an earlier process left running (``brainy up``).
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        nodes: int = 3,
+        directory: Path | str | None = None,
+        settings: Mapping[str, str] | None = None,
+        leashed: bool = True,
+        roles: Roles | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Describe a cluster; nothing runs yet.
+
+        Args:
+            namespace: bucket and prefix in any accepted spelling.
+            nodes: how many to start.
+            directory: of the cluster's state; a directory of the user's cache by default.
+            settings: further ``BRAINY_*`` and ``AWS_*`` variables for the processes.
+            leashed: whether the processes end with this one (Linux; by the thread that started them).
+            roles: how to start each role.
+            clock: source of time, for tests.
+
+        Raises:
+            InvalidRequestError: an illegal namespace, one in memory (processes cannot share it), or no node.
+        """
+        self.namespace = Namespace.parse(namespace)
+        if self.namespace.scheme == "memory":
+            raise InvalidRequestError(
+                "processes cannot share a namespace in memory", remedy="use file:///directory or s3://bucket"
+            )
+        if nodes < 1:
+            raise InvalidRequestError("a cluster needs at least one node", nodes=nodes)
+        self.directory = Path(directory).resolve() if directory else default_directory(str(self.namespace))
+        self._node_count = nodes
+        self._settings = dict(settings or {})
+        self._leashed = leashed
+        self._roles = roles or Roles()
+        self._clock: Clock = clock or SystemClock()
+        self._processes: dict[str, LocalProcess] = {}
+
+    @classmethod
+    def attach(cls, directory: Path | str) -> Self | None:
+        """Return the cluster that runs in a directory, or None.
+
+        Raises:
+            CorruptDataError: ``cluster.json`` is not what we wrote.
+        """
+        path = Path(directory).resolve() / "cluster.json"
+        try:
+            body = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            stored = _ClusterFile.model_validate_json(body)
+        except ValidationError as error:
+            raise CorruptDataError(
+                "not a cluster file", remedy="end the processes by hand and remove it", file=path
+            ) from error
+        cluster = cls(stored.namespace, directory=path.parent, leashed=False)
+        cluster._processes = {record.name: LocalProcess(record) for record in stored.processes}
+        cluster._node_count = len(cluster._processes) - 1
+        return cluster if any(process.alive() for process in cluster._processes.values()) else None
+
+    @property
+    def coordinator(self) -> str:
+        """host:port of the coordinator."""
+        return self._processes[_COORDINATOR].address
+
+    @property
+    def endpoints(self) -> list[str]:
+        """host:port of the nodes that run."""
+        return [process.address for process in self.nodes if process.alive() and process.address]
+
+    @property
+    def nodes(self) -> list[LocalProcess]:
+        """The nodes, in the order they were started."""
+        return [process for name, process in self._processes.items() if name != _COORDINATOR]
+
+    @property
+    def processes(self) -> list[LocalProcess]:
+        """Coordinator and nodes."""
+        return list(self._processes.values())
+
+    def client(self, *, read_only: bool = False, on_close: Callable[[], Awaitable[None]] | None = None) -> AsyncBrainy:
+        """Return a client of the whole cluster. The caller closes it."""
+        return AsyncBrainy(
+            self.endpoints,
+            coordinators=[self.coordinator],
+            namespace=str(self.namespace),
+            read_only=read_only,
+            on_close=on_close,
+        )
+
+    async def start(self, *, timeout_seconds: float = 120.0) -> Self:
+        """Start the processes and wait until every node serves.
+
+        Before: no process of this directory runs.
+        Steps: (1) coordinator; (2) all nodes at once; (3) wait for ready files, then for health SERVING, which
+        a node reports once its shards answer.
+        After: clients can connect. On an error or cancellation every process started here is ended.
+
+        Raises:
+            PreconditionError: a cluster of this directory runs already.
+            UnavailableError: a process exited or was not ready in time; the message quotes its log.
+        """
+        self._make_directories()
+        with self._exclusively():
+            running = LocalCluster.attach(self.directory)
+            if running:
+                raise PreconditionError(
+                    "a cluster already runs here",
+                    remedy="stop it with brainy down, or connect to it",
+                    directory=self.directory,
+                    pids=",".join(str(process.record.pid) for process in running.processes),
+                )
+            deadline = Deadline.after(self._clock, timeout_seconds)
+            try:
+                await self._start_coordinator("127.0.0.1:0", deadline)
+                for number in range(1, self._node_count + 1):
+                    self._spawn_node(f"node-{number}")
+                await asyncio.gather(*(self._serving(node, deadline) for node in self.nodes))
+                self._save()
+            except BaseException:
+                # Shielded: a second Ctrl-C must not leave processes behind.
+                await asyncio.shield(self.stop(grace_seconds=2.0))
+                raise
+        return self
+
+    async def start_node(self, *, timeout_seconds: float = 120.0) -> LocalProcess:
+        """Start one more node and wait until it serves."""
+        numbers = [int(process.name.rpartition("-")[2]) for process in self.nodes]
+        node = self._spawn_node(f"node-{max(numbers, default=0) + 1}")
+        self._save()
+        await self._serving(node, Deadline.after(self._clock, timeout_seconds))
+        self._save()
+        return node
+
+    async def kill_node(self, index: int) -> str:
+        """SIGKILL the node at an index of ``nodes``; returns its name. It is not started again.
+
+        Raises:
+            NotFoundError: there is no such node.
+        """
+        try:
+            node = self.nodes[index]
+        except IndexError:
+            raise NotFoundError("no such node", index=index, nodes=len(self.nodes)) from None
+        await node.kill(self._clock)
+        del self._processes[node.name]
+        self._save()
+        return node.name
+
+    async def restart_coordinator(self, *, timeout_seconds: float = 60.0) -> None:
+        """SIGKILL the coordinator and start it anew at the same address."""
+        old = self._processes[_COORDINATOR]
+        await old.kill(self._clock)
+        await self._start_coordinator(old.address, Deadline.after(self._clock, timeout_seconds))
+        self._save()
+
+    async def stop(self, *, grace_seconds: float = 15.0) -> None:
+        """End the nodes, then the coordinator: SIGTERM, and SIGKILL to what is left after the grace.
+
+        Only processes whose command line shows that they are ours are signalled. Stopping twice is fine.
+        """
+        await asyncio.gather(*(node.stop(self._clock, grace_seconds=grace_seconds) for node in self.nodes))
+        if _COORDINATOR in self._processes:
+            await self._processes[_COORDINATOR].stop(self._clock, grace_seconds=grace_seconds)
+        self._processes.clear()
+        (self.directory / "cluster.json").unlink(missing_ok=True)
+
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        await self.stop()
+
+    async def _start_coordinator(self, listen: str, deadline: Deadline) -> None:
+        coordinator = LocalProcess.start(
+            _COORDINATOR,
+            [*self._roles.coordinator, "--namespace", str(self.namespace), "--listen", listen],
+            directory=self.directory,
+            environment={
+                "BRAINY_COORDINATOR__MIN_NODES": str(self._node_count),
+                "BRAINY_COORDINATOR__REPLICATION": str(min(2, self._node_count)),
+                **self._settings,
+            },
+            leashed=self._leashed,
+        )
+        self._processes[_COORDINATOR] = coordinator
+        await coordinator.ready(deadline)
+
+    def _spawn_node(self, name: str) -> LocalProcess:
+        data = self.directory / "data" / name
+        data.mkdir(parents=True, exist_ok=True)
+        node = LocalProcess.start(
+            name,
+            [
+                *self._roles.node,
+                *("--namespace", str(self.namespace)),
+                *("--node-id", name),
+                *("--listen", "127.0.0.1:0"),
+                *("--coordinator", self.coordinator),
+                *("--data-dir", str(data)),
+            ],
+            directory=self.directory,
+            environment=self._settings,
+            leashed=self._leashed,
+        )
+        self._processes[name] = node
+        return node
+
+    async def _serving(self, node: LocalProcess, deadline: Deadline) -> None:
+        await node.ready(deadline)
+        request = health_pb2.HealthCheckRequest(service="")
+        async with grpc.aio.insecure_channel(node.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                try:
+                    answer = await health.Check(request, timeout=2.0)
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                except grpc.aio.AioRpcError as error:
+                    state = error.code().name.lower()
+                else:
+                    state = "not serving yet"
+                if not node.alive() or deadline.passed:
+                    raise UnavailableError(
+                        f"{node.name} does not serve: {state}",
+                        reason="SHARD_NOT_READY",
+                        remedy="read its log and start again",
+                        log=node.record.log_file,
+                    )
+                await self._clock.sleep(_HEALTH_POLL_SECONDS)
+
+    def _make_directories(self) -> None:
+        if self.namespace.scheme == "file":
+            Path(self.namespace.root).mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def _save(self) -> None:
+        stored = _ClusterFile(
+            namespace=str(self.namespace),
+            processes=tuple(process.record for process in self._processes.values()),
+        )
+        path = self.directory / "cluster.json"
+        draft = path.with_suffix(".tmp")
+        draft.write_text(stored.model_dump_json(indent=2), encoding="utf-8")
+        draft.replace(path)
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Keep two commands from starting the same cluster at once."""
+        with (self.directory / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PreconditionError(
+                    "another process is starting this cluster",
+                    remedy="wait for it, then connect",
+                    directory=self.directory,
+                ) from None
+            yield

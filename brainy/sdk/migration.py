@@ -1,0 +1,183 @@
+"""Migrations as the client sees them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from brainy.api.coordinator.v1 import migration_pb2
+from brainy.errors import InvalidRequestError
+
+
+class Strategy(enum.Enum):
+    """How traffic and nodes are moved."""
+
+    #: Build the next generation beside the one in service, switch once.
+    IN_PLACE_UPGRADE = "in-place-upgrade"
+    #: The same, adopted by the nodes one after the other, readers first, the writer last.
+    ROLLING = "rolling"
+
+    @classmethod
+    def of(cls, value: Strategy | str) -> Strategy:
+        """Accept the enum or its value, with '-' or '_'.
+
+        Raises:
+            InvalidRequestError: another name.
+        """
+        if isinstance(value, Strategy):
+            return value
+        try:
+            return cls(value.lower().replace("_", "-"))
+        except ValueError:
+            raise InvalidRequestError(
+                "unknown migration strategy",
+                remedy="use one of: " + ", ".join(strategy.value for strategy in cls),
+                strategy=value,
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """What the target generation shall look like; 0 and "" mean as now, or the default."""
+
+    shard_count: int = 0
+    #: cos, l2sq or ip.
+    metric: str = ""
+    #: f32, f16, bf16 or i8: how the index holds vectors. The stored vectors stay float32.
+    scalar_kind: str = ""
+    #: Edges of a node of the HNSW graph.
+    connectivity: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStep:
+    """One step of a plan, in the order of execution."""
+
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationPlan:
+    """What a migration would do."""
+
+    source_generation: int
+    target_generation: int
+    steps: tuple[PlanStep, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationEvent:
+    """One entry of a migration's story."""
+
+    sequence: int
+    #: ISO 8601 in UTC, by the clock of the coordinator that wrote it; for people.
+    at: str
+    from_state: str
+    to_state: str
+    trigger: str
+    by: str
+    leader_epoch: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A migration at one moment."""
+
+    id: str
+    namespace: str
+    strategy: str
+    #: Upper-case name of the life-cycle: PENDING ... SUCCEEDED, ABORTING, ABORTED.
+    state: str
+    source_generation: int
+    target_generation: int
+    items_copied: int
+    items_total: int
+    #: Log records the target is behind the source.
+    lag: int
+    #: Nodes whose reads come from the target already.
+    adopted_nodes: tuple[str, ...]
+    #: How long writes waited at the cut-over.
+    write_pause_seconds: float
+    digest_equal: bool
+    message: str
+    story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in ("SUCCEEDED", "ABORTED")
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the target is in service and the source retired."""
+        return self.state == "SUCCEEDED"
+
+
+_STRATEGIES = {
+    Strategy.IN_PLACE_UPGRADE: migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
+    Strategy.ROLLING: migration_pb2.STRATEGY_ROLLING,
+}
+
+
+def strategy_to_proto(strategy: Strategy | str) -> migration_pb2.Strategy.ValueType:
+    """Convert for the wire."""
+    return _STRATEGIES[Strategy.of(strategy)]
+
+
+def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
+    """Convert for the wire."""
+    wanted = target or TargetSpec()
+    return migration_pb2.TargetSpec(
+        shard_count=wanted.shard_count,
+        metric=wanted.metric,
+        scalar_kind=wanted.scalar_kind,
+        connectivity=wanted.connectivity,
+    )
+
+
+def plan_from_proto(message: migration_pb2.PlanMigrationResponse) -> MigrationPlan:
+    """Convert from the wire."""
+    return MigrationPlan(
+        source_generation=message.source_generation,
+        target_generation=message.target_generation,
+        steps=tuple(PlanStep(action=step.action, detail=step.detail) for step in message.steps),
+    )
+
+
+def migration_from_proto(message: migration_pb2.Migration) -> Migration:
+    """Convert from the wire."""
+    strategy = migration_pb2.Strategy.Name(message.strategy).removeprefix("STRATEGY_")
+    return Migration(
+        id=message.id,
+        namespace=message.namespace,
+        strategy=strategy.lower().replace("_", "-"),
+        state=_state(message.state),
+        source_generation=message.source_generation,
+        target_generation=message.target_generation,
+        items_copied=message.items_copied,
+        items_total=message.items_total,
+        lag=message.lag,
+        adopted_nodes=tuple(message.adopted_nodes),
+        write_pause_seconds=message.write_pause.ToNanoseconds() / 1e9,
+        digest_equal=message.digest_equal,
+        message=message.message,
+        story=tuple(
+            MigrationEvent(
+                sequence=event.sequence,
+                at=event.at.ToJsonString(),
+                from_state=_state(getattr(event, "from")),
+                to_state=_state(event.to),
+                trigger=event.trigger,
+                by=event.by,
+                leader_epoch=event.leader_epoch,
+                detail=event.detail,
+            )
+            for event in message.story
+        ),
+    )
+
+
+def _state(value: migration_pb2.MigrationState.ValueType) -> str:
+    return migration_pb2.MigrationState.Name(value).removeprefix("MIGRATION_STATE_")

@@ -1,0 +1,185 @@
+"""What the client hands out: plain values, no protobuf objects.
+
+Vectors are one-dimensional ``float32`` arrays. ``metadata_json`` is the caller's document byte for byte;
+``metadata`` parses it. Absent metadata and a stored JSON ``null`` both parse to ``None`` and are told apart by
+``metadata_json`` (``None`` against ``b"null"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+#: A JSON value: None, bool, int, float, str, list or dict of these.
+Json: TypeAlias = Any
+#: One-dimensional float32 array.
+Vector: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One neighbour of a query."""
+
+    id: str
+    #: In the namespace's metric, 0 is nearest; cosine distance by default.
+    distance: float
+    #: ``1 - distance``: with the default metric the cosine similarity, 1 is nearest.
+    score: float
+    #: None where the noun has none, or the search was told to leave it out.
+    metadata: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noun:
+    """A stored item with a vector."""
+
+    id: str
+    #: None where it has none or it was left out of the answer; NaN marks components that are not numbers.
+    vector: Vector | None = None
+    metadata_json: bytes | None = None
+    #: Further fields of the object Brainy stored, a JSON object.
+    attributes_json: bytes | None = None
+
+    @property
+    def metadata(self) -> Json:
+        """The caller's document, parsed anew at each access."""
+        return orjson.loads(self.metadata_json) if self.metadata_json else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verb:
+    """A stored relation between two nouns."""
+
+    id: str
+    source: str
+    target: str
+    type: str
+    weight: float | None = None
+    vector: Vector | None = None
+    metadata_json: bytes | None = None
+    attributes_json: bytes | None = None
+
+    @property
+    def metadata(self) -> Json:
+        """The caller's document, parsed anew at each access."""
+        return orjson.loads(self.metadata_json) if self.metadata_json else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNoun:
+    """A noun to write. Without ``id`` the client makes a UUID."""
+
+    vector: npt.ArrayLike
+    metadata: Json = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Counted figures of a namespace, as of the answering node's replicas."""
+
+    noun_count: int
+    verb_count: int
+    #: Nouns whose metadata carries Brainy's soft-delete marker; included in ``noun_count``.
+    soft_deleted_count: int
+    #: Stored and readable, not in the index.
+    unindexed_count: int
+    #: Objects of the source that could not be read.
+    quarantined_count: int
+    nouns_by_service: Mapping[str, int]
+    nouns_by_type: Mapping[str, int]
+    verbs_by_type: Mapping[str, int]
+    #: 0 while an empty namespace waits for its first vector.
+    dimensions: int
+    #: Generation the figures were read from.
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceMetrics:
+    """Figures of the one node that answered."""
+
+    node_id: str
+    generation: int
+    index_size: int
+    tail_size: int
+    total_searches: int
+    average_search_milliseconds: float
+    #: Resident memory, bytes.
+    memory_usage: int
+    #: Calls to the object store since the node started, by kind (get, put, list, ...).
+    store_calls: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """An object of the source that could not be read."""
+
+    key: str
+    reason: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnindexedNoun:
+    """A noun that is stored and readable but cannot be found by a search."""
+
+    id: str
+    #: no-vector, non-finite, zero or dimension.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReplica:
+    """A node's copy of a shard."""
+
+    namespace: str
+    generation: int
+    shard: int
+    #: owner or replica.
+    role: str
+    #: loading, copying, replaying, ready, fenced or failed.
+    state: str
+    #: Highest log position applied.
+    applied: int
+    #: Items copied and expected while the shard is being filled.
+    copied: int
+    total: int
+    noun_count: int
+    verb_count: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A node as the coordinator sees it."""
+
+    node_id: str
+    address: str
+    #: alive, silent, draining or left.
+    state: str
+    #: Seconds since its last heartbeat.
+    silent_seconds: float
+    memory_bytes: int
+    replicas: tuple[ShardReplica, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceInfo:
+    """A namespace the cluster serves."""
+
+    namespace: str
+    active_generation: int
+    write_generation: int
+    routing_epoch: int
+    #: serving or draining.
+    phase: str
+    #: Empty while no migration runs.
+    migration_id: str
+    replicas_ready: int
+    replicas_wanted: int

@@ -1,0 +1,182 @@
+"""An object store in S3 or in anything that speaks it.
+
+Bytes go through obstore, whose own retries are off: a retried conditional write that had landed would look
+lost, and everything that may be repeated is repeated by ``RetryingStore``, which counts. Two things go through
+boto3 in a thread: listings, because obstore takes keys for paths and reports ``x/`` as ``x``; and the keys
+obstore cannot address (empty, '.' or '..' parts, control characters).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.store import S3Store as ObstoreS3
+
+from brainy.store.base import ObjectMeta, PutOutcome, PutState, StoredObject
+from brainy.store.credentials import S3Access, credential_provider
+from brainy.store.keys import check_key
+from brainy.store.s3_errors import S3_FAILURES, answer_of, failure_of, outcome_of
+from brainy.store.s3_plain import PlainS3
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+#: Above this size an unconditional write goes up in parts.
+_SINGLE_PUT_BYTES = 64 << 20
+_PART_BYTES = 16 << 20
+_UNADDRESSABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
+_STANDARD_ATTRIBUTES = frozenset(
+    {
+        "Content-Disposition",
+        "Content-Encoding",
+        "Content-Language",
+        "Content-Type",
+        "Cache-Control",
+        "Storage-Class",
+    }
+)
+
+
+class S3Store:
+    """One bucket."""
+
+    def __init__(self, bucket: str, access: S3Access) -> None:
+        self._bucket = bucket
+        self._plain = PlainS3(bucket, access)
+        config: S3Config = {"region": access.region}
+        if access.endpoint:  # both, because the second one may stand in the environment and would win
+            config |= {"endpoint": access.endpoint, "aws_endpoint_url_s3": access.endpoint}
+        self._store = ObstoreS3(
+            bucket,
+            config=config,
+            credential_provider=credential_provider(),
+            client_options={
+                "allow_http": access.endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": timedelta(seconds=access.timeout_seconds),
+                # For whole transfers: a segment of an index may be large.
+                "timeout": timedelta(seconds=20 * access.timeout_seconds),
+            },
+            retry_config={"max_retries": 0},
+        )
+
+    async def get(self, key: str) -> StoredObject | None:
+        """Read a whole object, or None."""
+        if _UNADDRESSABLE.search(check_key(key)):
+            return await self._plain.get(key)
+        try:
+            result = await obstore.get_async(self._store, key)
+            body = await result.bytes_async()
+        except S3_FAILURES as error:
+            if _missing(error):
+                return None
+            raise failure_of(error, bucket=self._bucket, key=key) from error
+        meta = result.meta
+        return StoredObject(
+            key=key,
+            body=body.to_bytes(),
+            etag=meta["e_tag"] or "",
+            last_modified=meta["last_modified"].timestamp(),
+            user_metadata={
+                name.lower(): value for name, value in result.attributes.items() if name not in _STANDARD_ATTRIBUTES
+            },
+        )
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Read a part of an object, or None."""
+        if length <= 0 or _UNADDRESSABLE.search(check_key(key)):
+            return await self._plain.get_range(key, start, length)
+        try:
+            part = await obstore.get_range_async(self._store, key, start=start, length=length)
+        except S3_FAILURES as error:
+            if _missing(error):
+                return None
+            if answer_of(error).status == 416:  # starts behind the end
+                return b""
+            raise failure_of(error, bucket=self._bucket, key=key) from error
+        return bytes(part)
+
+    async def get_many(
+        self, keys: Sequence[str], *, concurrency: int = 64
+    ) -> Sequence[StoredObject | Exception | None]:
+        """Read many objects, ``concurrency`` at a time."""
+        found: list[StoredObject | Exception | None] = [None] * len(keys)
+        places = iter(range(len(keys)))
+
+        async def worker() -> None:
+            for place in places:
+                try:
+                    found[place] = await self.get(keys[place])
+                except Exception as error:  # stands in its place; the others go on
+                    found[place] = error
+
+        await asyncio.gather(*(worker() for _ in range(min(concurrency, len(keys)))))
+        return found
+
+    async def put(self, key: str, body: bytes, *, user_metadata: Mapping[str, str] | None = None) -> str:
+        """Write unconditionally; returns the ETag."""
+        if _UNADDRESSABLE.search(check_key(key)):
+            return await self._plain.put(key, body, user_metadata)
+        try:
+            result = await obstore.put_async(
+                self._store,
+                key,
+                body,
+                attributes=dict(user_metadata) if user_metadata else None,
+                use_multipart=len(body) > _SINGLE_PUT_BYTES,
+                chunk_size=_PART_BYTES,
+            )
+        except S3_FAILURES as error:
+            raise failure_of(error, bucket=self._bucket, key=key) from error
+        return result["e_tag"] or ""
+
+    async def put_if_absent(self, key: str, body: bytes) -> PutOutcome:
+        """Create the object unless the key exists."""
+        if _UNADDRESSABLE.search(check_key(key)):
+            return await self._plain.put_if(key, body, {"IfNoneMatch": "*"})
+        return await self._conditional(key, body, "create")
+
+    async def put_if_match(self, key: str, body: bytes, etag: str) -> PutOutcome:
+        """Replace the object if its ETag is ``etag``."""
+        if not etag:
+            return PutOutcome(state=PutState.LOST, detail="no etag to match")
+        if _UNADDRESSABLE.search(check_key(key)):
+            return await self._plain.put_if(key, body, {"IfMatch": etag})
+        # No "version" beside it: obstore would then ask for a version the store never heard of.
+        return await self._conditional(key, body, {"e_tag": etag})
+
+    async def _conditional(self, key: str, body: bytes, mode: Any) -> PutOutcome:
+        try:
+            result = await obstore.put_async(self._store, key, body, mode=mode, use_multipart=False)
+        except S3_FAILURES as error:
+            return outcome_of(error, bucket=self._bucket, key=key)
+        return PutOutcome(state=PutState.WON, etag=result["e_tag"] or "")
+
+    async def delete(self, key: str) -> None:
+        """Remove the object."""
+        if _UNADDRESSABLE.search(check_key(key)):
+            await self._plain.delete(key)
+            return
+        try:
+            await obstore.delete_async(self._store, key)
+        except S3_FAILURES as error:
+            if not _missing(error):
+                raise failure_of(error, bucket=self._bucket, key=key) from error
+
+    def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Sequence[ObjectMeta]]:
+        """Pages of up to 1,000 objects in the order of the store (see ``PlainS3.list``)."""
+        return self._plain.list(prefix, start_after=start_after)
+
+    async def close(self) -> None:
+        """Give back connections."""
+        await self._plain.close()
+
+
+def _missing(error: Exception) -> bool:
+    answer = answer_of(error)
+    return answer.status == 404 and answer.code != "NoSuchBucket"

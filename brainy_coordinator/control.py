@@ -1,0 +1,233 @@
+"""The control loop: what one leader does, for every namespace, for as long as it leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from brainy.bucket.records import Routing
+from brainy.clock import Clock
+from brainy.config.settings import CoordinatorSettings
+from brainy.errors import BrainyError, ConflictError, FencedError, PreconditionError
+from brainy.ids import Ids
+from brainy.locks.base import LockProvider
+from brainy.store.base import ObjectStore
+from brainy.store.capability import probe_conditional_writes
+from brainy.telemetry.logs import get_logger
+from brainy_coordinator.adoption import Adoption, first_routing
+from brainy_coordinator.announcer import Announcer
+from brainy_coordinator.changes import ChangeSignal
+from brainy_coordinator.generations import Generations
+from brainy_coordinator.leadership import Leader
+from brainy_coordinator.membership.registry import Registry
+from brainy_coordinator.migration.barrier import Barrier
+from brainy_coordinator.migration.cluster_executor import ClusterExecutor
+from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.reconciler import Reconciler
+from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.nodes import NodeCalls
+from brainy_coordinator.placing import Placing
+from brainy_coordinator.routing import RoutingRegister, open_register
+from brainy_coordinator.view import NamespaceView
+
+_log = get_logger(__name__)
+
+#: Steps of a migration taken one right after the other before others get a turn.
+_MOST_STEPS_A_TURN = 64
+_LONGEST_BACK_OFF_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """What the composition root hands in."""
+
+    stores: Mapping[str, ObjectStore]
+    locks: Mapping[str, LockProvider]
+    nodes: NodeCalls
+    settings: CoordinatorSettings
+    clock: Clock
+    ids: Ids
+
+
+class NamespaceControl:
+    """One namespace under one leader."""
+
+    def __init__(
+        self,
+        namespace: str,
+        components: Components,
+        *,
+        leader: Leader,
+        registry: Registry,
+        announcer: Announcer,
+        changes: ChangeSignal,
+    ) -> None:
+        store, locks, clock = components.stores[namespace], components.locks[namespace], components.clock
+        self.namespace = namespace
+        self._store = store
+        self._locks = locks
+        self._components = components
+        self._clock = clock
+        self._announcer = announcer
+        self._barrier = Barrier(components.nodes, namespace=namespace)
+        self._fitness: str | None = None
+        self.view = NamespaceView(registry, namespace=namespace, clock=clock)
+        self.generations = Generations(store)
+        self.register = RoutingRegister(
+            open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
+        )
+        self.preflight = Preflight(
+            store_fitness=self.store_fitness,
+            generations=self.generations,
+            nodes=components.nodes,
+            view=self.view,
+        )
+        self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
+        self._placing = Placing(register=self.register, view=self.view, locks=locks, generations=self.generations)
+        self.migrations = Reconciler(
+            history=History(store, clock=clock, ids=components.ids, leader=leader),
+            executor_for=self._executor_for,
+            clock=clock,
+            changes=changes,
+        )
+
+    def _executor_for(self, record: MigrationRecord, others: Collection[str]) -> ClusterExecutor:
+        return ClusterExecutor(
+            register=self.register,
+            view=self.view,
+            barrier=self._barrier,
+            announcer=self._announcer,
+            locks=self._locks,
+            generations=self.generations,
+            preflight=self.preflight,
+            others=others,
+            clock=self._clock,
+        )
+
+    async def store_fitness(self) -> str:
+        """Return "" when the store keeps its conditions, else what is wrong. Probed once per leader."""
+        if self._fitness is None:
+            try:
+                await probe_conditional_writes(self._store, self._components.ids)
+            except PreconditionError as error:
+                self._fitness = error.message
+            else:
+                self._fitness = ""
+        return self._fitness
+
+    async def take_over(self, registry: Registry) -> None:
+        """Read what earlier leaders left: the routing record, then every migration."""
+        routing = await self.register.load()
+        if routing is not None:
+            registry.expect(routing.nodes, self._clock.monotonic())
+        await self.migrations.take_over()
+
+    async def tick(self) -> bool:
+        """Do what can be done now. Returns whether more could follow at once."""
+        routing = await self.register.current()
+        if routing is None:
+            return await self._adopt()
+        repaired = await self._placing.repair(routing)
+        if repaired is not None:
+            self._announcer.tell(repaired, self.view.reachable())
+        return await self.migrations.tick() or repaired is not None
+
+    async def _adopt(self) -> bool:
+        problem = await self.store_fitness()
+        if problem:
+            raise PreconditionError(
+                f"the store does not keep conditional writes: {problem}",
+                reason="STORE_UNFIT",
+                remedy="use a store that honours If-None-Match and If-Match; nothing was changed",
+                namespace=self.namespace,
+            )
+        spec = await self._adoption.spec()
+        if len(self.view.usable()) < max(1, self._components.settings.min_nodes):
+            return False
+        self._announcer.tell(await self._placing.create(first_routing(self.namespace, spec)), self.view.reachable())
+        return True
+
+
+class Term:
+    """One leader's time: created when leadership is gained, thrown away when it is lost."""
+
+    def __init__(self, components: Components, *, leader: Leader, on_fenced: Callable[[str], None]) -> None:
+        self._components = components
+        self._leader = leader
+        self._on_fenced = on_fenced
+        self._announcer = Announcer(components.nodes)
+        self.registry = Registry(ttl_seconds=components.settings.node_ttl_seconds)
+        self.changes = ChangeSignal()
+        self.namespaces = {
+            name: NamespaceControl(
+                name,
+                components,
+                leader=leader,
+                registry=self.registry,
+                announcer=self._announcer,
+                changes=self.changes,
+            )
+            for name in components.stores
+        }
+        #: Namespaces taken over; the others are not answered for yet.
+        self.ready: set[str] = set()
+        #: Newest routing record seen, by namespace, for heartbeats.
+        self.routings: dict[str, Routing] = {}
+        #: Seconds the last turn of each namespace came later than it should have.
+        self.loop_lag_seconds: dict[str, float] = {}
+        #: Why a namespace is not served, by namespace.
+        self.problems: dict[str, BrainyError] = {}
+
+    async def run(self) -> None:
+        """Drive every namespace until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for control in self.namespaces.values():
+                    tasks.create_task(self._drive(control))
+        finally:
+            await self._announcer.close()
+
+    async def _drive(self, control: NamespaceControl) -> None:
+        name, clock = control.namespace, self._components.clock
+        tick_seconds = self._components.settings.tick_seconds
+        failures = 0
+        while True:
+            due = clock.monotonic() + tick_seconds
+            try:
+                await self._turn(control)
+                failures = 0
+                self.problems.pop(name, None)
+            except ConflictError as error:
+                # Somebody else was first; look again. What is not ours to win is fenced soon enough.
+                _log.info("control_conflict", namespace=name, detail=error.message)
+                control.register.forget()
+            except FencedError as error:
+                self._on_fenced(error.message)
+            except BrainyError as error:
+                failures += 1
+                self.problems[name] = error
+                control.register.forget()
+                if failures & (failures - 1) == 0:
+                    _log.warning("control_failed", namespace=name, reason=error.reason, detail=str(error))
+            except Exception:
+                failures += 1
+                control.register.forget()
+                _log.exception("control_crashed", namespace=name)
+            back_off = min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
+            await clock.sleep(max(0.0, due - clock.monotonic()) + back_off)
+            self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
+
+    async def _turn(self, control: NamespaceControl) -> None:
+        if control.namespace not in self.ready:
+            await control.take_over(self.registry)
+            self.ready.add(control.namespace)
+        for _ in range(_MOST_STEPS_A_TURN):
+            more = await control.tick()
+            routing = await control.register.current()
+            if routing is not None and routing != self.routings.get(control.namespace):
+                self.routings[control.namespace] = routing
+                self.changes.bump()
+            if not more:
+                return

@@ -1,0 +1,67 @@
+"""The generations of a namespace: their numbers and descriptions."""
+
+from __future__ import annotations
+
+from brainy.bucket import layout
+from brainy.bucket.records import Spec
+from brainy.errors import ConflictError, UnavailableError
+from brainy.store.base import ObjectStore
+
+#: Sorts after every key of a generation.
+_LAST = "\U0010ffff"
+
+
+class Generations:
+    """Reads and creates ``spec.json`` objects. Nothing here is ever overwritten or deleted."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._specs: dict[int, Spec] = {}
+
+    async def spec(self, number: int) -> Spec | None:
+        """Return a generation's description, or None. Read again while its dimensions are not known."""
+        known = self._specs.get(number)
+        if known is not None and known.dimensions:
+            return known
+        found = await self._store.get(layout.spec(number))
+        if found is None:
+            return None
+        self._specs[number] = Spec.decode(found.body, key=found.key)
+        return self._specs[number]
+
+    async def create(self, spec: Spec) -> Spec:
+        """Write a description unless one exists, and return the one that does.
+
+        Raises:
+            ConflictError: the generation exists and is made of something else.
+            UnavailableError: the store does not say whether it was written.
+        """
+        outcome = await self._store.put_if_absent(layout.spec(spec.generation), spec.encode())
+        if outcome.won:
+            self._specs[spec.generation] = spec
+            return spec
+        found = await self.spec(spec.generation)
+        if found is None:
+            raise UnavailableError(
+                "the store does not say whether a generation was created", generation=spec.generation
+            )
+        if found.source != spec.source or found.shard_count != spec.shard_count:
+            raise ConflictError("the generation exists and is another one", generation=spec.generation)
+        return found
+
+    async def numbers(self) -> tuple[int, ...]:
+        """Return the number of every generation that left a trace, with one small listing each."""
+        numbers: list[int] = []
+        after = ""
+        while (found := await self._first_after(after)) is not None:
+            numbers.append(found)
+            after = layout.generation(found) + _LAST
+        return tuple(sorted(numbers))
+
+    async def _first_after(self, key: str) -> int | None:
+        async for page in self._store.list(layout.GENERATIONS, start_after=key):
+            for meta in page:
+                number = layout.parse_generation(meta.key)
+                if number is not None:
+                    return number
+        return None

@@ -1,0 +1,5 @@
+"""The supervised change from one generation to the next.
+
+Pure: ``state``, ``transitions``, ``record``, ``observation``, ``actions``, ``edits``, ``stages``, ``decision``,
+``strategies``. With I/O: ``history``, ``preflight``, ``cluster_executor``, ``reconciler``.
+"""

@@ -1,0 +1,116 @@
+"""What a decision may call for. Each is idempotent: a crash after it was decided repeats it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunPreflight:
+    """Run every named check; changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTarget:
+    """Write the target's ``spec.json`` unless it exists."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceTarget:
+    """Place the target's shards on nodes, in state building, following the source."""
+
+    generation: int
+    follows: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptNode:
+    """Let one node answer reads from the target, and wait until it says so."""
+
+    node_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop writes: new ones wait at the nodes."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakePositions:
+    """Barrier: every node says that no write is in flight; owners say where their shards end."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCatchUp:
+    """Wait until the target includes the final positions, never past the pause cap."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompareDigests:
+    """Add up both sides' digests and compare."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The point of no return: one swap makes the target active and lets writes go on, there."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Barrier: every node confirms the record of the commit."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireSource:
+    """Take the source out of the routing record. Its objects stay."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain:
+    """Let writes go on, on the source."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Take every trace of the migration out of the routing record; its objects stay."""
+
+    generation: int
+
+
+Action = (
+    RunPreflight
+    | CreateTarget
+    | PlaceTarget
+    | AdoptNode
+    | Drain
+    | TakePositions
+    | AwaitCatchUp
+    | CompareDigests
+    | Commit
+    | Release
+    | RetireSource
+    | Undrain
+    | Undo
+)

@@ -1,0 +1,314 @@
+"""The executor that acts on the cluster: routing swaps, barriers, digests (docs/protocols/switch.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from brainy.bucket.records import Routing, Spec
+from brainy.clock import Clock, iso
+from brainy.errors import PreconditionError, UnavailableError
+from brainy.locks.base import LockProvider
+from brainy.telemetry.logs import get_logger
+from brainy_coordinator.announcer import Announcer
+from brainy_coordinator.generations import Generations
+from brainy_coordinator.migration import actions as act
+from brainy_coordinator.migration import edits
+from brainy_coordinator.migration.barrier import Barrier
+from brainy_coordinator.migration.observation import (
+    CutOver,
+    Facts,
+    Observation,
+    ReplicaSeen,
+    followed_shards,
+)
+from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.state import State
+from brainy_coordinator.ownership import with_epochs
+from brainy_coordinator.placement import Assignment, place
+from brainy_coordinator.routing import RoutingRegister
+from brainy_coordinator.view import NamespaceView
+
+_log = get_logger(__name__)
+
+#: How long to wait before the target's progress is asked for again while writes wait.
+_POLL_SECONDS = 0.01
+#: How long to wait before a barrier that not everybody passed is tried again.
+_RETRY_SECONDS = 0.05
+_CALL_SECONDS = 2.0
+#: States in which heartbeats are too old to judge by, so nodes are asked.
+_ASKED = (State.CATCHING_UP, State.READY)
+
+
+def target_spec(source: Spec, request: Request, *, created_at: str) -> Spec:
+    """Return the description of a migration's target: the source's, with what was wished for."""
+    wish = request.target
+    return Spec.model_validate(
+        {
+            **source.model_dump(exclude={"source_trees"}),
+            "generation": request.target_generation,
+            "metric": wish.metric or source.metric,
+            "scalar_kind": wish.scalar_kind or source.scalar_kind,
+            "connectivity": wish.connectivity or source.connectivity,
+            "shard_count": wish.shard_count or source.shard_count,
+            "source": str(request.source_generation),
+            "created_at": created_at,
+        }
+    )
+
+
+class ClusterExecutor:
+    """One running migration's hands and eyes. Made anew by each leader, for each migration."""
+
+    def __init__(
+        self,
+        *,
+        register: RoutingRegister,
+        view: NamespaceView,
+        barrier: Barrier,
+        announcer: Announcer,
+        locks: LockProvider,
+        generations: Generations,
+        preflight: Preflight,
+        others: Collection[str],
+        clock: Clock,
+    ) -> None:
+        self._register = register
+        self._view = view
+        self._barrier = barrier
+        self._announcer = announcer
+        self._locks = locks
+        self._generations = generations
+        self._preflight = preflight
+        self._others = others
+        self._clock = clock
+        self.facts = Facts()
+
+    async def observe(self, record: MigrationRecord) -> Observation:
+        """See ``Executor``."""
+        routing = await self._routing()
+        reachable = self._view.reachable()
+        fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if record.state in _ASKED else None
+        return Observation(
+            routing=routing,
+            reachable=frozenset(reachable),
+            replicas=self._view.replicas(fresh),
+            facts=self.facts,
+        )
+
+    async def perform(self, action: act.Action, record: MigrationRecord) -> None:
+        """See ``Executor``."""
+        match action:
+            case act.RunPreflight():
+                await self._run_preflight(record)
+            case act.CreateTarget():
+                await self._create_target(record)
+            case act.PlaceTarget():
+                await self._place_target(record)
+            case act.AdoptNode(node_id=node_id):
+                await self._adopt(record, node_id)
+            case act.Drain():
+                await self._drain(record)
+            case act.TakePositions():
+                await self._take_positions(record)
+            case act.AwaitCatchUp():
+                await self._await_catch_up(record)
+            case act.CompareDigests():
+                await self._compare_digests(record)
+            case act.Commit():
+                await self._commit(record)
+            case act.Release():
+                await self._release()
+            case act.RetireSource():
+                routing = await self._routing()
+                await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
+            case act.Undrain():
+                await self._undrain(record)
+            case act.Undo():
+                routing = await self._routing()
+                await self._swap(routing, edits.undo(routing, record.id, target=record.target))
+
+    async def _routing(self) -> Routing:
+        routing = await self._register.current()
+        if routing is None:
+            raise PreconditionError("the namespace has no routing record", namespace=self._view.namespace)
+        return routing
+
+    async def _swap(self, before: Routing, after: Routing, *, tell: bool = True) -> Routing:
+        """Swap unless nothing would change, and tell the nodes."""
+        if after is before:
+            return before
+        swapped = await self._register.swap(before, after)
+        if tell:
+            self._announcer.tell(swapped, self._view.reachable())
+        return swapped
+
+    async def _run_preflight(self, record: MigrationRecord) -> None:
+        checks = await self._preflight.run(record.request, await self._routing(), others=self._others)
+        self.facts = replace(self.facts, checks=checks)
+
+    async def _create_target(self, record: MigrationRecord) -> None:
+        source = await self._generations.spec(record.source)
+        if source is None:
+            raise PreconditionError("the source generation has no description", generation=record.source)
+        await self._generations.create(target_spec(source, record.request, created_at=iso(self._clock.wall())))
+
+    async def _place_target(self, record: MigrationRecord) -> None:
+        routing = await self._routing()
+        if record.target in routing.generations:
+            return
+        spec = await self._generations.spec(record.target)
+        usable = self._view.usable()
+        if spec is None or not usable:
+            raise UnavailableError("no node can take the target", generation=record.target)
+        source = routing.generations[record.source]
+        # With as many shards as before, each shard's target is built where the shard is.
+        similar = spec.shard_count == source.shard_count
+        assignments = place(
+            nodes=usable,
+            current={s: Assignment.of(p) for s, p in source.shards.items()} if similar else {},
+            shard_count=spec.shard_count,
+            replication=spec.replication,
+            ready={},
+        )
+        shards = await with_epochs(
+            self._locks, generation=record.target, assignments=assignments, current={}, nodes=routing.nodes
+        )
+        addresses = self._view.addresses()
+        joined = {node: addresses[node] for node in usable if node in addresses}
+        known = routing.model_copy(update={"nodes": {**routing.nodes, **joined}})
+        await self._swap(routing, edits.place_target(known, record.id, target=record.target, shards=shards))
+
+    async def _adopt(self, record: MigrationRecord, node_id: str) -> None:
+        routing = await self._routing()
+        adopted = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
+        routing = await self._swap(routing, adopted, tell=False)
+        address = self._view.reachable().get(node_id)
+        where = {node_id: address} if address else {}
+        if await self._barrier.pass_epoch(where, epoch=routing.epoch, timeout=_CALL_SECONDS):
+            self.facts = replace(self.facts, adopted_in_force=self.facts.adopted_in_force | {node_id})
+        else:
+            await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _drain(self, record: MigrationRecord) -> None:
+        started_at = self._clock.monotonic()
+        routing = await self._routing()
+        drained = await self._swap(routing, edits.drain(routing, record.id), tell=False)
+        self.facts = replace(self.facts, cut_over=CutOver(epoch=drained.epoch, started_at=started_at))
+
+    def _remaining(self, record: MigrationRecord, attempt: CutOver) -> float:
+        return max(0.0, attempt.started_at + record.request.pause_cap_seconds - self._clock.monotonic())
+
+    async def _take_positions(self, record: MigrationRecord) -> None:
+        attempt, routing = self._attempt(), await self._routing()
+        source = routing.generations[record.source]
+        # Silent nodes that own nothing are left out; an owner is waited for, whatever is thought of it.
+        required = self._owner_addresses(routing, record.source) | self._view.reachable()
+        acks = await self._barrier.pass_epoch(
+            required, epoch=attempt.epoch, timeout=min(_CALL_SECONDS, self._remaining(record, attempt))
+        )
+        positions = {
+            shard: acks[where.owner].positions[record.source, shard]
+            for shard, where in source.shards.items()
+            if where.owner in acks and (record.source, shard) in acks[where.owner].positions
+        }
+        in_force = len(acks) == len(required) and all(ack.epoch == attempt.epoch for ack in acks.values())
+        if in_force and positions.keys() == source.shards.keys():
+            self.facts = replace(self.facts, cut_over=replace(attempt, positions=positions))
+            _log.info("cut_over_drained", migration=record.id, positions=positions)
+        elif any(ack.epoch > attempt.epoch for ack in acks.values()):
+            self._register.forget()
+        else:
+            await self._clock.sleep(min(_RETRY_SECONDS, self._remaining(record, attempt)))
+
+    async def _await_catch_up(self, record: MigrationRecord) -> None:
+        attempt, routing = self._attempt(), await self._routing()
+        owners = self._owner_addresses(routing, record.target)
+        while (remaining := self._remaining(record, attempt)) > 0:
+            answers = await self._barrier.shard_states(owners, timeout=min(_CALL_SECONDS, remaining))
+            replicas = tuple(ReplicaSeen.of(node, r) for node, reports in answers.items() for r in reports)
+            seen = Observation(routing=routing, reachable=frozenset(answers), replicas=replicas)
+            if _includes(seen, record, attempt.positions or {}):
+                self.facts = replace(self.facts, cut_over=replace(attempt, caught_up=True))
+                return
+            await self._clock.sleep(min(_POLL_SECONDS, remaining))
+
+    async def _compare_digests(self, record: MigrationRecord) -> None:
+        attempt, routing = self._attempt(), await self._routing()
+        timeout = min(_CALL_SECONDS, self._remaining(record, attempt))
+        source, target = [
+            await self._barrier.digest(
+                routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
+            )
+            for number in (record.source, record.target)
+        ]
+        if source is None or target is None:
+            await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
+            return
+        final = {(record.source, shard): position for shard, position in (attempt.positions or {}).items()}
+        if any(source.positions.get(key, position) != position for key, position in final.items()):
+            # Somebody wrote after the barrier: what was compared is not what would be switched.
+            _log.error("write_after_barrier", migration=record.id, final=final, seen=source.positions)
+            self.facts = replace(self.facts, cut_over=None)
+            return
+        equal = source.digest == target.digest and (source.nouns, source.verbs) == (target.nouns, target.verbs)
+        if not equal:
+            _log.error(
+                "digests_differ",
+                migration=record.id,
+                buckets=source.digest.differing(target.digest)[:16],
+                source_items=(source.nouns, source.verbs),
+                target_items=(target.nouns, target.verbs),
+            )
+        self.facts = replace(self.facts, cut_over=replace(attempt, digest_equal=equal))
+
+    async def _commit(self, record: MigrationRecord) -> None:
+        attempt, routing = self._attempt(), await self._routing()
+        committed = edits.commit(routing, record.id, source=record.source, target=record.target, epoch=attempt.epoch)
+        await self._swap(routing, committed)
+        pause = self._clock.monotonic() - attempt.started_at
+        self.facts = replace(self.facts, write_pause_seconds=pause)
+
+    async def _release(self) -> None:
+        routing = await self._routing()
+        waiting = {n: a for n, a in self._view.reachable().items() if n not in self.facts.released}
+        acks = await self._barrier.pass_epoch(waiting, epoch=routing.epoch, timeout=_CALL_SECONDS)
+        self.facts = replace(self.facts, released=self.facts.released | acks.keys())
+        if len(acks) < len(waiting):
+            await self._clock.sleep(_RETRY_SECONDS)
+        elif self.facts.cut_over is not None:
+            pause = self._clock.monotonic() - self.facts.cut_over.started_at
+            self.facts = replace(self.facts, write_pause_seconds=pause, cut_over=None)
+
+    async def _undrain(self, record: MigrationRecord) -> None:
+        # Whatever was thought before, look again: the swap that ends the draining must not be missed.
+        self._register.forget()
+        routing = await self._routing()
+        if routing.active == record.target:
+            return
+        self.facts = replace(self.facts, cut_over=None, gave_up_at=self._clock.monotonic())
+        await self._swap(routing, edits.undrain(routing, record.id))
+
+    def _attempt(self) -> CutOver:
+        if self.facts.cut_over is None:
+            raise PreconditionError("no attempt to cut over is under way")
+        return self.facts.cut_over
+
+    def _owner_addresses(self, routing: Routing, generation: int) -> dict[str, str]:
+        reachable = self._view.reachable()
+        owners = {where.owner for where in routing.generations[generation].shards.values()}
+        return {owner: reachable.get(owner) or routing.nodes[owner].address for owner in owners}
+
+
+def _includes(seen: Observation, record: MigrationRecord, positions: Mapping[int, int]) -> bool:
+    """Whether every target shard includes the final positions of the source shards it follows."""
+    source, target = seen.generation(record.source), seen.generation(record.target)
+    if source is None or target is None:
+        return False
+    owners = seen.owners(record.target)
+    return all(
+        (owner := owners.get(shard)) is not None and owner.source_cursor.get(followed, 0) >= positions[followed]
+        for shard in target.shards
+        for followed in followed_shards(shard, source_count=source.shard_count, target_count=target.shard_count)
+    )

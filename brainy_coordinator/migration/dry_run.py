@@ -1,0 +1,191 @@
+"""The executor that changes nothing: it plays a migration against an ideal cluster and writes down each step.
+
+It runs the same ``decide`` as the real one and makes the same edits, to a routing record that is never
+stored, so that a plan cannot say anything else than what would be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from brainy.bucket.records import NodeAddress, Routing, ShardPlacement
+from brainy_coordinator.migration import actions as act
+from brainy_coordinator.migration import edits
+from brainy_coordinator.migration.decision import LAG_LIMIT, decide
+from brainy_coordinator.migration.observation import (
+    Check,
+    CutOver,
+    Facts,
+    Observation,
+    ReplicaSeen,
+    ReplicaState,
+)
+from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
+from brainy_coordinator.migration.stages import STAGES
+from brainy_coordinator.migration.state import Trigger
+from brainy_coordinator.migration.transitions import next_state
+from brainy_coordinator.placement import Assignment, place
+
+#: More decisions than any migration needs; a guard against a loop.
+_MOST_STEPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One line of a plan."""
+
+    action: str
+    detail: str
+
+
+class DryRunExecutor:
+    """Executor Protocol over an ideal world."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        *,
+        reachable: frozenset[str],
+        shard_count: int,
+        replication: int,
+        checks: tuple[Check, ...],
+    ) -> None:
+        nodes = {node: NodeAddress(address="", incarnation="") for node in reachable}
+        self._routing = routing.model_copy(update={"nodes": {**nodes, **routing.nodes}})
+        self._reachable = reachable
+        self._shard_count = shard_count
+        self._replication = replication
+        self._checks = checks
+        self._facts = Facts()
+        self.steps: list[PlanStep] = []
+
+    async def observe(self, record: MigrationRecord) -> Observation:
+        """Every replica that should exist is ready and has caught up."""
+        source = self._routing.generations.get(record.source)
+        source_count = source.shard_count if source else 0
+        replicas = tuple(
+            ReplicaSeen(
+                node_id=node,
+                generation=number,
+                shard=shard,
+                state=ReplicaState.READY,
+                source_cursor=dict.fromkeys(range(source_count), 0),
+            )
+            for number, placed in self._routing.generations.items()
+            for shard, where in placed.shards.items()
+            for node in (where.owner, *where.replicas)
+        )
+        return Observation(routing=self._routing, reachable=self._reachable, replicas=replicas, facts=self._facts)
+
+    async def perform(self, action: act.Action, record: MigrationRecord) -> None:
+        """Write the step down and make its edit."""
+        self.steps.append(PlanStep(type(action).__name__, self._describe(action, record)))
+        routing, facts = self._routing, self._facts
+        match action:
+            case act.RunPreflight():
+                facts = replace(facts, checks=tuple(replace(check, passed=True) for check in self._checks))
+            case act.PlaceTarget():
+                shards = {s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()}
+                routing = edits.place_target(routing, record.id, target=record.target, shards=shards)
+            case act.AdoptNode(node_id=node_id):
+                routing = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
+                facts = replace(facts, adopted_in_force=facts.adopted_in_force | {node_id})
+            case act.Drain():
+                routing = edits.drain(routing, record.id)
+                facts = replace(facts, cut_over=CutOver(epoch=routing.epoch, started_at=0.0))
+            case act.TakePositions():
+                facts = replace(facts, cut_over=replace(self._attempt(), positions={}))
+            case act.AwaitCatchUp():
+                facts = replace(facts, cut_over=replace(self._attempt(), caught_up=True))
+            case act.CompareDigests():
+                facts = replace(facts, cut_over=replace(self._attempt(), digest_equal=True))
+            case act.Commit():
+                routing = edits.commit(
+                    routing, record.id, source=record.source, target=record.target, epoch=routing.epoch
+                )
+            case act.Release():
+                facts = replace(facts, released=self._reachable)
+            case act.RetireSource():
+                routing = edits.retire_source(routing, record.id, source=record.source)
+            case act.CreateTarget() | act.Undrain() | act.Undo():
+                pass
+        self._routing, self._facts = routing, facts
+
+    def _attempt(self) -> CutOver:
+        assert self._facts.cut_over is not None
+        return self._facts.cut_over
+
+    def _placed(self) -> list[tuple[int, Assignment]]:
+        assignments = place(
+            nodes=self._reachable,
+            current={},
+            shard_count=self._shard_count,
+            replication=self._replication,
+            ready={},
+        )
+        return list(assignments.items())
+
+    def _describe(self, action: act.Action, record: MigrationRecord) -> str:
+        cap = record.request.pause_cap_seconds
+        match action:
+            case act.RunPreflight():
+                return "; ".join(f"{c.name} {'passes' if c.passed else 'FAILS'} ({c.detail})" for c in self._checks)
+            case act.CreateTarget(generation=number):
+                return f"describe generation {number}; an object that exists is never changed"
+            case act.PlaceTarget(generation=number, follows=source):
+                return (
+                    f"{self._shard_count} shards of generation {number} on {len(self._reachable)} nodes, "
+                    f"filled from generation {source} and following it within {LAG_LIMIT} records"
+                )
+            case act.AdoptNode(node_id=node_id, generation=number):
+                return f"{node_id} answers reads from generation {number}"
+            case act.Drain():
+                return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
+            case act.TakePositions():
+                return "every node confirms that no write is in flight"
+            case act.AwaitCatchUp(generation=number):
+                return f"generation {number} includes every final position"
+            case act.CompareDigests(source=source, target=target):
+                return f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
+            case act.Commit(target=target):
+                return f"point of no return: one swap makes generation {target} active; writes go on there"
+            case act.Release():
+                return "every node confirms the new record"
+            case act.RetireSource(generation=number):
+                return f"generation {number} leaves the routing record; its objects stay"
+            case act.Undrain() | act.Undo():
+                return ""
+
+
+async def plan(executor: DryRunExecutor, migration_id: str, request: Request) -> tuple[PlanStep, ...]:
+    """Return the steps a migration would take, its stages as headings."""
+    purposes = {stage.state: stage.purpose for stage in STAGES}
+
+    def event(record: MigrationRecord | None, trigger: Trigger) -> Event:
+        state = record.state if record else None
+        return Event(
+            sequence=record.sequence + 1 if record else 1,
+            nonce="",
+            at=0.0,
+            trigger=trigger,
+            from_state=state,
+            to_state=next_state(state, trigger),
+            by="plan",
+            leader_epoch=0,
+            request=None if record else request,
+        )
+
+    record = fold(migration_id, [event(None, Trigger.REQUESTED)])
+    for _ in range(_MOST_STEPS):
+        if record.state.is_terminal:
+            break
+        decision = decide(record, await executor.observe(record), 0.0)
+        if decision.trigger is not None:
+            record = record.apply(event(record, decision.trigger))
+            if record.state in purposes:
+                executor.steps.append(PlanStep(record.state.name, purposes[record.state]))
+        for action in decision.actions:
+            await executor.perform(action, record)
+        if decision.waits:
+            break
+    return tuple(executor.steps)

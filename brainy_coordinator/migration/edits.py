@@ -1,0 +1,102 @@
+"""The changes a migration makes to the routing record, as functions from record to record. Pure.
+
+Each returns the record unchanged when its effect is there already, so that repeating it is harmless. Epoch,
+nonce and leader epoch are stamped by ``RoutingRegister``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement
+from brainy.errors import ConflictError
+
+
+def _changed(routing: Routing, **changes: Any) -> Routing:
+    return routing.model_copy(update=changes)
+
+
+def _ours(routing: Routing, migration_id: str) -> None:
+    if routing.migration not in (None, migration_id):
+        raise ConflictError(
+            "another migration is in charge of the namespace",
+            reason="MIGRATION_RUNNING",
+            migration=migration_id,
+            other=routing.migration,
+        )
+
+
+def place_target(routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement]) -> Routing:
+    """Add the target in state building, following the active generation."""
+    _ours(routing, migration_id)
+    if target in routing.generations:
+        return routing
+    placed = GenerationPlacement(state="building", shard_count=len(shards), follows=routing.active, shards=dict(shards))
+    return _changed(routing, migration=migration_id, generations={**routing.generations, target: placed})
+
+
+def adopt(routing: Routing, migration_id: str, *, node_id: str, target: int) -> Routing:
+    """Let a node's front door read from the target."""
+    _ours(routing, migration_id)
+    if routing.adopted.get(node_id) == target:
+        return routing
+    return _changed(routing, adopted={**routing.adopted, node_id: target})
+
+
+def drain(routing: Routing, migration_id: str) -> Routing:
+    """Stop writes."""
+    _ours(routing, migration_id)
+    return routing if routing.phase == "draining" else _changed(routing, phase="draining")
+
+
+def undrain(routing: Routing, migration_id: str) -> Routing:
+    """Let writes go on where they went."""
+    if routing.phase == "serving" or routing.migration != migration_id:
+        return routing
+    return _changed(routing, phase="serving")
+
+
+def commit(routing: Routing, migration_id: str, *, source: int, target: int, epoch: int) -> Routing:
+    """Make the target the truth.
+
+    Raises:
+        ConflictError: the record is not the one whose drain was verified.
+    """
+    verified = routing.phase == "draining" and routing.migration == migration_id and routing.epoch == epoch
+    placed = routing.generations.get(target)
+    if not verified or routing.active != source or placed is None:
+        raise ConflictError(
+            "the namespace is not drained for this migration any more", migration=migration_id, epoch=epoch
+        )
+    serving = placed.model_copy(update={"state": "serving", "follows": None})
+    return _changed(
+        routing,
+        active=target,
+        write=target,
+        phase="serving",
+        adopted={},
+        generations={**routing.generations, target: serving},
+    )
+
+
+def retire_source(routing: Routing, migration_id: str, *, source: int) -> Routing:
+    """Take the source out; the migration is no longer in charge."""
+    if source not in routing.generations and routing.migration != migration_id:
+        return routing
+    left = {number: placed for number, placed in routing.generations.items() if number != source}
+    return _changed(routing, migration=None, adopted={}, generations=left)
+
+
+def undo(routing: Routing, migration_id: str, *, target: int) -> Routing:
+    """Back to what was before the migration: writes flow, reads from the active one, no target.
+
+    Raises:
+        ConflictError: the target is active; there is no way back.
+    """
+    if routing.active == target:
+        raise ConflictError("the target is active already", migration=migration_id, generation=target)
+    if routing.migration != migration_id:
+        return routing
+    left = {number: placed for number, placed in routing.generations.items() if number != target}
+    return _changed(routing, phase="serving", adopted={}, migration=None, generations=left)

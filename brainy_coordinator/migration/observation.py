@@ -1,0 +1,179 @@
+"""What is seen of the cluster at one moment. Values only; pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from brainy.api.node.v1 import control_pb2
+from brainy.bucket.records import GenerationPlacement, Routing
+
+
+class ReplicaState(enum.Enum):
+    """State of one shard replica, as its node reports it."""
+
+    UNKNOWN = control_pb2.SHARD_STATE_UNSPECIFIED
+    LOADING = control_pb2.SHARD_STATE_LOADING
+    COPYING = control_pb2.SHARD_STATE_COPYING
+    REPLAYING = control_pb2.SHARD_STATE_REPLAYING
+    READY = control_pb2.SHARD_STATE_READY
+    FENCED = control_pb2.SHARD_STATE_FENCED
+    FAILED = control_pb2.SHARD_STATE_FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSeen:
+    """One replica of one shard on one node."""
+
+    node_id: str
+    generation: int
+    shard: int
+    state: ReplicaState
+    #: Ownership epoch the replica acts under.
+    epoch: int = 0
+    #: Highest position applied.
+    applied: int = 0
+    #: Source shard -> position included.
+    source_cursor: Mapping[int, int] = field(default_factory=dict)
+    copied: int = 0
+    total: int = 0
+    quarantined: int = 0
+    message: str = ""
+
+    @classmethod
+    def of(cls, node_id: str, report: control_pb2.ShardReplica) -> ReplicaSeen:
+        """Read a node's report."""
+        return cls(
+            node_id=node_id,
+            generation=report.generation,
+            shard=report.shard,
+            state=ReplicaState(report.state),
+            epoch=report.epoch,
+            applied=report.applied,
+            source_cursor=dict(report.source_cursor),
+            copied=report.copied,
+            total=report.total,
+            quarantined=report.quarantined,
+            message=report.message,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One preflight check and its result."""
+
+    #: A name: store_conditional_writes, nodes_reachable, ...
+    name: str
+    passed: bool
+    detail: str
+    #: ErrorReason a failure is reported with.
+    reason: str = "WRONG_PHASE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOver:
+    """One attempt to cut over, as far as the leader that began it has come. Never stored."""
+
+    #: Epoch of the routing record that drains; another epoch in force means that the attempt is over.
+    epoch: int
+    #: Monotonic seconds just before the record was swapped.
+    started_at: float
+    #: Source shard -> final position; None until every node has passed the barrier.
+    positions: Mapping[int, int] | None = None
+    caught_up: bool = False
+    #: None until compared.
+    digest_equal: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What this leader learnt by acting. A new leader starts with none of it and learns it again."""
+
+    checks: tuple[Check, ...] | None = None
+    cut_over: CutOver | None = None
+    #: When the last attempt to cut over was given up, monotonic seconds.
+    gave_up_at: float | None = None
+    #: Nodes that confirmed reading from the target.
+    adopted_in_force: frozenset[str] = frozenset()
+    #: Nodes that confirmed the record of the commit or a later one.
+    released: frozenset[str] = frozenset()
+    #: How long writes waited in the attempt that committed.
+    write_pause_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Everything a decision may depend on."""
+
+    routing: Routing
+    #: Nodes that can be called: alive, or draining.
+    reachable: frozenset[str]
+    replicas: tuple[ReplicaSeen, ...]
+    facts: Facts = Facts()
+
+    def generation(self, number: int) -> GenerationPlacement | None:
+        """Where a generation is placed, or None."""
+        return self.routing.generations.get(number)
+
+    def replica(self, generation: int, shard: int, node_id: str) -> ReplicaSeen | None:
+        """What a node says of its replica, or None."""
+        for seen in self.replicas:
+            if (seen.generation, seen.shard, seen.node_id) == (generation, shard, node_id):
+                return seen
+        return None
+
+    def owners(self, generation: int) -> dict[int, ReplicaSeen | None]:
+        """What the owners of a generation's shards say, by shard."""
+        placed = self.generation(generation)
+        shards = placed.shards if placed else {}
+        return {shard: self.replica(generation, shard, where.owner) for shard, where in shards.items()}
+
+    def is_draining(self) -> bool:
+        """Whether writes are stopped."""
+        return self.routing.phase == "draining"
+
+
+def followed_shards(target_shard: int, *, source_count: int, target_count: int) -> Iterable[int]:
+    """Source shards whose log a target shard follows: its namesake, or all when the counts differ."""
+    return (target_shard,) if source_count == target_count else range(source_count)
+
+
+def lag_of_shard(seen: Observation, source: int, target: int, target_shard: int) -> int | None:
+    """Records that one target shard is behind; None while an owner it depends on is not seen."""
+    placed_source, placed_target = seen.generation(source), seen.generation(target)
+    if placed_source is None or placed_target is None:
+        return None
+    follower = seen.owners(target).get(target_shard)
+    leaders = seen.owners(source)
+    lag = 0
+    for shard in followed_shards(
+        target_shard, source_count=placed_source.shard_count, target_count=placed_target.shard_count
+    ):
+        leader = leaders.get(shard)
+        if leader is None or follower is None:
+            return None
+        lag += max(0, leader.applied - follower.source_cursor.get(shard, 0))
+    return lag
+
+
+def total_lag(seen: Observation, source: int, target: int) -> int:
+    """Records that some target shard still misses, each counted once; owners not seen count nothing."""
+    placed_source, placed_target = seen.generation(source), seen.generation(target)
+    if placed_source is None or placed_target is None:
+        return 0
+    followers = seen.owners(target)
+    behind = 0
+    for shard, leader in seen.owners(source).items():
+        cursors = [
+            follower.source_cursor.get(shard, 0)
+            for target_shard, follower in followers.items()
+            if follower is not None
+            and shard
+            in followed_shards(
+                target_shard, source_count=placed_source.shard_count, target_count=placed_target.shard_count
+            )
+        ]
+        if leader is not None and cursors:
+            behind += max(0, leader.applied - min(cursors))
+    return behind

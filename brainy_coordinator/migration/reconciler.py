@@ -1,0 +1,234 @@
+"""Observe, decide, persist, act: again and again, until nothing is left to do.
+
+Before: this process is the leader. ``take_over`` has sealed and read every history.
+Steps of a ``tick``: 1. observe; 2. decide; 3. persist the transition, if one was decided; 4. act.
+After: the migration is one step further, or waits.
+If it crashes at step 3: the event is in the history or it is not; the next leader folds it and decides again.
+At step 4: the next leader repeats the action, which is idempotent. What only this process knew (``Facts``) is
+lost, and that is safe: writes that were stopped are let go first, and the cut-over starts afresh.
+Cancel safety: as a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from brainy.clock import Clock
+from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
+from brainy.telemetry.logs import get_logger
+from brainy_coordinator.changes import ChangeSignal
+from brainy_coordinator.migration.decision import decide
+from brainy_coordinator.migration.executor import Executor
+from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
+from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.state import Trigger
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running migration is; for people, never for decisions."""
+
+    copied: int = 0
+    total: int = 0
+    lag: int = 0
+    adopted: tuple[str, ...] = ()
+    message: str = ""
+
+
+class Reconciler:
+    """Drives the migrations of one namespace, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        history: History,
+        executor_for: Callable[[MigrationRecord, Collection[str]], Executor],
+        clock: Clock,
+        changes: ChangeSignal,
+    ) -> None:
+        self._history = history
+        self._executor_for = executor_for
+        self._clock = clock
+        self._changes = changes
+        self._turn = asyncio.Lock()
+        self._records: dict[str, MigrationRecord] = {}
+        self._executors: dict[str, Executor] = {}
+        self._progress: dict[str, Progress] = {}
+        self._stale: set[str] = set()
+
+    async def take_over(self) -> None:
+        """Read every history and seal the running ones; the first thing a new leader does."""
+        async with self._turn:
+            for record in (await self._history.load_all()).values():
+                self._records[record.id] = await self._history.seal(record)
+            self._changes.bump()
+
+    def get(self, migration_id: str) -> MigrationRecord:
+        """Return a migration.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        try:
+            return self._records[migration_id]
+        except KeyError:
+            raise NotFoundError("no such migration", migration=migration_id) from None
+
+    def all(self) -> tuple[MigrationRecord, ...]:
+        """Return every migration, the latest first."""
+        return tuple(sorted(self._records.values(), key=lambda r: (-r.story[0].at, r.id)))
+
+    def progress(self, migration_id: str) -> Progress:
+        """Return how far a migration is."""
+        return self._progress.get(migration_id, Progress())
+
+    def running(self) -> MigrationRecord | None:
+        """Return the migration that has not ended, or None."""
+        alive = [record for record in self._records.values() if not record.state.is_terminal]
+        return min(alive, key=lambda record: (record.story[0].at, record.id), default=None)
+
+    async def start(self, migration_id: str, request: Request) -> MigrationRecord:
+        """Write the request down; ticks do the rest.
+
+        Raises:
+            AlreadyExistsError: the same id was asked for with another wish.
+            PreconditionError: another migration runs (MIGRATION_RUNNING).
+        """
+        async with self._turn:
+            found = self.same(migration_id, request)
+            if found is not None:
+                return found
+            running = self.running()
+            if running is not None:
+                raise PreconditionError(
+                    "another migration is running",
+                    reason="MIGRATION_RUNNING",
+                    remedy="wait for it, or abort it",
+                    migration=running.id,
+                )
+            record = await self._history.create(migration_id, request, by=request.requested_by)
+            self._keep(record)
+            return record
+
+    def same(self, migration_id: str, request: Request) -> MigrationRecord | None:
+        """Return the migration an earlier call with the same request id started, or None.
+
+        Raises:
+            AlreadyExistsError: that call asked for something else.
+        """
+        found = self._records.get(migration_id)
+        if found is not None and not found.request.same_wish(request):
+            raise AlreadyExistsError(
+                "the request id was used for another migration",
+                remedy="use a fresh request id",
+                migration=migration_id,
+            )
+        return found
+
+    async def abort(self, migration_id: str, *, by: str) -> MigrationRecord:
+        """Ask for the way back; ticks do the rest. Repeating it changes nothing.
+
+        Raises:
+            PastPointOfNoReturnError: the migration has committed.
+            NotFoundError: there is none of that id.
+        """
+        async with self._turn:
+            record = self.get(migration_id)
+            if record.state.is_terminal and not record.state.is_committed:
+                return record
+            if not record.state.is_terminal:
+                # What the record says may lag behind the routing record: the commit counts, not its journal.
+                seen = await self._executor(record).observe(record)
+                if seen.routing.active == record.target and not record.state.is_committed:
+                    raise PastPointOfNoReturnError(
+                        "the migration has committed; it can only go forward", migration=migration_id
+                    )
+            if record.reason:
+                return record
+            try:
+                record = await self._history.append(
+                    record, Trigger.ABORT_REQUESTED, by=by, detail=f"asked for by {by}" if by else "asked for"
+                )
+            except BaseException:
+                self._stale.add(record.id)
+                raise
+            self._keep(record)
+            return record
+
+    async def tick(self) -> bool:
+        """Take one step of the running migration, if any. Returns whether another may follow at once."""
+        async with self._turn:
+            record = self.running()
+            if record is None:
+                return False
+            try:
+                return await self._step(record)
+            except BaseException:
+                # Whatever was under way may have landed: believe the bucket, not memory.
+                self._stale.add(record.id)
+                raise
+
+    async def _step(self, record: MigrationRecord) -> bool:
+        if record.id in self._stale:
+            record = await self._history.load(record.id) or record
+            self._keep(record)
+            self._stale.discard(record.id)
+            if record.state.is_terminal:
+                return True
+        executor = self._executor(record)
+        seen = await executor.observe(record)
+        self._note_progress(record, seen)
+        decision = decide(record, seen, self._clock.monotonic())
+        if decision.trigger is not None:
+            copied = self.progress(record.id)
+            record = await self._history.append(
+                record,
+                decision.trigger,
+                detail=decision.detail,
+                write_pause_seconds=decision.write_pause_seconds,
+                items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
+            )
+            self._keep(record)
+        for action in decision.actions:
+            _log.info("migration_action", migration=record.id, action=type(action).__name__)
+            await executor.perform(action, record)
+        return not decision.waits
+
+    def _executor(self, record: MigrationRecord) -> Executor:
+        found = self._executors.get(record.id)
+        if found is None:
+            others = [r.id for r in self._records.values() if r.id != record.id and not r.state.is_terminal]
+            found = self._executors[record.id] = self._executor_for(record, others)
+        return found
+
+    def _keep(self, record: MigrationRecord) -> None:
+        before = self._records.get(record.id)
+        self._records[record.id] = record
+        if before is None or before.sequence != record.sequence:
+            _log.info("migration_moved", migration=record.id, state=record.state.value, story=record.lines[-1])
+            self._changes.bump()
+        if record.state.is_terminal:
+            self._executors.pop(record.id, None)
+
+    def _note_progress(self, record: MigrationRecord, seen: Observation) -> None:
+        owners = [owner for owner in seen.owners(record.target).values() if owner is not None]
+        failed = [owner for owner in owners if owner.state is ReplicaState.FAILED]
+        now = Progress(
+            copied=sum(owner.copied for owner in owners),
+            total=sum(owner.total for owner in owners),
+            lag=total_lag(seen, record.source, record.target),
+            adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
+            message="; ".join(f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed),
+        )
+        if not owners:
+            # The target is not, or no longer, placed: keep what was copied for those who look back.
+            before = self.progress(record.id)
+            now = Progress(copied=before.copied, total=before.total, adopted=now.adopted)
+        if now != self._progress.get(record.id):
+            self._progress[record.id] = now
+            self._changes.bump()

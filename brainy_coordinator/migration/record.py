@@ -1,0 +1,201 @@
+"""A migration as a value: the fold over its events. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from brainy.bucket.records import Record
+from brainy.errors import CorruptDataError, FencedError
+from brainy_coordinator.migration.state import State, Trigger
+from brainy_coordinator.migration.transitions import next_state
+
+Strategy = Literal["in_place_upgrade", "rolling"]
+
+
+class TargetWish(BaseModel):
+    """What the target shall look like; zero and empty mean "as the source"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard_count: int = 0
+    metric: str = ""
+    scalar_kind: str = ""
+    connectivity: int = 0
+
+
+class Request(BaseModel):
+    """What was asked for, fixed for the life of the migration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request_id: str
+    namespace: str
+    strategy: Strategy
+    source_generation: int
+    target_generation: int
+    target: TargetWish = TargetWish()
+    requested_by: str = ""
+    #: Longest time writes may wait at the cut-over.
+    pause_cap_seconds: float = 3.0
+    #: How many unreadable source objects are accepted.
+    quarantine_limit: int = 0
+
+    def same_wish(self, other: Request) -> bool:
+        """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
+        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": ""}
+        return self.model_copy(update=ignored) == other.model_copy(update=ignored)
+
+
+class Event(Record):
+    """``migrations/<id>/<sequence>.json``: one transition, as stored."""
+
+    sequence: int
+    #: Tells our own landed write from another's.
+    nonce: str
+    #: Wall seconds of the leader, for people.
+    at: float
+    trigger: Trigger
+    #: None in the first event.
+    from_state: State | None
+    to_state: State
+    #: Who caused it: a person's words in REQUESTED and ABORT_REQUESTED, else the coordinator's id.
+    by: str
+    leader_epoch: int
+    detail: str = ""
+    #: Only in REQUESTED.
+    request: Request | None = None
+    #: Only in COMMITTED and COMPLETED: how long writes waited, measured by one leader's monotonic clock.
+    write_pause_seconds: float | None = None
+    #: Only in COPY_DONE: items copied, and how many there were to copy.
+    items_copied: int | None = None
+    items_total: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The event in one line, for stories."""
+        before = self.from_state.value if self.from_state else "-"
+        text = f"{self.sequence} {self.trigger.value}: {before} -> {self.to_state.value}"
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationRecord:
+    """Where a migration stands, and how it came there."""
+
+    id: str
+    request: Request
+    state: State
+    #: Sequence of the last event.
+    sequence: int
+    #: Highest leader epoch in the history.
+    leader_epoch: int
+    story: tuple[Event, ...]
+    #: Cut-overs that were given up and are tried again.
+    retries: int = 0
+    write_pause_seconds: float = 0.0
+    items_copied: int = 0
+    items_total: int = 0
+    #: True once a comparison under stopped writes found both sides equal.
+    digest_equal: bool = False
+    #: Why it was aborted.
+    reason: str = ""
+
+    @property
+    def source(self) -> int:
+        """The generation that is replaced."""
+        return self.request.source_generation
+
+    @property
+    def target(self) -> int:
+        """The generation that is built."""
+        return self.request.target_generation
+
+    def apply(self, event: Event) -> MigrationRecord:
+        """Return the record after one more event.
+
+        Raises:
+            FencedError: the event is of an earlier leader than one before it.
+            CorruptDataError: sequence or states do not follow.
+            PreconditionError: the transition is forbidden.
+        """
+        if event.leader_epoch < self.leader_epoch:
+            raise FencedError(
+                "an event of an earlier leader follows one of a later leader",
+                migration=self.id,
+                sequence=event.sequence,
+                leader_epoch=event.leader_epoch,
+                newer_epoch=self.leader_epoch,
+            )
+        expected = next_state(self.state, event.trigger, story=self.lines)
+        if event.sequence != self.sequence + 1 or event.from_state is not self.state or event.to_state is not expected:
+            raise CorruptDataError(
+                "an event does not follow the one before it",
+                migration=self.id,
+                sequence=event.sequence,
+                expected_sequence=self.sequence + 1,
+                state=self.state.value,
+                event=event.line,
+            )
+        gave_up = event.trigger in (Trigger.CUT_OVER_INTERRUPTED, Trigger.PAUSE_CAP_EXCEEDED)
+        aborts = event.to_state is State.ABORTING and self.state is not State.ABORTING
+        return replace(
+            self,
+            state=event.to_state,
+            sequence=event.sequence,
+            leader_epoch=event.leader_epoch,
+            story=(*self.story, event),
+            retries=self.retries + gave_up,
+            write_pause_seconds=(
+                self.write_pause_seconds if event.write_pause_seconds is None else event.write_pause_seconds
+            ),
+            items_copied=self.items_copied if event.items_copied is None else event.items_copied,
+            items_total=self.items_total if event.items_total is None else event.items_total,
+            digest_equal=self.digest_equal or event.trigger is Trigger.COMMITTED,
+            reason=(event.detail or event.trigger.value) if aborts else self.reason,
+        )
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The story, one line an event."""
+        return tuple(event.line for event in self.story)
+
+
+def fold(migration_id: str, events: Iterable[Event]) -> MigrationRecord:
+    """Return the migration that a history describes.
+
+    Raises:
+        CorruptDataError: no first event, a gap, or states that do not follow.
+        FencedError: an earlier leader's event follows a later leader's.
+    """
+    record: MigrationRecord | None = None
+    for event in events:
+        record = _first(migration_id, event) if record is None else record.apply(event)
+    if record is None:
+        raise CorruptDataError("a migration without events", migration=migration_id)
+    return record
+
+
+def _first(migration_id: str, event: Event) -> MigrationRecord:
+    if event.sequence != 1 or event.trigger is not Trigger.REQUESTED or event.request is None:
+        raise CorruptDataError(
+            "a history does not start with a request", migration=migration_id, sequence=event.sequence
+        )
+    return MigrationRecord(
+        id=migration_id,
+        request=event.request,
+        state=next_state(None, event.trigger),
+        sequence=1,
+        leader_epoch=event.leader_epoch,
+        story=(event,),
+    )
+
+
+def migration_id_for(namespace: str, request_id: str) -> str:
+    """Return the id that a request always gets, so that repeating it finds the first one's migration."""
+    digest = hashlib.sha256(f"{namespace}\n{request_id}".encode()).hexdigest()
+    return f"m-{digest[:20]}"

@@ -1,0 +1,77 @@
+"""The states of a migration and what moves it.
+
+```
+ PENDING ─▶ PREFLIGHTING ─▶ COPYING ─▶ CATCHING_UP ⇄ READY ─▶ CUTTING_OVER ─▶ VERIFYING ═▶ COMPLETING
+                                           ▲                       │             │      ║       │
+                                           └── writes had waited ──┴─────────────┘      ║       ▼
+                                               too long, or the leader or an owner died ║   SUCCEEDED
+    any state left of the commit ─▶ ABORTING ─▶ ABORTED                                 ║
+                                             the commit: one swap of the routing record ╝
+```
+
+The commit is the point of no return: left of it every failure leads back to the source, right of it only
+forward.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(enum.Enum):
+    """Where a migration stands. What is being done in each state is said in ``stages``."""
+
+    PENDING = "pending"
+    PREFLIGHTING = "preflighting"
+    COPYING = "copying"
+    CATCHING_UP = "catching_up"
+    READY = "ready"
+    #: Writes are stopped, or about to be; final positions are being taken.
+    CUTTING_OVER = "cutting_over"
+    #: Writes are stopped; the target reaches the final positions and is compared.
+    VERIFYING = "verifying"
+    #: Committed; nodes are told, then the source is retired.
+    COMPLETING = "completing"
+    SUCCEEDED = "succeeded"
+    ABORTING = "aborting"
+    ABORTED = "aborted"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can happen any more."""
+        return self in (State.SUCCEEDED, State.ABORTED)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the point of no return has been passed."""
+        return self in (State.COMPLETING, State.SUCCEEDED)
+
+
+class Trigger(enum.Enum):
+    """What moves a migration from one state to the next."""
+
+    #: Somebody asked for it; the first event of every history.
+    REQUESTED = "requested"
+    BEGUN = "begun"
+    PREFLIGHT_PASSED = "preflight_passed"
+    PREFLIGHT_FAILED = "preflight_failed"
+    #: Every target shard holds the source's state at some position.
+    COPY_DONE = "copy_done"
+    LAG_IN_BOUNDS = "lag_in_bounds"
+    LAG_EXCEEDED = "lag_exceeded"
+    #: Everything that may move before the writes has moved.
+    PROMOTED = "promoted"
+    #: No write is in flight anywhere, and the final positions are known.
+    DRAINED = "drained"
+    #: The leader or an owner changed while writes were stopped.
+    CUT_OVER_INTERRUPTED = "cut_over_interrupted"
+    PAUSE_CAP_EXCEEDED = "pause_cap_exceeded"
+    DIGEST_UNEQUAL = "digest_unequal"
+    #: The routing record says that the target is active.
+    COMMITTED = "committed"
+    COMPLETED = "completed"
+    ABORT_REQUESTED = "abort_requested"
+    #: Nothing of the migration is left in the routing record.
+    UNDONE = "undone"
+    #: A new leader seals the history with its epoch before it reads on.
+    LEADER_CHANGED = "leader_changed"

@@ -1,0 +1,24 @@
+"""What differs between the strategies: which traffic moves before the writes do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from brainy_coordinator.migration import record as records
+from brainy_coordinator.migration.actions import Action
+from brainy_coordinator.migration.observation import Observation
+from brainy_coordinator.migration.strategies import in_place_upgrade, rolling
+
+
+class StrategyRules(Protocol):
+    """One strategy. Pure."""
+
+    def before_promotion(self, record: records.MigrationRecord, seen: Observation) -> tuple[Action, ...]:
+        """Return what must still be done at READY before the cut-over may begin; empty when nothing."""
+
+
+STRATEGIES: Mapping[records.Strategy, StrategyRules] = {
+    "in_place_upgrade": in_place_upgrade.InPlaceUpgrade(),
+    "rolling": rolling.Rolling(),
+}

@@ -1,0 +1,80 @@
+"""The table of transitions; what is not in it is forbidden and raises with the story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from brainy.errors import PastPointOfNoReturnError, PreconditionError
+from brainy_coordinator.migration.state import State, Trigger
+
+_FORWARD: dict[tuple[State, Trigger], State] = {
+    (State.PENDING, Trigger.BEGUN): State.PREFLIGHTING,
+    (State.PREFLIGHTING, Trigger.PREFLIGHT_PASSED): State.COPYING,
+    (State.PREFLIGHTING, Trigger.PREFLIGHT_FAILED): State.ABORTING,
+    (State.COPYING, Trigger.COPY_DONE): State.CATCHING_UP,
+    (State.CATCHING_UP, Trigger.LAG_IN_BOUNDS): State.READY,
+    (State.READY, Trigger.LAG_EXCEEDED): State.CATCHING_UP,
+    (State.READY, Trigger.PROMOTED): State.CUTTING_OVER,
+    (State.CUTTING_OVER, Trigger.DRAINED): State.VERIFYING,
+    (State.CUTTING_OVER, Trigger.CUT_OVER_INTERRUPTED): State.CATCHING_UP,
+    (State.CUTTING_OVER, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
+    (State.VERIFYING, Trigger.CUT_OVER_INTERRUPTED): State.CATCHING_UP,
+    (State.VERIFYING, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
+    (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
+    (State.COMPLETING, Trigger.COMPLETED): State.SUCCEEDED,
+    (State.ABORTING, Trigger.UNDONE): State.ABORTED,
+}
+
+#: States in which the routing record may turn out to be committed: it is believed, not the history. Only
+#: VERIFYING commits; the others are reached when the outcome of that swap was unknown for a while.
+_MAY_FIND_COMMIT = (State.VERIFYING, State.CATCHING_UP, State.READY, State.CUTTING_OVER, State.ABORTING)
+
+_ABORTABLE = (
+    State.PENDING,
+    State.PREFLIGHTING,
+    State.COPYING,
+    State.CATCHING_UP,
+    State.READY,
+    State.CUTTING_OVER,
+    State.VERIFYING,
+)
+
+TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
+    **_FORWARD,
+    **{(state, Trigger.COMMITTED): State.COMPLETING for state in _MAY_FIND_COMMIT},
+    **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},
+    **{(state, Trigger.LEADER_CHANGED): state for state in State if not state.is_terminal},
+}
+
+
+def next_state(state: State | None, trigger: Trigger, *, story: Sequence[str] = ()) -> State:
+    """Return the state that follows.
+
+    Args:
+        state: the state now; None before the first event.
+        trigger: what happened.
+        story: what happened before, one line an event, for the error.
+
+    Raises:
+        PastPointOfNoReturnError: an abort was asked for after the commit.
+        PreconditionError: the table knows no such transition.
+    """
+    if state is None and trigger is Trigger.REQUESTED:
+        return State.PENDING
+    found = TRANSITIONS.get((state, trigger)) if state is not None else None
+    if found is not None:
+        return found
+    name = "nothing" if state is None else state.value
+    if state is not None and state.is_committed and trigger is Trigger.ABORT_REQUESTED:
+        raise PastPointOfNoReturnError(
+            "the migration has committed; it can only go forward",
+            remedy="start another migration to change the namespace again",
+            state=name,
+            story="; ".join(story),
+        )
+    raise PreconditionError(
+        f"a migration in state {name} cannot take {trigger.value}",
+        state=name,
+        trigger=trigger.value,
+        story="; ".join(story),
+    )

@@ -1,0 +1,100 @@
+"""Calls from the coordinator to nodes, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.bucket.digest import MultisetDigest
+from brainy.clock import Clock, Deadline
+from brainy.errors import CorruptDataError
+from brainy.rpc.channel import ChannelPool, call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """A node's answer to the barrier."""
+
+    #: Epoch of the routing record in force at the node.
+    epoch: int
+    #: (generation, shard) -> final position, of the shards it owns; empty unless the record drains.
+    positions: dict[tuple[int, int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestSeen:
+    """The sum over the shards asked for."""
+
+    digest: MultisetDigest
+    nouns: int
+    verbs: int
+    #: (generation, shard) -> position it includes.
+    positions: dict[tuple[int, int], int]
+
+
+class NodeCalls(Protocol):
+    """What the coordinator asks of nodes. All raise ``BrainyError``; addresses are host:port."""
+
+    async def apply_routing(self, address: str, namespace: str, *, epoch: int, timeout: float) -> Ack:
+        """Barrier: wait until the node has ``epoch`` in force (docs/protocols/switch.md)."""
+
+    async def list_shard_states(
+        self, address: str, namespace: str, *, timeout: float
+    ) -> Sequence[control_pb2.ShardReplica]:
+        """State of every replica on the node."""
+
+    async def get_digest(
+        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+    ) -> DigestSeen:
+        """Sum of the digests of shards the node owns."""
+
+
+class GrpcNodeCalls:
+    """``NodeCalls`` over a pool of channels."""
+
+    def __init__(self, pool: ChannelPool, *, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+
+    def _stub(self, address: str) -> control_pb2_grpc.ControlServiceAsyncStub:
+        stub: control_pb2_grpc.ControlServiceAsyncStub = self._pool.stub(address, control_pb2_grpc.ControlServiceStub)
+        return stub
+
+    async def apply_routing(self, address: str, namespace: str, *, epoch: int, timeout: float) -> Ack:
+        """See ``NodeCalls``."""
+        answer = await call(
+            self._stub(address).ApplyRouting,
+            control_pb2.ApplyRoutingRequest(namespace=namespace, routing_epoch=epoch),
+            deadline=Deadline.after(self._clock, timeout),
+        )
+        positions = {(p.generation, p.shard): p.position for p in answer.positions}
+        return Ack(epoch=answer.routing_epoch, positions=positions)
+
+    async def list_shard_states(
+        self, address: str, namespace: str, *, timeout: float
+    ) -> Sequence[control_pb2.ShardReplica]:
+        """See ``NodeCalls``."""
+        answer = await call(
+            self._stub(address).ListShardStates,
+            control_pb2.ListShardStatesRequest(namespace=namespace),
+            deadline=Deadline.after(self._clock, timeout),
+        )
+        return list(answer.replicas)
+
+    async def get_digest(
+        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+    ) -> DigestSeen:
+        """See ``NodeCalls``."""
+        answer = await call(
+            self._stub(address).GetDigest,
+            control_pb2.GetDigestRequest(namespace=namespace, generation=generation, shards=shards),
+            deadline=Deadline.after(self._clock, timeout),
+        )
+        try:
+            digest = MultisetDigest.decode(answer.digest)
+        except ValueError as error:
+            raise CorruptDataError(f"a node sent no digest: {error}", address=address) from error
+        positions = {(p.generation, p.shard): p.position for p in answer.positions}
+        return DigestSeen(digest=digest, nouns=answer.noun_count, verbs=answer.verb_count, positions=positions)

@@ -1,0 +1,1 @@
+"""The gRPC servicers of the control plane: thin, they translate and delegate."""

@@ -1,0 +1,260 @@
+"""MigrationService: plan, run and watch migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from pydantic import ValidationError
+
+from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
+from brainy.bucket import layout
+from brainy.bucket.records import Spec
+from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError, UnavailableError
+from brainy.rpc.interceptors import Context
+from brainy_coordinator.control import NamespaceControl
+from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.migration.cluster_executor import target_spec
+from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
+from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.preflight import require
+from brainy_coordinator.migration.reconciler import Progress
+from brainy_coordinator.migration.record import MigrationRecord, Request, migration_id_for
+from brainy_coordinator.services.migration_messages import (
+    DEFAULT_PAUSE_CAP_SECONDS,
+    migration_message,
+    request_value,
+)
+from brainy_coordinator.services.namespaces import resolve
+
+_DEFAULT_PAGE = 50
+_LONGEST_PAGE = 1000
+#: How often a watcher looks when nothing wakes it: on a follower, or after the leadership has moved.
+_WATCH_SECONDS = 1.0
+
+Seen = tuple[MigrationRecord, Progress | None]
+
+
+class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
+    """Reads are answered by any coordinator, from the bucket; the rest by the leader."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._components = coordinator.components
+
+    async def PlanMigration(
+        self, request: migration_pb2.PlanMigrationRequest, context: Context
+    ) -> migration_pb2.PlanMigrationResponse:
+        """Play the migration against an ideal cluster and return each step. Nothing is written."""
+        control = self._control(request.namespace)
+        wish = await self._request(control, request.strategy, request.target)
+        routing = await control.register.current()
+        spec = await control.generations.spec(wish.source_generation)
+        if routing is None or spec is None:
+            raise _not_adopted(control.namespace)
+        target = _checked_target(spec, wish)
+        executor = DryRunExecutor(
+            routing,
+            reachable=frozenset(control.view.reachable()),
+            shard_count=target.shard_count,
+            replication=target.replication,
+            checks=await control.preflight.run(wish, routing, others=_running(control)),
+        )
+        steps = await plan(executor, "plan", wish)
+        return migration_pb2.PlanMigrationResponse(
+            source_generation=wish.source_generation,
+            target_generation=wish.target_generation,
+            steps=[migration_pb2.PlanStep(action=step.action, detail=step.detail) for step in steps],
+        )
+
+    async def StartMigration(
+        self, request: migration_pb2.StartMigrationRequest, context: Context
+    ) -> migration_pb2.StartMigrationResponse:
+        """Check, and write the request down; a repeated request_id returns the first one's migration."""
+        control = self._control(request.namespace)
+        cap = DEFAULT_PAUSE_CAP_SECONDS
+        if request.HasField("pause_cap"):
+            cap = request.pause_cap.ToNanoseconds() / 1e9
+        wish = await self._request(
+            control,
+            request.strategy,
+            request.target,
+            request_id=request.request_id or self._components.ids.uuid(),
+            requested_by=request.requested_by,
+            pause_cap_seconds=cap,
+            quarantine_limit=request.quarantine_limit,
+        )
+        migration_id = migration_id_for(control.namespace, wish.request_id)
+        found = control.migrations.same(migration_id, wish)
+        if found is None:
+            await self._require_fit(control, wish)
+            if request.validate_only:
+                return migration_pb2.StartMigrationResponse(
+                    migration=migration_pb2.Migration(
+                        namespace=control.namespace,
+                        strategy=request.strategy,
+                        source_generation=wish.source_generation,
+                        target_generation=wish.target_generation,
+                        message="every check passes; nothing was started",
+                    )
+                )
+            found = await control.migrations.start(migration_id, wish)
+        progress = control.migrations.progress(migration_id)
+        return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
+
+    async def GetMigration(
+        self, request: migration_pb2.GetMigrationRequest, context: Context
+    ) -> migration_pb2.GetMigrationResponse:
+        """Return one migration."""
+        record, progress = await self._get(request.namespace, request.id)
+        return migration_pb2.GetMigrationResponse(migration=migration_message(record, progress))
+
+    async def ListMigrations(
+        self, request: migration_pb2.ListMigrationsRequest, context: Context
+    ) -> migration_pb2.ListMigrationsResponse:
+        """Return migrations, the latest first. The page token is the id of the last one returned."""
+        seen = await self._all(request.namespace)
+        start = 0
+        if request.page_token:
+            ids = [record.id for record, _ in seen]
+            if request.page_token not in ids:
+                raise InvalidRequestError("not a page token of this list", page_token=request.page_token)
+            start = ids.index(request.page_token) + 1
+        if request.page_size < 0:
+            raise InvalidRequestError("page_size is negative", page_size=request.page_size)
+        size = min(request.page_size or _DEFAULT_PAGE, _LONGEST_PAGE)
+        page = seen[start : start + size]
+        more = start + size < len(seen)
+        return migration_pb2.ListMigrationsResponse(
+            migrations=[migration_message(record, progress) for record, progress in page],
+            next_page_token=page[-1][0].id if more else "",
+        )
+
+    async def WatchMigration(
+        self, request: migration_pb2.WatchMigrationRequest, context: Context
+    ) -> AsyncIterator[migration_pb2.WatchMigrationResponse]:
+        """Stream the migration now and at each change, until it has ended."""
+        last: migration_pb2.Migration | None = None
+        while True:
+            term = self._coordinator.term_or_none()
+            changes = term.changes if term is not None else None
+            count = changes.count if changes is not None else 0
+            record, progress = await self._get(request.namespace, request.id)
+            message = migration_message(record, progress)
+            if message != last:
+                yield migration_pb2.WatchMigrationResponse(migration=message)
+                last = message
+            if record.state.is_terminal:
+                return
+            if changes is None:
+                await self._components.clock.sleep(_WATCH_SECONDS)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changes.after(count), _WATCH_SECONDS)
+
+    async def AbortMigration(
+        self, request: migration_pb2.AbortMigrationRequest, context: Context
+    ) -> migration_pb2.AbortMigrationResponse:
+        """Ask for the way back. Repeating it changes nothing, so ``request_id`` is not needed to be safe."""
+        control = self._control(request.namespace)
+        record = await control.migrations.abort(request.id, by=request.requested_by)
+        progress = control.migrations.progress(record.id)
+        return migration_pb2.AbortMigrationResponse(migration=migration_message(record, progress))
+
+    def _control(self, namespace: str) -> NamespaceControl:
+        """The namespace under this leader."""
+        term = self._coordinator.term()
+        name = resolve(namespace, self._components.stores)
+        if name not in term.ready:
+            problem = term.problems.get(name)
+            raise problem or UnavailableError(
+                "the leader has not taken the namespace over yet", remedy="try again shortly", namespace=name
+            )
+        return term.namespaces[name]
+
+    async def _request(
+        self,
+        control: NamespaceControl,
+        strategy: int,
+        target: migration_pb2.TargetSpec,
+        *,
+        request_id: str = "",
+        requested_by: str = "",
+        pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
+        quarantine_limit: int = 0,
+    ) -> Request:
+        routing = await control.register.current()
+        if routing is None:
+            raise _not_adopted(control.namespace)
+        numbers = {*await control.generations.numbers(), *routing.generations, routing.active}
+        return request_value(
+            namespace=control.namespace,
+            strategy=strategy,
+            target=target,
+            source_generation=routing.active,
+            target_generation=max(numbers) + 1,
+            request_id=request_id,
+            requested_by=requested_by,
+            pause_cap_seconds=pause_cap_seconds,
+            quarantine_limit=quarantine_limit,
+        )
+
+    async def _require_fit(self, control: NamespaceControl, wish: Request) -> None:
+        """Fail where the migration would."""
+        routing = await control.register.current()
+        spec = await control.generations.spec(wish.source_generation)
+        if routing is None or spec is None:
+            raise _not_adopted(control.namespace)
+        _checked_target(spec, wish)
+        require(await control.preflight.run(wish, routing, others=_running(control)))
+
+    async def _get(self, namespace: str, migration_id: str) -> Seen:
+        name = resolve(namespace, self._components.stores)
+        term = self._coordinator.term_or_none()
+        if term is not None and name in term.ready:
+            migrations = term.namespaces[name].migrations
+            return migrations.get(migration_id), migrations.progress(migration_id)
+        legal = layout.parse_migration_event(layout.migration_event(migration_id, 1)) is not None
+        record = await self._history(name).load(migration_id) if legal else None
+        if record is None:
+            raise NotFoundError("no such migration", migration=migration_id)
+        return record, None
+
+    async def _all(self, namespace: str) -> Sequence[Seen]:
+        name = resolve(namespace, self._components.stores)
+        term = self._coordinator.term_or_none()
+        if term is not None and name in term.ready:
+            migrations = term.namespaces[name].migrations
+            return [(record, migrations.progress(record.id)) for record in migrations.all()]
+        loaded = (await self._history(name).load_all()).values()
+        return [(record, None) for record in sorted(loaded, key=lambda r: (-r.story[0].at, r.id))]
+
+    def _history(self, name: str) -> History:
+        return History(
+            self._components.stores[name],
+            clock=self._components.clock,
+            ids=self._components.ids,
+            leader=self._coordinator.leadership,
+        )
+
+
+def _checked_target(source: Spec, wish: Request) -> Spec:
+    try:
+        return target_spec(source, wish, created_at="")
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidRequestError(
+            f"the target cannot be so: {first['msg'].lower()}", field=".".join(map(str, first["loc"]))
+        ) from error
+
+
+def _running(control: NamespaceControl) -> list[str]:
+    running = control.migrations.running()
+    return [running.id] if running else []
+
+
+def _not_adopted(namespace: str) -> PreconditionError:
+    return PreconditionError(
+        "the namespace is not served yet", remedy="start enough nodes, then try again", namespace=namespace
+    )

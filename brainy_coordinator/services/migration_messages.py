@@ -1,0 +1,116 @@
+"""Migrations on the wire: between the values of this package and the protos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf import timestamp_pb2
+
+from brainy.api.coordinator.v1 import migration_pb2
+from brainy.errors import InvalidRequestError
+from brainy_coordinator.migration.reconciler import Progress
+from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
+from brainy_coordinator.migration.state import State
+from brainy_coordinator.services.membership import duration
+
+DEFAULT_PAUSE_CAP_SECONDS = 3.0
+_LONGEST_PAUSE_CAP_SECONDS = 60.0
+_MOST_SHARDS = 4096
+
+_STRATEGIES: Mapping[int, Strategy] = {
+    migration_pb2.STRATEGY_IN_PLACE_UPGRADE: "in_place_upgrade",
+    migration_pb2.STRATEGY_ROLLING: "rolling",
+}
+_STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
+    "in_place_upgrade": migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
+    "rolling": migration_pb2.STRATEGY_ROLLING,
+}
+
+
+def state_number(state: State | None) -> migration_pb2.MigrationState.ValueType:
+    """Return a state as the protos number it."""
+    if state is None:
+        return migration_pb2.MIGRATION_STATE_UNSPECIFIED
+    return migration_pb2.MigrationState.Value(f"MIGRATION_STATE_{state.name}")
+
+
+def request_value(
+    *,
+    namespace: str,
+    strategy: int,
+    target: migration_pb2.TargetSpec,
+    source_generation: int,
+    target_generation: int,
+    request_id: str = "",
+    requested_by: str = "",
+    pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
+    quarantine_limit: int = 0,
+) -> Request:
+    """Return what a caller asks for.
+
+    Raises:
+        InvalidRequestError: no strategy, or a number out of bounds.
+    """
+    known = _STRATEGIES.get(strategy)
+    if known is None:
+        raise InvalidRequestError("a migration needs a strategy", remedy="choose in-place upgrade or rolling")
+    if not 0.0 < pause_cap_seconds <= _LONGEST_PAUSE_CAP_SECONDS:
+        raise InvalidRequestError(
+            "pause_cap is out of bounds", remedy="0 to 60 s, 0 excluded", pause_cap=pause_cap_seconds
+        )
+    if target.shard_count > _MOST_SHARDS:
+        raise InvalidRequestError("too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count)
+    return Request(
+        request_id=request_id,
+        namespace=namespace,
+        strategy=known,
+        source_generation=source_generation,
+        target_generation=target_generation,
+        target=TargetWish(
+            shard_count=target.shard_count,
+            metric=target.metric,
+            scalar_kind=target.scalar_kind,
+            connectivity=target.connectivity,
+        ),
+        requested_by=requested_by,
+        pause_cap_seconds=pause_cap_seconds,
+        quarantine_limit=quarantine_limit,
+    )
+
+
+def migration_message(record: MigrationRecord, progress: Progress | None = None) -> migration_pb2.Migration:
+    """Return a migration as the protos carry it; without ``progress`` only what the history says."""
+    progress = progress or Progress()
+    return migration_pb2.Migration(
+        id=record.id,
+        namespace=record.request.namespace,
+        strategy=_STRATEGY_NUMBERS[record.request.strategy],
+        state=state_number(record.state),
+        source_generation=record.source,
+        target_generation=record.target,
+        items_copied=max(progress.copied, record.items_copied),
+        items_total=max(progress.total, record.items_total),
+        lag=progress.lag,
+        adopted_nodes=progress.adopted,
+        write_pause=duration(record.write_pause_seconds),
+        digest_equal=record.digest_equal,
+        message=progress.message or record.reason,
+        story=[_event_message(event) for event in record.story],
+    )
+
+
+def _event_message(event: Event) -> migration_pb2.MigrationEvent:
+    at = timestamp_pb2.Timestamp()
+    at.FromNanoseconds(int(event.at * 1e9))
+    message = migration_pb2.MigrationEvent(
+        sequence=event.sequence,
+        at=at,
+        to=state_number(event.to_state),
+        trigger=event.trigger.value,
+        by=event.by,
+        leader_epoch=event.leader_epoch,
+        detail=event.detail,
+    )
+    # "from" is a word of Python, so the field cannot be named in the call.
+    setattr(message, "from", state_number(event.from_state))
+    return message

@@ -1,0 +1,38 @@
+"""The routers of one node, wired together."""
+
+from __future__ import annotations
+
+from brainy.clock import Clock
+from brainy.config.settings import NodeSettings
+from brainy.ids import Ids
+from brainy.rpc.channel import ChannelPool
+from brainy_node.router.fan_out import FanOut
+from brainy_node.router.peers import Peers
+from brainy_node.router.reads import ReadRouter
+from brainy_node.router.scans import ScanRouter
+from brainy_node.router.search import SearchRouter
+from brainy_node.router.statistics import StatisticsRouter
+from brainy_node.router.view import RoutingRefresher
+from brainy_node.router.writes import WriteRouter
+from brainy_node.runtime.ports import Runtimes
+
+
+class FrontDoor:
+    """Everything a node answers for a whole namespace. Channels are closed by who made them."""
+
+    def __init__(
+        self, runtimes: Runtimes, channels: ChannelPool, *, settings: NodeSettings, clock: Clock, ids: Ids
+    ) -> None:
+        self.runtimes = runtimes
+        self.clock = clock
+        self.ids = ids
+        self.peers = Peers(channels, clock=clock)
+        self.refresher = RoutingRefresher(clock=clock, ids=ids)
+        fan_out = FanOut(self.peers, self.refresher, clock=clock)
+        limit = settings.max_batch_records
+        self.search = SearchRouter(fan_out, self.refresher, clock=clock, max_batch=limit)
+        self.reads = ReadRouter(fan_out, self.refresher, max_batch=limit)
+        self.fan_out = fan_out
+        self.scans = ScanRouter(self.peers, self.refresher, clock=clock)
+        self.writes = WriteRouter(self.peers, self.refresher, clock=clock, ids=ids, max_batch=limit)
+        self.statistics = StatisticsRouter(fan_out, self.refresher, self.search)

@@ -1,0 +1,68 @@
+"""Session tokens: which positions a shard must have applied before it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from brainy.api.common.v1.common_pb2 import Position
+from brainy.bucket.records import Routing
+from brainy.clock import Deadline
+from brainy.errors import UnavailableError
+from brainy_node.runtime.ports import NamespaceRuntime
+
+
+def outstanding(routing: Routing, generation: int, shard: int, session: Iterable[Position]) -> list[Position]:
+    """Return the positions of a session that bind this shard of the generation being read.
+
+    * Same generation: those of this very shard.
+    * An older generation: all of them while the one read still follows it (which source shards matter is
+      for the runtime to say); none after the cut-over, which happened only once all of the source was included.
+    * A newer generation: the routing record in force here is behind the client's.
+
+    Raises:
+        UnavailableError: STALE_ROUTING, a position of a newer generation.
+    """
+    placement = routing.generations.get(generation)
+    follows = placement is not None and placement.follows is not None
+    binding: list[Position] = []
+    for position in session:
+        if position.generation > generation:
+            raise stale(routing, generation, f"the session is of generation {position.generation}")
+        if position.generation == generation:
+            if position.shard == shard:
+                binding.append(position)
+        elif follows:
+            binding.append(position)
+    return binding
+
+
+async def settle(
+    runtime: NamespaceRuntime,
+    generation: int,
+    shards: Iterable[int],
+    session: Sequence[Position],
+    deadline: Deadline,
+) -> None:
+    """Wait until the local replicas named include what the session has seen.
+
+    Raises:
+        UnavailableError: the deadline passed, or STALE_ROUTING.
+    """
+    if not session:
+        return
+    for shard in shards:
+        binding = outstanding(runtime.routing, generation, shard, session)
+        if binding:
+            await runtime.wait_applied(generation, shard, binding, deadline)
+
+
+def stale(routing: Routing, generation: int, detail: str = "") -> UnavailableError:
+    """Build the error that tells a caller to read the routing record again."""
+    return UnavailableError(
+        "the routing record in force here does not have this generation",
+        reason="STALE_ROUTING",
+        remedy="read the routing record again and retry",
+        generation=generation,
+        routing_epoch=routing.epoch,
+        detail=detail,
+    )

@@ -1,0 +1,54 @@
+"""What the routing record asks of this node, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brainy.bucket.records import Routing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One shard this node has to serve, and how."""
+
+    generation: int
+    shard: int
+    #: Owner (writes) or replica (reads only).
+    is_owner: bool
+    #: Node that owns it, and the epoch of that ownership.
+    owner: str
+    epoch: int
+    #: The generation this one is being filled from and follows, while a migration builds it.
+    follows: int | None
+
+
+def assignments(routing: Routing, node_id: str) -> dict[tuple[int, int], Assignment]:
+    """Return what ``node_id`` has to serve, by (generation, shard)."""
+    wanted: dict[tuple[int, int], Assignment] = {}
+    for number, generation in routing.generations.items():
+        for shard, placement in generation.shards.items():
+            if node_id != placement.owner and node_id not in placement.replicas:
+                continue
+            wanted[number, shard] = Assignment(
+                generation=number,
+                shard=shard,
+                is_owner=node_id == placement.owner,
+                owner=placement.owner,
+                epoch=placement.epoch,
+                follows=generation.follows if generation.state == "building" else None,
+            )
+    return wanted
+
+
+def followed_shards(routing: Routing, target: int, shard: int) -> tuple[int, ...]:
+    """Shards of the followed generation that may hold items of a target shard.
+
+    With equal shard counts an item keeps its shard number; otherwise any source shard may hold it.
+    """
+    placement = routing.generations[target]
+    if placement.follows is None:
+        return ()
+    source = routing.generations[placement.follows]
+    if source.shard_count == placement.shard_count:
+        return (shard,)
+    return tuple(range(source.shard_count))

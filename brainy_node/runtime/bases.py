@@ -1,0 +1,164 @@
+"""Where the bases of a node's replicas come from: local disk first, then one builder job for many shards.
+
+A base on local disk is a cache. Its directory name carries a fingerprint of the generation's spec, so a
+namespace that was wiped and made anew never meets its predecessor's files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainy.bucket.records import Spec
+from brainy.config.settings import Settings
+from brainy.errors import BrainyError, CorruptDataError
+from brainy.telemetry.logs import get_logger
+from brainy_node.builder.client import BuilderClient, Built, Progress
+from brainy_node.builder.job import Job, JobKind
+from brainy_node.shard.base import Base
+
+_log = get_logger(__name__)
+#: Requests of one reconcile pass arrive together; this is how long the first waits for the others.
+_GATHER_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class _Wish:
+    shard: int
+    epoch: int
+    on_progress: Callable[[int, int], None]
+    result: asyncio.Future[Base]
+
+
+class BaseSupply:
+    """Gives out opened bases for the shards of one namespace on this node."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        settings: Settings,
+        node_id: str,
+        incarnation: str,
+        data_dir: Path,
+        builder: BuilderClient,
+    ) -> None:
+        self._namespace = namespace
+        self._settings = settings
+        self._node_id = node_id
+        self._incarnation = incarnation
+        self._root = data_dir / hashlib.sha256(namespace.encode()).hexdigest()[:16]
+        self._builder = builder
+        self._wishes: dict[tuple[JobKind, int], list[_Wish]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def generation_dir(self, spec: Spec) -> Path:
+        """Directory of a generation's local bases."""
+        identity = spec.model_copy(update={"dimensions": 0}).model_dump_json().encode()
+        return self._root / f"g{spec.generation}-{hashlib.sha256(identity).hexdigest()[:12]}"
+
+    async def local(self, spec: Spec, shard: int) -> Base | None:
+        """Open the newest intact base on local disk; damaged ones are removed and reported."""
+        directory = self.generation_dir(spec) / f"s{shard}"
+        candidates = await asyncio.to_thread(lambda: sorted(directory.glob("*/base.json"), reverse=True))
+        for candidate in candidates:
+            try:
+                return await asyncio.to_thread(Base.open, candidate.parent)
+            except CorruptDataError as error:
+                _log.warning("local_base_damaged", directory=str(candidate.parent), cause=str(error))
+                await asyncio.to_thread(shutil.rmtree, candidate.parent, ignore_errors=True)
+        return None
+
+    async def build(
+        self,
+        kind: JobKind,
+        spec: Spec,
+        shard: int,
+        *,
+        epoch: int,
+        on_progress: Callable[[int, int], None],
+    ) -> Base:
+        """Have the builder make a base; wishes of the same kind that arrive together become one job."""
+        wish = _Wish(shard, epoch, on_progress, asyncio.get_running_loop().create_future())
+        waiting = self._wishes.setdefault((kind, spec.generation), [])
+        waiting.append(wish)
+        if len(waiting) == 1:
+            task = asyncio.create_task(self._grant(kind, spec))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await wish.result
+
+    async def _grant(self, kind: JobKind, spec: Spec) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        wishes = {wish.shard: wish for wish in self._wishes.pop((kind, spec.generation))}
+        job = Job(
+            kind=kind,
+            namespace=self._namespace,
+            store=self._settings.store,
+            spec=spec,
+            shards=tuple(sorted(wishes)),
+            output=str(self.generation_dir(spec)),
+            epochs={wish.shard: wish.epoch for wish in wishes.values()},
+            node_id=self._node_id,
+            incarnation=self._incarnation,
+        )
+
+        def report(progress: Progress) -> None:
+            if progress.shard in wishes:
+                wishes[progress.shard].on_progress(progress.done, progress.total)
+
+        try:
+            built = await self._builder.run(job, report)
+            bases = await asyncio.to_thread(_open_all, built)
+        except BrainyError as error:
+            for wish in wishes.values():
+                if not wish.result.done():
+                    wish.result.set_exception(error)
+            return
+        for shard, wish in wishes.items():
+            if not wish.result.done():
+                wish.result.set_result(bases[shard])
+
+    async def fold(self, spec: Spec, base: Base, shard: int, *, up_to: int, epoch: int, publish: bool) -> Base:
+        """Have the builder merge the log up to a position into a new base; publish it if asked to."""
+        job = Job(
+            kind="fold",
+            namespace=self._namespace,
+            store=self._settings.store,
+            spec=spec,
+            shards=(shard,),
+            output=str(self.generation_dir(spec)),
+            epochs={shard: epoch},
+            node_id=self._node_id,
+            incarnation=self._incarnation,
+            base_directory=str(base.directory),
+            up_to_position=up_to,
+            publish=publish,
+        )
+        built = await self._builder.run(job, lambda progress: None)
+        return await asyncio.to_thread(Base.open, Path(built[shard].directory))
+
+    async def discard_others(self, spec: Spec, shard: int, keep: Base) -> None:
+        """Remove older local bases of a shard; files still mapped live on until they are let go."""
+        directory = self.generation_dir(spec) / f"s{shard}"
+
+        def sweep() -> None:
+            for entry in directory.iterdir():
+                if entry.is_dir() and entry.resolve() != Path(keep.directory).resolve():
+                    shutil.rmtree(entry, ignore_errors=True)
+
+        await asyncio.to_thread(sweep)
+
+    async def close(self) -> None:
+        """Stop the jobs under way; what they wrote locally is found again or swept."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _open_all(built: Mapping[int, Built]) -> dict[int, Base]:
+    return {shard: Base.open(Path(result.directory)) for shard, result in built.items()}

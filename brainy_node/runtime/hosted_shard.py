@@ -1,0 +1,383 @@
+"""One shard replica of this node, from nothing to serving, as owner or as replica.
+
+States (``brainy.api.node.v1.ShardState``):
+
+    LOADING / COPYING ──▶ REPLAYING ──▶ READY ◀──▶ (FAILED, retried)
+                                          └──▶ FENCED (final until the routing record says otherwise)
+
+Steps of a duty (they start over whenever the assignment changes in role or epoch):
+  1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0),
+     from the published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, by
+     filling it from the source.
+  2. Replay the change log from the base's position to its end, from the bucket.
+  3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's
+     target follows its source (``source_follower``) until the routing record says it serves; then, like any
+     owner, it takes client writes through group commit.
+     Replica: follow the owner's stream.
+
+Crash at any step: nothing is shared but the log; the next duty begins at 1 and finds the truth in the bucket.
+Cancel safety: cancelling a duty abandons at most a PUT in flight; it lands or not, and step 2 finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from brainy.api.node.v1 import control_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket import layout
+from brainy.bucket.records import Spec
+from brainy.changelog.batch import Slot
+from brainy.changelog.commits import GroupCommit
+from brainy.changelog.reading import read_log
+from brainy.changelog.writing import LogWriter
+from brainy.errors import BrainyError, FencedError, UnavailableError
+from brainy.telemetry.logs import get_logger
+from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.host import Host
+from brainy_node.runtime.slot_window import SlotWindow
+from brainy_node.runtime.source_follower import SourceFollower
+from brainy_node.shard.base import Base
+from brainy_node.shard.shard import Shard
+
+_log = get_logger(__name__)
+_State = control_pb2.ShardState
+_MANIFEST_POLL_SECONDS = 0.25
+
+
+class HostedShard:
+    """Runs the duty that the routing record assigns for one shard of one generation."""
+
+    def __init__(self, host: Host, assignment: Assignment) -> None:
+        self._host = host
+        self.assignment = assignment
+        self.shard: Shard | None = None
+        self.state: control_pb2.ShardState.ValueType = _State.SHARD_STATE_LOADING
+        self.message = ""
+        self.copied = 0
+        self.total = 0
+        self._spec: Spec | None = None
+        self._highest_epoch = 0
+        self._window: SlotWindow | None = None
+        self._commits: GroupCommit | None = None
+        self._follow_no_more = asyncio.Event()
+        self._progressed = asyncio.Event()
+        self._duty: asyncio.Task[None] | None = None
+        self._folding = False
+
+    # --- assignment -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the duty."""
+        self._follow_no_more = asyncio.Event()
+        if self.assignment.follows is None:
+            self._follow_no_more.set()
+        self._duty = asyncio.create_task(self._run(), name=f"shard-{self._label}")
+
+    async def assign(self, new: Assignment) -> None:
+        """Take over a changed assignment; a change of role or epoch starts the duty anew."""
+        old, self.assignment = self.assignment, new
+        if (old.is_owner, old.epoch) == (new.is_owner, new.epoch):
+            if new.follows is None:
+                self._follow_no_more.set()
+            if self._duty is not None and not self._duty.done():
+                return
+        await self._stop_duty()
+        self.start()
+
+    async def close(self) -> None:
+        """End the duty and let the files go."""
+        await self._stop_duty()
+        self.shard = None
+
+    async def _stop_duty(self) -> None:
+        if self._duty is not None:
+            self._duty.cancel()
+            await asyncio.gather(self._duty, return_exceptions=True)
+            self._duty = None
+
+    @property
+    def _label(self) -> str:
+        return f"{self.assignment.generation}/{self.assignment.shard}"
+
+    # --- the duty -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        delay = 0.2
+        while True:
+            try:
+                if self.shard is None:
+                    await self._load()
+                await self._replay()
+                if self.assignment.is_owner:
+                    await self._own()
+                else:
+                    await self._follow()
+                delay = 0.2
+            except FencedError as error:
+                self._become(_State.SHARD_STATE_FENCED, str(error))
+                return
+            except BrainyError as error:
+                self._become(_State.SHARD_STATE_FAILED, str(error))
+                await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
+                delay = min(delay * 2, 5.0)
+            except Exception as error:
+                # A bug must not take the node's other shards with it; it is loud and the shard is not served.
+                _log.exception("shard_duty_crashed", shard=self._label)
+                self._become(_State.SHARD_STATE_FAILED, f"internal error: {error!r}")
+                await self._host.clock.sleep(2.0)
+
+    def _become(self, state: control_pb2.ShardState.ValueType, message: str = "") -> None:
+        if state != self.state or message != self.message:
+            _log.info(
+                "shard_state",
+                shard=self._label,
+                state=control_pb2.ShardState.Name(state).removeprefix("SHARD_STATE_"),
+                epoch=self.assignment.epoch,
+                message=message,
+            )
+        self.state, self.message = state, message
+
+    async def _load(self) -> None:
+        duty, host = self.assignment, self._host
+        self._become(_State.SHARD_STATE_LOADING)
+        spec = self._spec = await host.spec(duty.generation)
+        published = True
+        if duty.generation > 0:
+            published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
+            while not published and not (duty.is_owner and duty.follows is not None):
+                await host.clock.sleep(_MANIFEST_POLL_SECONDS)
+                published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
+        base = await host.supply.local(spec, duty.shard) if published else None
+        if base is None:
+            kind = "adopt" if duty.generation == 0 else "open" if published else "fill"
+            if kind == "fill":
+                self._become(_State.SHARD_STATE_COPYING)
+            base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
+        self.shard = Shard.open(base, spec)
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self.copied, self.total = done, total
+
+    async def _replay(self) -> None:
+        assert self.shard is not None
+        if self.state != _State.SHARD_STATE_READY:
+            self._become(_State.SHARD_STATE_REPLAYING)
+        async for slot in read_log(
+            self._host.store,
+            self.assignment.generation,
+            self.assignment.shard,
+            from_position=self.shard.applied + 1,
+        ):
+            await self._apply(slot)
+
+    async def _apply(self, slot: Slot) -> None:
+        assert self.shard is not None
+        await self.settle_dimensions()
+        self._apply_now(slot)
+
+    async def settle_dimensions(self) -> None:
+        """Learn the dimensions of a namespace that was empty when the shard was opened."""
+        if self.shard is not None and self.shard.spec.dimensions == 0:
+            spec = await self._host.spec(self.assignment.generation)
+            if spec.dimensions > 0:
+                self.shard.use_spec(spec)
+
+    def _apply_now(self, slot: Slot) -> None:
+        assert self.shard is not None
+        self._highest_epoch = max(self._highest_epoch, slot.batch.epoch)
+        self.shard.apply(slot.batch)
+        if self._window is not None:
+            self._window.append(slot)
+        progressed, self._progressed = self._progressed, asyncio.Event()
+        progressed.set()
+
+    # --- owner ----------------------------------------------------------------------------------
+
+    async def _own(self) -> None:
+        duty, host, shard = self.assignment, self._host, self.shard
+        assert shard is not None
+        if self._highest_epoch > duty.epoch:
+            raise FencedError("a newer owner has written to this log", epoch=duty.epoch, seen=self._highest_epoch)
+        writer = LogWriter(
+            host.store,
+            generation=duty.generation,
+            shard=duty.shard,
+            epoch=duty.epoch,
+            writer_node=host.node_id,
+            incarnation=host.incarnation,
+            ids=host.ids,
+            clock=host.clock,
+            next_position=shard.applied + 1,
+        )
+        self._window = SlotWindow(host.store, duty.generation, duty.shard, shard.applied)
+        try:
+            for slot in await writer.fence():
+                await self._apply(slot)
+            self._become(_State.SHARD_STATE_READY)
+            if not self._follow_no_more.is_set():
+                await self._follow_sources(writer)
+            self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
+            self._notify()
+            raise await self._commits.run()
+        finally:
+            self._commits = None
+            self._window.close()
+            self._window = None
+
+    async def _follow_sources(self, writer: LogWriter) -> None:
+        duty, routing, shard = self.assignment, self._host.routing, self.shard
+        assert shard is not None
+        assert duty.follows is not None
+
+        async def commit(records: Sequence[log_pb2.LogRecord], cursor: Mapping[int, int]) -> None:
+            await self._apply(await writer.commit(records, cursor))
+
+        follower = SourceFollower(
+            self._host,
+            source_generation=duty.follows,
+            source_shards=followed_shards(routing, duty.generation, duty.shard),
+            target_shard=duty.shard,
+            target_shard_count=routing.generations[duty.generation].shard_count,
+            cursor=shard.source_cursor,
+            commit=commit,
+        )
+        try:
+            await follower.run(self._follow_no_more)
+        except* BrainyError as group:
+            raise _first(group) from group
+
+    def _notify(self) -> None:
+        progressed, self._progressed = self._progressed, asyncio.Event()
+        progressed.set()
+
+    def commits(self) -> GroupCommit:
+        """Return the group commit of an owned shard.
+
+        Raises:
+            UnavailableError: not the owner (NOT_OWNER), or not ready to write yet (SHARD_NOT_READY).
+        """
+        if not self.assignment.is_owner or self.state == _State.SHARD_STATE_FENCED:
+            raise UnavailableError(
+                "this node does not own the shard",
+                reason="NOT_OWNER",
+                remedy="re-read the routing record and ask the owner",
+                shard=self._label,
+                owner=self.assignment.owner,
+            )
+        if self._commits is None:
+            raise UnavailableError(
+                "the shard is not ready to write", reason="SHARD_NOT_READY", remedy="retry", shard=self._label
+            )
+        return self._commits
+
+    def resume(self) -> None:
+        """Accept commits again after a drain that did not lead to a cut-over."""
+        if self._commits is not None:
+            self._commits.resume()
+
+    def follow(self, from_position: int) -> AsyncIterator[Slot]:
+        """Stream an owned shard's slots.
+
+        Raises:
+            UnavailableError: not the owner.
+        """
+        if self._window is None:
+            raise UnavailableError(
+                "this node does not own the shard",
+                reason="NOT_OWNER",
+                remedy="ask the owner",
+                shard=self._label,
+            )
+        return self._window.follow(from_position)
+
+    # --- replica --------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        assert self.shard is not None
+        duty = self.assignment
+        self._become(_State.SHARD_STATE_READY)
+        while True:
+            try:
+                async for slot in self._host.follow_owner(duty.generation, duty.shard, self.shard.applied + 1):
+                    await self._apply(slot)
+            except BrainyError as error:
+                _log.info("owner_stream_ended", shard=self._label, reason=error.reason)
+            await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
+            try:
+                await self._host.view.refresh()
+            except BrainyError as error:
+                _log.info("routing_unreadable", cause=str(error))
+
+    # --- reading --------------------------------------------------------------------------------
+
+    @property
+    def readable(self) -> bool:
+        """Whether searches may use this replica."""
+        return self.shard is not None and self.state == _State.SHARD_STATE_READY
+
+    async def wait_progress(self, timeout_seconds: float) -> bool:
+        """Wait until something was applied; False when the time is over."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._progressed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def fold_if_due(self) -> None:
+        """Have the tail merged into a new base once it is long enough, and swap bases without a pause."""
+        shard, settings = self.shard, self._host.settings
+        if shard is None or self._folding or not self.readable:
+            return
+        due = max(settings.fold_records, int(settings.fold_share * shard.base_rows))
+        if shard.tail_records < due:
+            return
+        self._folding = True
+        try:
+            base: Base = await self._host.supply.fold(
+                shard.spec,
+                shard.base,
+                self.assignment.shard,
+                up_to=shard.applied,
+                epoch=self.assignment.epoch,
+                publish=self.assignment.is_owner and self.assignment.generation > 0,
+            )
+            if self.shard is shard:
+                shard.swap_base(base)
+                await self._host.supply.discard_others(shard.spec, self.assignment.shard, base)
+                _log.info("base_folded", shard=self._label, position=base.position)
+        except BrainyError as error:
+            _log.warning("fold_failed", shard=self._label, cause=str(error))
+        finally:
+            self._folding = False
+
+    def report(self) -> control_pb2.ShardReplica:
+        """Say how the replica is doing, for heartbeats and the coordinator."""
+        duty, shard = self.assignment, self.shard
+        role = control_pb2.SHARD_ROLE_OWNER if duty.is_owner else control_pb2.SHARD_ROLE_REPLICA
+        message = control_pb2.ShardReplica(
+            namespace=self._host.namespace,
+            generation=duty.generation,
+            shard=duty.shard,
+            role=role,
+            state=self.state,
+            epoch=duty.epoch,
+            copied=self.copied,
+            total=self.total,
+            message=self.message,
+        )
+        if shard is not None:
+            statistics = shard.statistics()
+            message.applied = shard.applied
+            message.source_cursor.update(shard.source_cursor)
+            message.noun_count = statistics.noun_count
+            message.verb_count = statistics.verb_count
+            message.quarantined = statistics.quarantined_count
+        return message
+
+
+def _first(group: BaseExceptionGroup[BrainyError]) -> BrainyError:
+    first = group.exceptions[0]
+    return first if isinstance(first, BrainyError) else _first(first)

@@ -1,0 +1,400 @@
+"""One namespace on this node: the routing record in force and the replicas it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from brainy.api.common.v1 import common_pb2
+from brainy.api.node.v1 import control_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket import layout
+from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.namespace import Namespace
+from brainy.bucket.records import Routing, Spec
+from brainy.changelog.batch import Slot
+from brainy.clock import Clock, Deadline
+from brainy.config.settings import Settings
+from brainy.errors import BrainyError, NotFoundError, UnavailableError
+from brainy.ids import Ids
+from brainy.rpc.channel import ChannelPool
+from brainy.store.base import PutState
+from brainy.store.metered import MeteredStore
+from brainy.telemetry.logs import get_logger
+from brainy_node.builder.client import BuilderClient
+from brainy_node.runtime.assignment import assignments, followed_shards
+from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.host import Host
+from brainy_node.runtime.hosted_shard import HostedShard
+from brainy_node.runtime.routing_view import RoutingView
+from brainy_node.shard.shard import Shard
+
+_log = get_logger(__name__)
+#: A replica that the routing record no longer asks for serves this long, for calls routed before the change.
+_LINGER_SECONDS = 5.0
+_FOLD_CHECK_SECONDS = 1.0
+
+
+class HostedNamespace:
+    """Keeps the replicas of one namespace in line with its routing record (``NamespaceRuntime``)."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        store: MeteredStore,
+        settings: Settings,
+        node_id: str,
+        incarnation: str,
+        data_dir: Path,
+        builder: BuilderClient,
+        peers: ChannelPool,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self.name = str(namespace)
+        self.node_id = node_id
+        self._store = store
+        self._settings = settings.node
+        self._clock = clock
+        self._view = RoutingView(store, lambda routing: self._routing_changed.set())
+        self._routing_changed = asyncio.Event()
+        self._specs: dict[int, Spec] = {}
+        self._shards: dict[tuple[int, int], HostedShard] = {}
+        self._leaving: dict[tuple[int, int], float] = {}
+        self._waiting_writes = 0
+        self._reconciling = asyncio.Lock()
+        self._supply = BaseSupply(
+            namespace=self.name,
+            settings=settings,
+            node_id=node_id,
+            incarnation=incarnation,
+            data_dir=data_dir,
+            builder=builder,
+        )
+        self._host = Host(
+            namespace=self.name,
+            node_id=node_id,
+            incarnation=incarnation,
+            store=store,
+            supply=self._supply,
+            view=self._view,
+            peers=peers,
+            clock=clock,
+            ids=ids,
+            settings=settings.node,
+            spec=self.spec,
+        )
+
+    # --- loops ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Poll the routing record, reconcile, fold; until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._poll())
+                group.create_task(self._reconcile())
+                group.create_task(self._fold())
+        finally:
+            await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
+            await self._supply.close()
+            await self._store.close()
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                await self._view.refresh()
+            except BrainyError as error:
+                _log.warning("routing_unreadable", namespace=self.name, cause=str(error))
+            wait = 0.25 if self._view.known is None else self._settings.routing_poll_seconds
+            await self._clock.sleep(wait)
+
+    async def _reconcile(self) -> None:
+        while True:
+            self._routing_changed.clear()
+            routing = self._view.known
+            if routing is not None:
+                await self._follow_routing()
+            timeout = 1.0 if self._leaving else 60.0
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._routing_changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _follow_routing(self) -> None:
+        async with self._reconciling:
+            await self._reconcile_with(self._view.current)
+
+    async def _reconcile_with(self, routing: Routing) -> None:
+        wanted = assignments(routing, self.node_id)
+        now = self._clock.monotonic()
+        for key, assignment in wanted.items():
+            self._leaving.pop(key, None)
+            hosted = self._shards.get(key)
+            if hosted is None:
+                hosted = self._shards[key] = HostedShard(self._host, assignment)
+                hosted.start()
+            elif hosted.assignment != assignment:
+                await hosted.assign(assignment)
+            if key[0] == routing.write and routing.phase == "serving":
+                hosted.resume()
+        for key in list(self._shards.keys() - wanted.keys()):
+            since = self._leaving.setdefault(key, now)
+            if now - since >= _LINGER_SECONDS:
+                await self._shards.pop(key).close()
+                del self._leaving[key]
+
+    async def _fold(self) -> None:
+        while True:
+            await self._clock.sleep(_FOLD_CHECK_SECONDS)
+            for hosted in list(self._shards.values()):
+                await hosted.fold_if_due()
+
+    # --- what the front door asks ---------------------------------------------------------------
+
+    @property
+    def routing(self) -> Routing:
+        """The routing record in force."""
+        return self._view.current
+
+    @property
+    def metrics(self) -> Mapping[str, int]:
+        """Store calls since the start, by kind."""
+        return self._store.calls
+
+    async def spec(self, generation: int) -> Spec:
+        """Description of a generation.
+
+        Raises:
+            UnavailableError: it is not written yet.
+        """
+        known = self._specs.get(generation)
+        if known is not None and known.dimensions > 0:
+            return known
+        key = layout.spec(generation)
+        found = await self._store.get(key)
+        if found is None:
+            raise UnavailableError("the generation has no spec yet", reason="SHARD_NOT_READY", key=key)
+        self._specs[generation] = spec = Spec.decode(found.body, key=key)
+        return spec
+
+    async def ensure_dimensions(self, dimensions: int) -> Spec:
+        """Return the write generation's spec; the first vector of an empty namespace decides its dimensions."""
+        generation = self.routing.write
+        for _ in range(8):
+            spec = await self.spec(generation)
+            if spec.dimensions > 0:
+                return spec
+            key = layout.spec(generation)
+            found = await self._store.get(key)
+            if found is None:
+                break
+            decided = Spec.decode(found.body, key=key).model_copy(update={"dimensions": dimensions})
+            outcome = await self._store.put_if_match(key, decided.encode(), found.etag)
+            if outcome.state is not PutState.WON:
+                continue  # another writer decided, or nobody knows: read again
+            self._specs[generation] = decided
+            return decided
+        raise UnavailableError("could not settle the namespace's dimensions", remedy="retry; nothing was written")
+
+    def hosted(self, generation: int, shard: int) -> HostedShard | None:
+        """The local replica of a shard, in whatever state."""
+        return self._shards.get((generation, shard))
+
+    def shard(self, generation: int, shard: int) -> Shard | None:
+        """A local replica that is ready for reads."""
+        hosted = self._shards.get((generation, shard))
+        return hosted.shard if hosted is not None and hosted.readable else None
+
+    async def refresh(self) -> None:
+        """Re-read the routing record now."""
+        await self._view.refresh()
+
+    async def refresh_to(self, epoch: int) -> None:
+        """Re-read the routing record unless ``epoch`` is in force already."""
+        await self._view.refresh(epoch)
+
+    # --- writes ---------------------------------------------------------------------------------
+
+    async def commit(self, generation: int, shard: int, records: Sequence[log_pb2.LogRecord]) -> int:
+        """Commit records to a shard owned here; returns the position of the last one.
+
+        While the namespace drains, the call waits (bounded in number and time) and is then judged by the
+        new routing record.
+
+        Raises:
+            UnavailableError: NOT_OWNER, STALE_ROUTING, SHARD_NOT_READY or BUFFER_FULL; nothing was written.
+            FencedError: a newer owner exists.
+        """
+        await self._await_serving()
+        if generation != self.routing.write:
+            raise UnavailableError(
+                "another generation accepts writes now",
+                reason="STALE_ROUTING",
+                remedy="re-read the routing record and retry",
+                write=self.routing.write,
+            )
+        hosted = self._shards.get((generation, shard))
+        if hosted is None:
+            raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
+        await hosted.settle_dimensions()
+        return await hosted.commits().commit(records)
+
+    @property
+    def _drains(self) -> bool:
+        return self.routing.phase == "draining"
+
+    async def _await_serving(self) -> None:
+        if not self._drains:
+            return
+        if self._waiting_writes >= self._settings.write_buffer_requests:
+            raise UnavailableError(
+                "too many writes wait for the cut-over", reason="BUFFER_FULL", remedy="back off and retry"
+            )
+        self._waiting_writes += 1
+        deadline = Deadline.after(self._clock, self._settings.write_buffer_seconds)
+        try:
+            while self._drains:
+                if deadline.passed:
+                    raise UnavailableError(
+                        "the cut-over takes longer than writes may wait",
+                        reason="DRAINING",
+                        remedy="retry with the same request_id; nothing was written",
+                    )
+                if not await self._view.wait_newer(self.routing.epoch, min(0.5, deadline.remaining())):
+                    await self._view.refresh()
+        finally:
+            self._waiting_writes -= 1
+
+    def follow_log(self, generation: int, shard: int, from_position: int) -> AsyncIterator[Slot]:
+        """Stream the slots of a shard owned here."""
+        hosted = self._shards.get((generation, shard))
+        if hosted is None:
+            raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
+        return hosted.follow(from_position)
+
+    # --- consistency ----------------------------------------------------------------------------
+
+    async def wait_applied(
+        self, generation: int, shard: int, session: Sequence[common_pb2.Position], deadline: Deadline
+    ) -> None:
+        """Wait until a local replica includes the session's writes.
+
+        Raises:
+            UnavailableError: it did not get there in time (SHARD_NOT_READY): ask the owner.
+        """
+        hosted = self._shards.get((generation, shard))
+        while hosted is not None and hosted.shard is not None:
+            if self._includes(generation, shard, hosted.shard, session):
+                return
+            if deadline.passed or not await hosted.wait_progress(deadline.remaining()):
+                break
+        raise UnavailableError(
+            "this replica does not include the session's writes yet",
+            reason="SHARD_NOT_READY",
+            remedy="ask the owner of the shard",
+            shard=shard,
+        )
+
+    def _includes(self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
+        placement = self.routing.generations.get(generation)
+        follows = placement.follows if placement is not None and placement.state == "building" else None
+        sources = followed_shards(self.routing, generation, shard) if follows is not None else ()
+        for token in session:
+            if token.generation == generation:
+                if token.shard == shard and replica.applied < token.position:
+                    return False
+            elif (
+                token.generation == follows
+                and token.shard in sources
+                and replica.source_cursor.get(token.shard, 0) < token.position
+            ):
+                return False
+        return True
+
+    # --- control --------------------------------------------------------------------------------
+
+    async def apply_routing(self, epoch: int) -> Sequence[common_pb2.Position]:
+        """Put the record of at least ``epoch`` in force; while it drains, end all writes first.
+
+        Returns:
+            The final positions of the owned shards of the write generation, if the record drains.
+
+        Raises:
+            UnavailableError: an owned shard cannot say its final position yet (SHARD_NOT_READY).
+        """
+        await self._view.refresh(epoch)
+        routing = self.routing
+        if routing.epoch < epoch:
+            raise UnavailableError("the named epoch is not in the bucket", reason="STALE_ROUTING", epoch=epoch)
+        await self._follow_routing()
+        positions: list[common_pb2.Position] = []
+        for (generation, number), hosted in list(self._shards.items()):
+            if routing.phase != "draining" or generation != routing.write or not hosted.assignment.is_owner:
+                continue
+            position = await hosted.commits().drain()
+            positions.append(common_pb2.Position(generation=generation, shard=number, position=position))
+        return positions
+
+    def replicas(self) -> list[control_pb2.ShardReplica]:
+        """State of every replica here."""
+        return [hosted.report() for hosted in self._shards.values()]
+
+    async def digest(
+        self, generation: int, shards: Sequence[int]
+    ) -> tuple[MultisetDigest, int, int, list[common_pb2.Position]]:
+        """Sum of the digests of owned shards, with noun and verb counts and the positions they speak for."""
+        total, nouns, verbs = MultisetDigest(), 0, 0
+        positions: list[common_pb2.Position] = []
+        for number in shards:
+            hosted = self._shards.get((generation, number))
+            if hosted is None or not hosted.assignment.is_owner or not hosted.readable or hosted.shard is None:
+                raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
+            total.merge(hosted.shard.digest())
+            statistics = hosted.shard.statistics()
+            nouns += statistics.noun_count
+            verbs += statistics.verb_count
+            positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
+        return total, nouns, verbs, positions
+
+    @property
+    def ready(self) -> bool:
+        """Whether every replica this node should serve reads from answers."""
+        routing = self._view.known
+        if routing is None:
+            return False
+        generation = routing.read_generation(self.node_id)
+        wanted = [key for key in assignments(routing, self.node_id) if key[0] == generation]
+        return all((hosted := self._shards.get(key)) is not None and hosted.readable for key in wanted)
+
+
+class HostedNamespaces:
+    """The namespaces of a node, by any spelling of their name (``Runtimes``)."""
+
+    def __init__(self, namespaces: Sequence[HostedNamespace]) -> None:
+        self._by_name = {namespace.name: namespace for namespace in namespaces}
+
+    def all(self) -> Sequence[HostedNamespace]:
+        """Every namespace of this node."""
+        return tuple(self._by_name.values())
+
+    def get(self, name: str) -> HostedNamespace:
+        """Return a namespace; "" is the only one.
+
+        Raises:
+            NotFoundError: this cluster does not serve it (UNKNOWN_NAMESPACE).
+        """
+        if not name and len(self._by_name) == 1:
+            return next(iter(self._by_name.values()))
+        found = self._by_name.get(str(Namespace.parse(name))) if name else None
+        if found is None:
+            raise NotFoundError(
+                "this cluster does not serve the namespace",
+                reason="UNKNOWN_NAMESPACE",
+                remedy="use one of those served, or start the cluster with it",
+                namespace=name,
+                served=", ".join(sorted(self._by_name)),
+            )
+        return found

@@ -1,0 +1,143 @@
+"""Following a source generation: how the target of a migration keeps up with writes.
+
+Before: the target shard holds the state of its source at ``shard.source_cursor``, and this node owns it
+(its fence is in the target's log).
+
+Steps, repeated:
+  1. One reader a followed source shard streams its slots, in order, from the owner of that shard,
+     starting right after the cursor.
+  2. The committer takes what has arrived, keeps the records whose id belongs to the target shard
+     (fences and cursor advances of the source mean nothing here), and commits them to the target's own
+     log in one batch that also names the source positions reached. If nothing is relevant, an ``Advance``
+     record carries the cursor.
+  3. The batch is applied, so ``shard.source_cursor`` is the watermark: everything at or below it is durable
+     in the target.
+
+After: when the routing record says that the generation follows no more, the readers stop at a batch
+boundary. The coordinator has then seen the cursor reach the source's final positions, so nothing is left behind.
+
+Crash at 1 or before the PUT of 2 lands: the next owner replays the target's log and starts from the cursor
+found there. Crash after it landed: the same. A batch is therefore applied exactly once, because cursor and
+records are one object. Cancel safety: a cancelled committer may leave a batch landed but not applied; the
+shard must be replayed before it is used again, which is what a new duty does first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.partition import shard_of
+from brainy.changelog.batch import Slot
+from brainy.errors import BrainyError
+from brainy.telemetry.logs import get_logger
+from brainy_node.runtime.host import Host
+
+_log = get_logger(__name__)
+_QUEUED_SLOTS = 256
+_MAX_RECORDS = 5000
+
+Commit = Callable[[Sequence[log_pb2.LogRecord], Mapping[int, int]], Awaitable[None]]
+
+
+class SourceFollower:
+    """Streams source shards into one target shard."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        source_generation: int,
+        source_shards: Sequence[int],
+        target_shard: int,
+        target_shard_count: int,
+        cursor: Mapping[int, int],
+        commit: Commit,
+    ) -> None:
+        self._host = host
+        self._source_generation = source_generation
+        self._source_shards = source_shards
+        self._target_shard = target_shard
+        self._target_shard_count = target_shard_count
+        self._cursor = {shard: cursor.get(shard, 0) for shard in source_shards}
+        self._commit = commit
+        self._arrived: asyncio.Queue[tuple[int, Slot]] = asyncio.Queue(_QUEUED_SLOTS)
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Follow until the event is set.
+
+        Raises:
+            ExceptionGroup: holding the BrainyError that a commit to the target ended with.
+        """
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(self._read(shard)) for shard in self._source_shards]
+            # The committer is never cancelled inside a PUT by a regular end: it looks at `until` between batches.
+            await self._commit_arrivals(until)
+            for reader in readers:
+                reader.cancel()
+
+    async def _read(self, shard: int) -> None:
+        position = self._cursor[shard]
+        while True:
+            try:
+                async for slot in self._host.follow_owner(self._source_generation, shard, position + 1):
+                    if slot.last > position:
+                        await self._arrived.put((shard, slot))
+                        position = slot.last
+            except BrainyError as error:
+                _log.info("source_stream_ended", shard=shard, position=position, reason=error.reason)
+                await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
+                await _refresh(self._host)
+
+    async def _next_arrival(self, until: asyncio.Event) -> tuple[int, Slot] | None:
+        if not self._arrived.empty():
+            return self._arrived.get_nowait()
+        arrival = asyncio.ensure_future(self._arrived.get())
+        ended = asyncio.ensure_future(until.wait())
+        try:
+            await asyncio.wait({arrival, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return arrival.result() if arrival.done() else None
+        finally:
+            arrival.cancel()
+            ended.cancel()
+
+    async def _commit_arrivals(self, until: asyncio.Event) -> None:
+        while (arrival := await self._next_arrival(until)) is not None:
+            arrivals = [arrival]
+            count = len(arrivals[0][1].batch.records)
+            while not self._arrived.empty() and count < _MAX_RECORDS:
+                arrivals.append(self._arrived.get_nowait())
+                count += len(arrivals[-1][1].batch.records)
+            records = [record for _, slot in arrivals for record in slot.batch.records if self._belongs(record)] or [
+                log_pb2.LogRecord(advance=log_pb2.Advance())
+            ]
+            for shard, slot in arrivals:
+                self._cursor[shard] = slot.last
+            await self._commit(records, dict(self._cursor))
+
+    def _belongs(self, record: log_pb2.LogRecord) -> bool:
+        item_id = record_id(record)
+        return item_id is not None and shard_of(item_id, self._target_shard_count) == self._target_shard
+
+
+def record_id(record: log_pb2.LogRecord) -> str | None:
+    """Id of the item a record is about, or None for a fence or an advance."""
+    match record.WhichOneof("operation"):
+        case "upsert_noun":
+            return record.upsert_noun.id
+        case "delete_noun":
+            return record.delete_noun
+        case "upsert_verb":
+            return record.upsert_verb.id
+        case "delete_verb":
+            return record.delete_verb
+        case _:
+            return None
+
+
+async def _refresh(host: Host) -> None:
+    try:
+        await host.view.refresh()
+    except BrainyError as error:
+        _log.info("routing_unreadable", cause=str(error))

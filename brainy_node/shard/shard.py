@@ -1,0 +1,513 @@
+"""One shard: an immutable base and a tail of newer records, read as one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
+from brainy.bucket.records import Spec
+from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
+from brainy_node.shard.base import Base, QuarantinedObject
+from brainy_node.shard.base_search import search_base
+from brainy_node.shard.hits import Hits, select
+from brainy_node.shard.statistics import ShardStatistics, Tally
+from brainy_node.shard.tail import Tail
+
+#: Requests whose position is remembered, so that a repeat is answered instead of committed again.
+REMEMBERED_REQUESTS = 100_000
+
+#: Items in one batch of a scan.
+_SCAN_BATCH = 1000
+
+_T = TypeVar("_T")
+
+
+class _Rows:
+    """What became of the base's rows since it was built."""
+
+    __slots__ = ("dead", "dead_indexed", "dead_verbs", "hidden", "hidden_indexed")
+
+    def __init__(self, base: Base) -> None:
+        #: bool (rows): replaced or deleted by a later record.
+        self.dead = np.zeros(base.rows, np.bool_)
+        #: bool (rows): dead, or carries the soft-delete marker.
+        self.hidden = base.soft_deleted.copy()
+        self.dead_verbs = np.zeros(base.verb_rows, np.bool_)
+        #: How many of the indexed rows are dead, and how many hidden.
+        self.dead_indexed = 0
+        self.hidden_indexed = int((base.soft_deleted & base.indexed).sum())
+
+    def kill(self, base: Base, row: int) -> None:
+        if base.indexed[row]:
+            self.dead_indexed += 1
+            self.hidden_indexed += not self.hidden[row]
+        self.dead[row] = self.hidden[row] = True
+
+
+class Shard:
+    """A replica of one shard, in memory and on mapped files. No I/O but page faults, no clock, no event loop.
+
+    Invariants, after every call:
+
+    * state = base with the log records (``base.position``, ``applied``] applied in order;
+    * an id is alive in at most one of base and tail: what the tail knows of an id makes its base row dead;
+    * ``digest()`` and ``statistics()`` describe exactly that state.
+
+    Threads: every method may be called from any thread; a lock makes ``apply``, ``swap_base`` and the reads
+    exclude one another while they run. Iterators see the state of the moment they were made.
+    """
+
+    def __init__(self, base: Base, spec: Spec, *, threads: int = 0) -> None:
+        self.spec = spec
+        self.generation = spec.generation
+        self.number = base.record.shard
+        #: Highest log position applied.
+        self.applied: int = base.position
+        #: Source shard -> position included, while or since this generation followed another.
+        self.source_cursor = base.source_cursor
+        #: Highest ownership epoch seen in the log.
+        self.epoch = 0
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._requests: dict[str, int] = {}
+        self._base = base
+        self._tail = Tail(spec)
+        self._rows = _Rows(base)
+        self._digest = base.digest()
+        self._tally = base.tally()
+
+    @classmethod
+    def open(cls, base: Base, spec: Spec, *, threads: int = 0) -> Shard:
+        """Start from a base; its log records after ``base.position`` are then applied with ``apply``.
+
+        ``threads`` is how many one search call may use; 0 means one per core.
+
+        Raises:
+            PreconditionError: the base belongs to another generation or another shape of it.
+        """
+        _check_fit(base, spec, base.record.shard)
+        return cls(base, spec, threads=threads)
+
+    @property
+    def base(self) -> Base:
+        """The base in use."""
+        return self._base
+
+    @property
+    def base_rows(self) -> int:
+        """Nouns in the base, dead ones included."""
+        return self._base.rows
+
+    @property
+    def tail_records(self) -> int:
+        """Log records after the base."""
+        return self.applied - self._base.position
+
+    # -- changes -----------------------------------------------------------------------------------------------
+
+    def apply(self, batch: log_pb2.LogBatch) -> None:
+        """Apply a log object.
+
+        Records at or below ``applied`` are skipped, so applying twice changes nothing more.
+
+        Raises:
+            CorruptDataError: another shard's log, or a gap before the batch. Nothing was applied.
+        """
+        with self._lock:
+            if (batch.generation, batch.shard) != (self.generation, self.number):
+                raise CorruptDataError(
+                    "a change-log object of another shard",
+                    remedy="report it: a log was mixed up",
+                    generation=batch.generation,
+                    shard=batch.shard,
+                    expected=f"{self.generation}/{self.number}",
+                )
+            if batch.first_position > self.applied + 1:
+                raise CorruptDataError(
+                    "the change log has a gap",
+                    remedy="read the log again from the position after the one applied",
+                    shard=self.number,
+                    applied=self.applied,
+                    next=batch.first_position,
+                )
+            seen: dict[str, int] = {}
+            for position, record in enumerate(batch.records, batch.first_position):
+                if record.request_id:
+                    seen[record.request_id] = position
+                if position > self.applied:
+                    self._apply_record(position, record)
+                    self.applied = position
+            self._remember(seen)
+            self.epoch = max(self.epoch, batch.epoch)
+            for source, reached in batch.source_cursor.items():
+                self.source_cursor[source] = max(reached, self.source_cursor.get(source, 0))
+
+    def _apply_record(self, position: int, record: log_pb2.LogRecord) -> None:
+        operation = record.WhichOneof("operation")
+        if operation == "upsert_noun":
+            noun = noun_from_proto(record.upsert_noun)
+            self._count_noun_out(noun.id)
+            state = self._tail.put_noun(position, noun)
+            self._digest.add(noun.id, state.hash)
+            self._tally.noun(state.facts, indexed=state.unindexed is None)
+        elif operation == "delete_noun":
+            self._count_noun_out(record.delete_noun)
+            self._tail.drop_noun(position, record.delete_noun)
+        elif operation == "upsert_verb":
+            verb = verb_from_proto(record.upsert_verb)
+            self._count_verb_out(verb.id)
+            kept = self._tail.put_verb(position, verb)
+            self._digest.add(verb.id, kept.hash)
+            self._tally.verb(verb.type)
+        elif operation == "delete_verb":
+            self._count_verb_out(record.delete_verb)
+            self._tail.drop_verb(position, record.delete_verb)
+        # Fences and advances take a position and change nothing.
+
+    def _count_noun_out(self, item_id: str) -> None:
+        state = self._tail.nouns.get(item_id)
+        if state is not None:
+            if state.noun is not None:
+                self._digest.remove(item_id, state.hash)
+                self._tally.noun(state.facts, indexed=state.unindexed is None, by=-1)
+            return
+        row = self._base.row_of(item_id)
+        if row is not None:
+            self._digest.remove(item_id, self._base.noun_hash(row))
+            self._tally.noun(self._base.noun_facts(row), indexed=bool(self._base.indexed[row]), by=-1)
+            self._rows.kill(self._base, row)
+
+    def _count_verb_out(self, item_id: str) -> None:
+        state = self._tail.verbs.get(item_id)
+        if state is not None:
+            if state.verb is not None:
+                self._digest.remove(item_id, state.hash)
+                self._tally.verb(state.verb.type, by=-1)
+            return
+        row = self._base.verb_row_of(item_id)
+        if row is not None:
+            self._digest.remove(item_id, self._base.verb_hash(row))
+            self._tally.verb(self._base.verb_type(row), by=-1)
+            self._rows.dead_verbs[row] = True
+
+    def _remember(self, seen: dict[str, int]) -> None:
+        for request_id, position in seen.items():
+            self._requests.setdefault(request_id, position)
+        if len(self._requests) > REMEMBERED_REQUESTS:
+            for request_id in list(islice(self._requests, len(self._requests) - REMEMBERED_REQUESTS)):
+                del self._requests[request_id]
+
+    def position_of(self, request_id: str) -> int | None:
+        """Return the position of the last record that the log object first carrying a request holds for it.
+
+        None if the request is not among the last 100,000 applied by this object.
+        """
+        return self._requests.get(request_id)
+
+    def swap_base(self, base: Base) -> None:
+        """Put a newer base in place; records after its position stay in the tail.
+
+        Searches and iterators under way keep the old base alive. Takes some microseconds for each record that
+        stays.
+
+        Raises:
+            PreconditionError: the base is of another shard, ahead of this replica, or behind the base in use.
+            CorruptDataError: base and remaining tail do not add up to the present digest. Nothing was changed.
+        """
+        with self._lock:
+            _check_fit(base, self.spec, self.number)
+            if not self._base.position <= base.position <= self.applied:
+                raise PreconditionError(
+                    "the new base does not lie between the base in use and the position applied",
+                    remedy="fold again from the base in use",
+                    base=base.position,
+                    current=self._base.position,
+                    applied=self.applied,
+                )
+            tail = self._tail.after(base.position, self.spec)
+            rows, digest, tally = _overlay(base, tail)
+            if digest != self._digest:
+                raise CorruptDataError(
+                    "the new base is not equal to the state it should replace",
+                    remedy="keep the base in use and report it",
+                    shard=self.number,
+                    buckets=len(digest.differing(self._digest)),
+                )
+            self._base, self._tail, self._rows, self._tally = base, tail, rows, tally
+
+    def use_spec(self, spec: Spec) -> None:
+        """Put a generation's description in force after its dimensions went from 0 to n.
+
+        Vectors in the tail become searchable; those in the base do with the next fold.
+        """
+        with self._lock:
+            _check_fit(self._base, spec, self.number)
+            self._tail = self._tail.after(self._base.position, spec)
+            self._rows, _, self._tally = _overlay(self._base, self._tail)
+            self.spec = spec
+
+    # -- search ------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        *,
+        exact: bool = False,
+        include_soft_deleted: bool = False,
+    ) -> Hits:
+        """Find the ``k`` nearest nouns of each query.
+
+        Args:
+            queries: n x dimensions, finite, not zero where the metric is cos (checked upstream).
+            k: hits per query, at least 1.
+            exact: scan everything; the true nearest, ties by id.
+            include_soft_deleted: also return nouns that carry Brainy's soft-delete marker.
+
+        Returns:
+            Hits; fewer than k for a query only if fewer nouns are searchable.
+
+        Raises:
+            InvalidRequestError: the queries have other dimensions than the generation (INVALID_DIMENSION).
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if not self.spec.dimensions:
+            return Hits.none(len(queries))
+        if queries.ndim != 2 or queries.shape[1] != self.spec.dimensions:
+            raise InvalidRequestError(
+                "the query has other dimensions than the namespace",
+                reason="INVALID_DIMENSION",
+                remedy=f"send vectors of {self.spec.dimensions} components",
+                expected=self.spec.dimensions,
+                got=queries.shape[-1],
+            )
+        with self._lock:
+            return self._search(queries, k, exact, include_soft_deleted)
+
+    def _search(self, queries: npt.NDArray[np.float32], k: int, exact: bool, soft: bool) -> Hits:
+        base, tail, state = self._base, self._tail, self._rows
+        query, rows, distances = search_base(
+            base,
+            queries,
+            k,
+            hidden=state.dead if soft else state.hidden,
+            hidden_count=state.dead_indexed if soft else state.hidden_indexed,
+            exact=exact,
+            threads=self._threads,
+        )
+        ids = base.ids.texts(rows.tolist())
+        owners: list[Noun] = []
+        if tail.vectors:
+            bounds = _bounds(query, distances, len(queries), k)
+            found = tail.search(queries, k, include_soft_deleted=soft, bounds=bounds)
+            owners = [tail.owner(slot) for slot in found.slots.tolist()]
+            if owners:
+                ids += [noun.id for noun in owners]
+                query = np.concatenate([query, found.query])
+                distances = np.concatenate([distances, found.distances])
+                rows = np.concatenate([rows, -1 - np.arange(len(owners), dtype=np.int64)])
+        order, counts = select(query, distances, ids, len(queries), k)
+        return Hits(
+            counts=counts,
+            ids=[ids[place] for place in order.tolist()],
+            distances=distances[order],
+            rows=rows[order],
+            origin=(base, owners),
+        )
+
+    def metadata_of(self, hits: Hits) -> list[bytes]:
+        """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where there is none."""
+        if not isinstance(hits.origin, tuple):
+            raise TypeError("these hits are not from a shard")
+        base, owners = hits.origin
+        return [(base.metadata(row) if row >= 0 else owners[-1 - row].metadata) or b"" for row in hits.rows.tolist()]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def get_nouns(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Noun]:
+        """Return the nouns that exist, in the order of ``ids``."""
+        with self._lock:
+            found: dict[str, Noun] = {}
+            elsewhere: list[str] = []
+            for item_id in ids:
+                state = self._tail.nouns.get(item_id)
+                if state is None:
+                    elsewhere.append(item_id)
+                elif state.noun is not None:
+                    found[item_id] = state.noun if include_vectors else _bare_noun(state.noun)
+            for item_id, row in zip(elsewhere, self._base.rows_of(elsewhere), strict=True):
+                if row >= 0:
+                    found[item_id] = self._base.noun(row, include_vectors=include_vectors)
+        return [found[item_id] for item_id in ids if item_id in found]
+
+    def get_verbs(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Verb]:
+        """Return the verbs that exist, in the order of ``ids``."""
+        verbs: list[Verb] = []
+        with self._lock:
+            for item_id in ids:
+                state = self._tail.verbs.get(item_id)
+                if state is not None:
+                    if state.verb is not None:
+                        verbs.append(state.verb if include_vectors else _bare_verb(state.verb))
+                    continue
+                row = self._base.verb_row_of(item_id)
+                if row is not None:
+                    verbs.append(self._base.verb(row, include_vectors=include_vectors))
+        return verbs
+
+    def find_verbs(
+        self,
+        source_id: str | None,
+        target_id: str | None,
+        kind: str | None,
+        *,
+        include_vectors: bool = True,
+    ) -> Iterator[list[Verb]]:
+        """Return batches of the verbs with a source, a target and a type (kind); None matches all."""
+        with self._lock:
+            base, dead = self._base, self._rows.dead_verbs.copy()
+            newer = list(self._tail.verbs_matching(source_id, target_id, kind))
+
+        def batches() -> Iterator[list[Verb]]:
+            for rows in base.verb_rows_matching(source_id, target_id, kind):
+                alive = [row for row in rows if not dead[row]]
+                for part in _parts(alive):
+                    yield [base.verb(row, include_vectors=include_vectors) for row in part]
+            for verbs in _parts(newer):
+                yield list(verbs) if include_vectors else [_bare_verb(verb) for verb in verbs]
+
+        return batches()
+
+    def scan_nouns(self, *, include_vectors: bool = True, include_soft_deleted: bool = True) -> Iterator[list[Noun]]:
+        """Return batches of every noun, in no particular order."""
+        with self._lock:
+            base = self._base
+            gone = (self._rows.dead if include_soft_deleted else self._rows.hidden).copy()
+            newer = [
+                state.noun
+                for state in self._tail.nouns.values()
+                if state.noun is not None and (include_soft_deleted or not state.facts.soft_deleted)
+            ]
+
+        def batches() -> Iterator[list[Noun]]:
+            for rows in _parts(np.flatnonzero(~gone).tolist()):
+                yield [base.noun(row, include_vectors=include_vectors) for row in rows]
+            for nouns in _parts(newer):
+                yield list(nouns) if include_vectors else [_bare_noun(noun) for noun in nouns]
+
+        return batches()
+
+    def statistics(self) -> ShardStatistics:
+        """Return the figures at ``applied``."""
+        with self._lock:
+            return self._tally.statistics(quarantined=len(self._base.quarantined()))
+
+    def digest(self) -> MultisetDigest:
+        """Return a copy of the multiset digest at ``applied``."""
+        with self._lock:
+            return self._digest.copy()
+
+    def unindexed(self) -> list[tuple[str, str]]:
+        """Return (id, reason) of the nouns that are stored but not searchable."""
+        with self._lock:
+            listed = list(self._base.unindexed(self._rows.dead))
+            listed += [
+                (item_id, state.unindexed.value)
+                for item_id, state in self._tail.nouns.items()
+                if state.unindexed is not None
+            ]
+        return listed
+
+    def quarantined(self) -> list[QuarantinedObject]:
+        """Return the source objects that could not be read."""
+        return self._base.quarantined()
+
+
+def _check_fit(base: Base, spec: Spec, number: int) -> None:
+    held = base.record.spec
+    same = (held.metric, held.scalar_kind, held.shard_count) == (
+        spec.metric,
+        spec.scalar_kind,
+        spec.shard_count,
+    )
+    if (
+        (base.record.generation, base.record.shard) != (spec.generation, number)
+        or not same
+        or held.dimensions not in (0, spec.dimensions)
+    ):
+        raise PreconditionError(
+            "the base belongs to another shard or another shape of its generation",
+            remedy="delete the base directory; it is rebuilt from the bucket",
+            directory=base.directory,
+            generation=base.record.generation,
+            shard=base.record.shard,
+        )
+
+
+def _overlay(base: Base, tail: Tail) -> tuple[_Rows, MultisetDigest, Tally]:
+    """Lay a tail over a base: which rows it kills, and the digest and counts of both together."""
+    rows, digest, tally = _Rows(base), base.digest(), base.tally()
+    names = list(tail.nouns)
+    for item_id, row in zip(names, base.rows_of(names), strict=True):
+        if row >= 0:
+            rows.kill(base, row)
+            digest.remove(item_id, base.noun_hash(row))
+            tally.noun(base.noun_facts(row), indexed=bool(base.indexed[row]), by=-1)
+        state = tail.nouns[item_id]
+        if state.noun is not None:
+            digest.add(item_id, state.hash)
+            tally.noun(state.facts, indexed=state.unindexed is None)
+    for item_id, kept in tail.verbs.items():
+        verb_row = base.verb_row_of(item_id)
+        if verb_row is not None:
+            rows.dead_verbs[verb_row] = True
+            digest.remove(item_id, base.verb_hash(verb_row))
+            tally.verb(base.verb_type(verb_row), by=-1)
+        if kept.verb is not None:
+            digest.add(item_id, kept.hash)
+            tally.verb(kept.verb.type)
+    return rows, digest, tally
+
+
+def _bounds(
+    query: npt.NDArray[np.int64], distances: npt.NDArray[np.float32], queries: int, k: int
+) -> npt.NDArray[np.float32]:
+    """Return for each query the distance of the worst base hit that the tail must beat, or infinity."""
+    bounds = np.full(queries, np.inf, np.float32)
+    starts = np.searchsorted(query, np.arange(queries + 1, dtype=np.int64))
+    full = np.flatnonzero(np.diff(starts) >= k)
+    if len(full):
+        worst = np.maximum.reduceat(distances, starts[:-1][full]) if len(full) == queries else None
+        if worst is None:
+            worst = np.array([distances[starts[i] : starts[i + 1]].max() for i in full.tolist()], np.float32)
+        bounds[full] = worst
+    return bounds
+
+
+def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _SCAN_BATCH):
+        yield items[start : start + _SCAN_BATCH]
+
+
+def _bare_noun(noun: Noun) -> Noun:
+    return Noun(id=noun.id, metadata=noun.metadata, attributes=noun.attributes)
+
+
+def _bare_verb(verb: Verb) -> Verb:
+    return Verb(
+        id=verb.id,
+        source_id=verb.source_id,
+        target_id=verb.target_id,
+        type=verb.type,
+        weight=verb.weight,
+        metadata=verb.metadata,
+        attributes=verb.attributes,
+    )

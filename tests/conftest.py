@@ -1,0 +1,38 @@
+"""Real servers shared by the whole run; each starts when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brainy.testing.fixtures import fixtures_root
+from brainy.testing.servers import S3Server, ministack, seaweedfs
+
+BUCKET = "brainy-tests"
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server() -> Iterator[S3Server]:
+    """SeaweedFS with the bucket ``brainy-tests``."""
+    with seaweedfs() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ministack_server() -> Iterator[S3Server]:
+    """ministack with the bucket ``brainy-tests``."""
+    with ministack() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def recorded_buckets() -> Path:
+    """The directory of recorded buckets; skips where there is none."""
+    root = fixtures_root()
+    if root is None:
+        pytest.skip("no recorded buckets: set BRAINY_FIXTURES")
+    return root

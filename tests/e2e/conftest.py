@@ -1,0 +1,44 @@
+"""What end-to-end tests share: directory buckets with recorded content and clusters of real processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.local_cluster import LocalCluster
+
+#: Short times, so that failures are noticed within a test's patience; the protocols do not depend on them.
+QUICK = {
+    "BRAINY_COORDINATOR__LEADER_LEASE_SECONDS": "2",
+    "BRAINY_COORDINATOR__HEARTBEAT_INTERVAL_SECONDS": "0.25",
+    "BRAINY_COORDINATOR__NODE_TTL_SECONDS": "1.5",
+    "BRAINY_COORDINATOR__TICK_SECONDS": "0.1",
+    "BRAINY_NODE__ROUTING_POLL_SECONDS": "0.5",
+}
+
+RunCluster = Callable[..., AbstractAsyncContextManager[tuple[LocalCluster, AsyncBrainy]]]
+
+
+@pytest.fixture
+def run_cluster(tmp_path: Path) -> RunCluster:
+    """Start a cluster on a namespace and a client of it; both end with the block."""
+
+    @asynccontextmanager
+    async def run(
+        namespace: str, *, nodes: int = 3, settings: dict[str, str] | None = None
+    ) -> AsyncIterator[tuple[LocalCluster, AsyncBrainy]]:
+        cluster = LocalCluster(
+            namespace, nodes=nodes, directory=tmp_path / "cluster", settings={**QUICK, **(settings or {})}
+        )
+        await cluster.start()
+        client = cluster.client()
+        try:
+            yield cluster, client
+        finally:
+            await client.close()
+            await cluster.stop(grace_seconds=5.0)
+
+    return run

@@ -1,0 +1,84 @@
+"""The frame of change-log objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from brainy.api.common.v1 import common_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket import layout
+from brainy.changelog.batch import MAX_SLOT_RECORDS, decode_batch, decode_slot, encode_batch
+from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
+
+KEY = layout.log_slot(2, 3, 7)
+
+
+def batch(**changes: object) -> log_pb2.LogBatch:
+    message = log_pb2.LogBatch(
+        format_version=1,
+        generation=2,
+        shard=3,
+        epoch=5,
+        first_position=7,
+        writer=log_pb2.Writer(node_id="n", incarnation="i", nonce=b"0" * 16),
+        records=[
+            log_pb2.LogRecord(request_id="r", upsert_noun=common_pb2.Noun(id="a", vector=b"\0" * 8)),
+            log_pb2.LogRecord(delete_verb="v"),
+        ],
+        source_cursor={0: 4, 1: 9},
+    )
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def test_round_trip() -> None:
+    body = encode_batch(batch())
+    slot = decode_slot(body, key=KEY)
+    assert slot.batch == batch()
+    assert (slot.first, slot.last, slot.epoch) == (7, 8, 5)
+    assert slot.body is body
+
+
+def test_every_flipped_bit_and_every_truncation_is_found() -> None:
+    body = encode_batch(batch())
+    for index in range(len(body)):
+        damaged = bytearray(body)
+        damaged[index] ^= 1 << (index % 8)
+        with pytest.raises(CorruptDataError):
+            decode_batch(bytes(damaged), key=KEY)
+        with pytest.raises(CorruptDataError):
+            decode_batch(body[:index], key=KEY)
+
+
+@pytest.mark.parametrize(
+    "key", [layout.log_slot(2, 3, 8), layout.log_slot(1, 3, 7), layout.log_slot(2, 0, 7), "cluster/x"]
+)
+def test_an_object_under_another_key_is_found(key: str) -> None:
+    with pytest.raises(CorruptDataError, match="key"):
+        decode_batch(encode_batch(batch()), key=key)
+
+
+def test_a_newer_format_is_refused_by_name() -> None:
+    with pytest.raises(PreconditionError) as caught:
+        decode_batch(encode_batch(batch(format_version=2)), key=KEY)
+    assert caught.value.reason == "UNSUPPORTED_FORMAT"
+
+
+def test_a_record_without_operation_is_corrupt() -> None:
+    message = batch()
+    message.records.append(log_pb2.LogRecord(request_id="empty"))
+    with pytest.raises(CorruptDataError, match="exactly one operation"):
+        decode_batch(encode_batch(message), key=KEY)
+
+
+def test_size_limits() -> None:
+    empty = batch()
+    del empty.records[:]
+    with pytest.raises(InvalidRequestError):
+        encode_batch(empty)
+    large = batch()
+    large.records.extend([log_pb2.LogRecord(delete_noun="x")] * MAX_SLOT_RECORDS)
+    with pytest.raises(InvalidRequestError) as caught:
+        encode_batch(large)
+    assert caught.value.reason == "BATCH_TOO_LARGE"

@@ -1,0 +1,48 @@
+"""Which positions of a session bind a shard."""
+
+import pytest
+
+from brainy.api.common.v1.common_pb2 import Position
+from brainy.bucket.records import GenerationPlacement, Routing
+from brainy.errors import UnavailableError
+from brainy_node.router.sessions import outstanding
+
+
+def routing(*, follows: int | None) -> Routing:
+    return Routing(
+        namespace="memory://name",
+        epoch=5,
+        nonce="n",
+        leader_epoch=1,
+        active=1,
+        write=0,
+        generations={
+            0: GenerationPlacement(state="serving", shard_count=2),
+            1: GenerationPlacement(state="building", shard_count=2, follows=follows),
+        },
+    )
+
+
+def position(generation: int, shard: int, at: int) -> Position:
+    return Position(generation=generation, shard=shard, position=at)
+
+
+def test_positions_of_the_same_generation_bind_their_own_shard() -> None:
+    session = [position(1, 0, 7), position(1, 1, 9)]
+    assert outstanding(routing(follows=None), 1, 1, session) == [position(1, 1, 9)]
+    assert outstanding(routing(follows=None), 1, 0, session) == [position(1, 0, 7)]
+
+
+def test_older_positions_bind_while_the_generation_follows() -> None:
+    session = [position(0, 0, 7), position(0, 1, 9)]
+    assert outstanding(routing(follows=0), 1, 0, session) == session
+
+
+def test_older_positions_are_satisfied_after_the_cut_over() -> None:
+    assert outstanding(routing(follows=None), 1, 0, [position(0, 0, 7)]) == []
+
+
+def test_newer_positions_mean_that_the_record_here_is_old() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        outstanding(routing(follows=None), 0, 0, [position(1, 0, 1)])
+    assert caught.value.reason == "STALE_ROUTING"
