@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 
 from brainy.api.common.v1 import common_pb2
@@ -85,6 +86,7 @@ class HostedNamespace:
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            context=copy_context(),
         )
 
     # --- loops ----------------------------------------------------------------------------------
@@ -354,8 +356,8 @@ class HostedNamespace:
                 raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
             total.merge(hosted.shard.digest())
             statistics = hosted.shard.statistics()
-            nouns += statistics.noun_count
-            verbs += statistics.verb_count
+            nouns += statistics.nouns
+            verbs += statistics.verbs
             positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
         return total, nouns, verbs, positions
 

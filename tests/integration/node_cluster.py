@@ -147,9 +147,7 @@ class FakeRuntime:
             async with self.world.changed:
                 await self.world.changed.wait()
 
-    async def wait_applied(
-        self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline
-    ) -> None:
+    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
         replica = self.shards.get((generation, shard))
         if replica is None:
             raise refused("SHARD_NOT_READY")
@@ -329,9 +327,7 @@ def spec(generation: int = 0, *, dimensions: int = 4, shards: int = 4, metric: s
 
 
 def world_of(directory: Path, *specs: Spec) -> World:
-    generations = {
-        s.generation: GenerationPlacement(state="serving", shard_count=s.shard_count) for s in specs
-    }
+    generations = {s.generation: GenerationPlacement(state="serving", shard_count=s.shard_count) for s in specs}
     routing = Routing(
         namespace=NAMESPACE, epoch=1, nonce="n", leader_epoch=1, active=0, write=0, generations=generations
     )

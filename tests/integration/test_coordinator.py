@@ -239,9 +239,7 @@ MIGRATION = migration_id_for(NAMESPACE, "r1")
 
 
 async def ended(cluster: Cluster, *, seconds: float = 15.0) -> MigrationRecord:
-    await until(
-        lambda: (found := cluster.record(MIGRATION)) is not None and found.state.is_terminal, seconds=seconds
-    )
+    await until(lambda: (found := cluster.record(MIGRATION)) is not None and found.state.is_terminal, seconds=seconds)
     found = cluster.record(MIGRATION)
     assert found is not None
     return found
@@ -451,7 +449,9 @@ async def test_an_abort_leads_back_and_after_the_commit_it_is_refused(cluster: C
     assert await cluster.migrations.abort(MIGRATION, by="ann") == record
     assert (cluster.in_force().phase, set(cluster.in_force().generations)) == ("serving", {0})
     again = migration_id_for(NAMESPACE, "r2")
-    await cluster.migrations.start(again, request_for("in_place_upgrade", key="r2").model_copy(update={"target_generation": 2}))
+    await cluster.migrations.start(
+        again, request_for("in_place_upgrade", key="r2").model_copy(update={"target_generation": 2})
+    )
     await until(lambda: (r := cluster.record(again)) is not None and r.state is State.SUCCEEDED)
     with pytest.raises(PastPointOfNoReturnError):
         await cluster.migrations.abort(again, by="ann")
@@ -606,9 +606,7 @@ async def test_leaving_moves_shards_at_once(cluster: Cluster) -> None:
     assert cluster.term is not None
     cluster.term.registry.leave("a", gone.incarnation, SystemClock().monotonic())
     await until(
-        lambda: all(
-            "a" not in (w.owner, *w.replicas) for w in cluster.in_force().generations[0].shards.values()
-        )
+        lambda: all("a" not in (w.owner, *w.replicas) for w in cluster.in_force().generations[0].shards.values())
     )
     assert "a" not in cluster.in_force().nodes
 
@@ -623,5 +621,3 @@ async def test_a_second_migration_is_refused_while_one_runs(cluster: Cluster) ->
     assert refused.value.reason == "MIGRATION_RUNNING"
     cluster.nodes()[0].stuck = False
     assert (await ended(cluster)).state is State.SUCCEEDED
-
-

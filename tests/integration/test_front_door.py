@@ -272,11 +272,7 @@ async def test_a_scan_survives_the_death_of_its_peer_without_repeats(cluster: Cl
         if not killed and any(shard_of(found.id, 4) == 1 for found in message.nouns):
             killed = True  # in the middle of shard 1: kill whoever streams it, the other goes on
             metrics = {n: cluster[n].server.metrics.methods for n in "bc"}
-            streaming = [
-                n
-                for n, methods in metrics.items()
-                if "/brainy.api.node.v1.ShardService/ScanShard" in methods
-            ]
+            streaming = [n for n, methods in metrics.items() if "/brainy.api.node.v1.ShardService/ScanShard" in methods]
             await cluster[streaming[-1]].kill()
     assert killed
     assert len(seen) == len(set(seen)) == 12_000
@@ -383,9 +379,7 @@ async def test_a_write_waits_out_a_passing_refusal(cluster: Cluster, reason: str
     owner = cluster["b"].runtime
     owner.refuse_commits = reason
     target = next(n for n in range(60) if shard_of(IDS[n], 4) == 1)
-    writing = asyncio.create_task(
-        call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(10))
-    )
+    writing = asyncio.create_task(call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(10)))
     async with asyncio.timeout(5):
         while cluster["a"].runtime.refreshes < 3:
             await asyncio.sleep(0.01)
@@ -439,9 +433,7 @@ async def test_a_write_leaves_a_hanging_owner_as_soon_as_there_is_a_new_one(clus
     owner = cluster["b"].runtime
     owner.gate = asyncio.Event()
     target = next(n for n in range(60) if shard_of(IDS[n], 4) == 1)
-    writing = asyncio.create_task(
-        call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(20))
-    )
+    writing = asyncio.create_task(call(cluster["a"].nouns.UpsertNouns, upsert(noun(target)), deadline=within(20)))
     await asyncio.wait_for(owner.arrived.wait(), 5)
     cluster.world.place(0, 1, "c", "b")
     cluster["c"].runtime.routing = cluster["a"].runtime.routing = cluster.world.routing
