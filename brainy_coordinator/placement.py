@@ -75,6 +75,7 @@ def place(
     plan.keep(current, shard_count)
     for shard in range(shard_count):
         plan.top_up(shard, replication)
+    plan.spread_added()
     if rebalance:
         plan.move_owners()
         plan.prepare_moves(replication)
@@ -91,6 +92,8 @@ class _Plan:
     ready: Ready
     leaving: frozenset[str] = frozenset()
     shards: dict[int, Assignment] = field(default_factory=dict)
+    #: Replicas that this plan adds: nothing was loaded for them yet, so they can be put anywhere.
+    added: set[tuple[int, str]] = field(default_factory=set)
 
     def owned(self, node: str) -> int:
         return sum(a.owner == node for a in self.shards.values())
@@ -138,6 +141,23 @@ class _Plan:
             chosen = min(free, key=lambda n: (self.copies(n), self.owned(n), n))
             assignment = replace(assignment, replicas=(*assignment.replicas, chosen))
             self.shards[shard] = assignment
+            self.added.add((shard, chosen))
+
+    def spread_added(self) -> None:
+        """Even out what ``top_up`` gave, while it costs nothing."""
+        while (move := self._added_move()) is not None:
+            shard, node, light = move
+            old = self.shards[shard]
+            self.shards[shard] = replace(old, replicas=tuple(light if n == node else n for n in old.replicas))
+            self.added = (self.added - {(shard, node)}) | {(shard, light)}
+
+    def _added_move(self) -> tuple[int, str, str] | None:
+        for shard, node in sorted(self.added):
+            free = [n for n in self.nodes if n not in self.shards[shard].holders]
+            light = min(free, key=lambda n: (self.copies(n), n), default=None)
+            if light is not None and self.copies(node) - self.copies(light) > 1:
+                return shard, node, light
+        return None
 
     def move_owners(self) -> None:
         """Rule 4."""

@@ -295,6 +295,7 @@ async def test_a_migration_under_writes_loses_nothing(cluster: Cluster, strategy
         await until(lambda: len(cluster.world.acked) >= wrote)
     assert_migrated(cluster, record)
     assert 0 < record.write_pause_seconds < 3.0
+    print("write pause", record.write_pause_seconds)
     assert cluster.in_force().generations[1].shard_count == (shards or 3)
     for node in cluster.nodes():
         await until(lambda node=node: node.routing is not None and node.routing.active == 1)
@@ -352,7 +353,8 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
             cluster.lead()
             record = await ended(cluster)
             assert_migrated(cluster, record)
-            assert max(event.leader_epoch for event in record.story) == 3
+            over = [event.to_state.is_terminal for event in record.story if event.leader_epoch == 2]
+            assert max(event.leader_epoch for event in record.story) == 3 or over[-1]
             # Writes flow, whatever happened.
             await asyncio.wait_for(cluster.world.write("after", "1", cluster.nodes()[1]), 5)
             survived += 1
