@@ -508,7 +508,9 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
             return space.replicas_wanted == space.replicas_ready == 6
 
         async with asyncio.timeout(5):
-            while not await all_ready():
+            while True:
+                if await all_ready():
+                    break
                 await asyncio.sleep(0.01)
 
         start = migration_pb2.StartMigrationRequest(

@@ -45,6 +45,7 @@ def check(placement: dict[int, Assignment], nodes: set[str], shards: int, replic
         assert wanted <= len(assignment.holders) <= wanted + 1
 
 
+@settings(deadline=None)
 @given(some_nodes, shard_counts, replications)
 def test_a_fresh_placement_is_balanced_and_needs_no_surplus(nodes: set[str], shards: int, replication: int) -> None:
     fresh = place(nodes=nodes, current={}, shard_count=shards, replication=replication, ready={})
@@ -55,7 +56,7 @@ def test_a_fresh_placement_is_balanced_and_needs_no_surplus(nodes: set[str], sha
     assert max(counts) - min(counts) <= 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(some_nodes, st.lists(some_nodes, max_size=4), shard_counts, replications)
 def test_it_comes_to_rest_after_any_change(
     nodes: set[str], changes: list[set[str]], shards: int, replication: int
@@ -71,6 +72,7 @@ def test_it_comes_to_rest_after_any_change(
     assert all(len(a.holders) == min(replication, len(changes[-1] if changes else nodes)) for a in placement.values())
 
 
+@settings(deadline=None)
 @given(some_nodes, some_nodes, shard_counts, replications)
 def test_owners_that_can_serve_stay_without_ready_replicas(
     nodes: set[str], joined: set[str], shards: int, replication: int
@@ -81,6 +83,7 @@ def test_owners_that_can_serve_stay_without_ready_replicas(
     assert all(set(before[s].replicas) <= set(after[s].replicas) for s in before)
 
 
+@settings(deadline=None)
 @given(some_nodes, st.data(), shard_counts, st.integers(2, 4))
 def test_a_dead_owners_shard_goes_to_the_ready_replica_with_most_applied(
     nodes: set[str], data: st.DataObject, shards: int, replication: int
@@ -107,6 +110,7 @@ def test_a_dead_owners_shard_goes_to_the_ready_replica_with_most_applied(
             assert after[shard].owner in a.replicas
 
 
+@settings(deadline=None)
 @given(some_nodes, shard_counts, st.integers(1, 3))
 def test_a_leaving_owner_keeps_its_shard_until_a_replica_is_ready(
     nodes: set[str], shards: int, replication: int

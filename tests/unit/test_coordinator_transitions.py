@@ -79,9 +79,7 @@ def test_a_history_begins_with_a_request_and_nothing_else() -> None:
 
 
 def test_the_table_says_no_more() -> None:
-    assert dict(TRANSITIONS) == {
-        (state, trigger): to for state, row in ALLOWED.items() for trigger, to in row.items()
-    }
+    assert dict(TRANSITIONS) == {(state, trigger): to for state, row in ALLOWED.items() for trigger, to in row.items()}
 
 
 def test_nothing_leads_back_over_the_commit() -> None:
