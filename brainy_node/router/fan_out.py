@@ -6,9 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.clock import Clock, Deadline
 from brainy.errors import (
     BrainyError,
@@ -22,6 +21,9 @@ from brainy_node.router.peers import Peers
 from brainy_node.router.placement import Assignment, assign
 from brainy_node.router.view import GenerationMovedError, RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 _log = get_logger(__name__)
 
@@ -81,8 +83,8 @@ class FanOut:
     its shards go to untried replicas at once; (3) when none is left for a shard, read the routing record again,
     pause, and start over with all of that shard's replicas.
     After: one part per call answered; each shard is in exactly one part, or in ``missing``.
-    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``, when
-    a shard has no untried replica even after the record was read again.
+    Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``,
+    when a shard has no untried replica even after the record was read again.
     Cancel safety: everything asked is cancelled with the caller.
     """
 

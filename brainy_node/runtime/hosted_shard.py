@@ -372,9 +372,9 @@ class HostedShard:
             statistics = shard.statistics()
             message.applied = shard.applied
             message.source_cursor.update(shard.source_cursor)
-            message.noun_count = statistics.noun_count
-            message.verb_count = statistics.verb_count
-            message.quarantined = statistics.quarantined_count
+            message.noun_count = statistics.nouns
+            message.verb_count = statistics.verbs
+            message.quarantined = statistics.quarantined
         return message
 
 

@@ -354,8 +354,8 @@ class HostedNamespace:
                 raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
             total.merge(hosted.shard.digest())
             statistics = hosted.shard.statistics()
-            nouns += statistics.noun_count
-            verbs += statistics.verb_count
+            nouns += statistics.nouns
+            verbs += statistics.verbs
             positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
         return total, nouns, verbs, positions
 

@@ -64,9 +64,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             metadata=hits.metadata if request.include_metadata else None,
         )
 
-    async def GetItems(
-        self, request: shard_pb2.GetItemsRequest, context: Context
-    ) -> shard_pb2.GetItemsResponse:
+    async def GetItems(self, request: shard_pb2.GetItemsRequest, context: Context) -> shard_pb2.GetItemsResponse:
         """Read nouns and verbs by id."""
         runtime = self._runtime(request.namespace, request.generation)
         count = runtime.routing.generations[request.generation].shard_count
@@ -124,9 +122,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         runtime = self._runtimes.get(request.namespace)
         slots = runtime.follow_log(request.generation, request.shard, max(1, request.from_position))
         async for slot in slots:
-            yield shard_pb2.FollowLogResponse(
-                first_position=slot.first, last_position=slot.last, object=slot.body
-            )
+            yield shard_pb2.FollowLogResponse(first_position=slot.first, last_position=slot.last, object=slot.body)
 
     async def GetShardStatistics(
         self, request: shard_pb2.GetShardStatisticsRequest, context: Context
