@@ -31,9 +31,7 @@ class BrainyTreeSource:
         in_flight: int = 256,
         look_for_strays: bool = True,
     ) -> None:
-        self._reader = TreeReader(
-            store, open_trees(trees), in_flight=in_flight, look_for_strays=look_for_strays
-        )
+        self._reader = TreeReader(store, open_trees(trees), in_flight=in_flight, look_for_strays=look_for_strays)
 
     @property
     def cursor(self) -> Mapping[int, int]:

@@ -82,9 +82,7 @@ class Assembly:
             wrong = beside if error.in_companion and beside is not None else found
             self.quarantined.append(Quarantined(wrong.key, error.cause, len(wrong.body)))
 
-    def _take_noun(
-        self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int
-    ) -> None:
+    def _take_noun(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
         if beside is None and entry.also_verb:
             raise UnreadableError(Reason.VERB_STORED_AS_NOUN)
         noun = build_noun(entry.id, fields, self._metadata(beside))
@@ -104,9 +102,7 @@ class Assembly:
             self.quarantined.append(Quarantined(beside.key, error.cause, len(beside.body)))
             return None
 
-    def _take_verb(
-        self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int
-    ) -> None:
+    def _take_verb(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
         verb = build_verb(entry.id, fields, None if beside is None else beside.body)
         if self._tree.may_hold_zombies:
             self.suspects.append(Suspect(Kind.VERB, verb.id, created_at(verb)))

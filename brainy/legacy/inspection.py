@@ -179,20 +179,14 @@ async def inspect(
 
     listed = inventory.objects.total()
     readable = open_trees(name for name in seen.trees if name != TYPED)
-    expected = sum(
-        inventory.tree_kinds[tree.name, kind] for tree in readable for kind in (Kind.NOUN, Kind.VERB)
-    )
+    expected = sum(inventory.tree_kinds[tree.name, kind] for tree in readable for kind in (Kind.NOUN, Kind.VERB))
     reader = TreeReader(store, readable)
     tally = Tally()
     async with aclosing(reader.stream(Wanted(frozenset({0}), 1))) as batches:
         async for batch in batches:
             tally.take(batch)
             read = tally.nouns + tally.verbs
-            tell(
-                InspectionProgress(
-                    phase="reading", objects_listed=listed, items_read=read, items_expected=expected
-                )
-            )
+            tell(InspectionProgress(phase="reading", objects_listed=listed, items_read=read, items_expected=expected))
     dangling = tally.dangling_verbs()
     statistics = await _statistics(fetcher, inventory, tally)
     locks = await _locks(fetcher, inventory, clock or SystemClock())
@@ -232,8 +226,7 @@ async def inspect(
             last=_stamp(inventory.change_last),
         ),
         quarantined=tuple(
-            QuarantinedObject(key=entry.key, reason=str(entry.reason), size=entry.size)
-            for entry in tally.quarantined
+            QuarantinedObject(key=entry.key, reason=str(entry.reason), size=entry.size) for entry in tally.quarantined
         ),
         quarantined_count=tally.quarantined_count,
         quarantined_by_reason=_by_size(tally.reasons),

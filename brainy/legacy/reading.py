@@ -163,9 +163,7 @@ class _Run:
                 presence.add(hashes_of(ids))
         presence.finish()
 
-    async def items(
-        self, tree: Tree, kind: Kind, strays: dict[str, Stray], *, peek: bool
-    ) -> AsyncGenerator[ItemBatch]:
+    async def items(self, tree: Tree, kind: Kind, strays: dict[str, Stray], *, peek: bool) -> AsyncGenerator[ItemBatch]:
         """Yield the items of a kind under the keys of their own ids; note strays."""
         if kind is Kind.NOUN or tree is not self._trees[0]:
             # Everything compared with below must have been listed to its end.
@@ -221,9 +219,7 @@ class _Run:
         if work.entries or work.quarantined:
             yield work, [key for e in work.entries for key in e.keys]
 
-    def _entries(
-        self, tree: Tree, kind: Kind, mine: list[tuple[ObjectMeta, str]]
-    ) -> list[tuple[Entry, ObjectMeta]]:
+    def _entries(self, tree: Tree, kind: Kind, mine: list[tuple[ObjectMeta, str]]) -> list[tuple[Entry, ObjectMeta]]:
         hashes = hashes_of([item_id for _, item_id in mine])
         self._objects[tree.name, kind].add(hashes)
         stronger = self._trees[: self._trees.index(tree)]
@@ -234,9 +230,7 @@ class _Run:
         also_verb = [False] * len(mine)
         graves: list[str | None] = [None] * len(mine)
         if kind is Kind.NOUN:
-            verbs = [
-                part for (_, k), part in (*self._objects.items(), *self._companions.items()) if k is Kind.VERB
-            ]
+            verbs = [part for (_, k), part in (*self._objects.items(), *self._companions.items()) if k is Kind.VERB]
             also_verb = self._any(hashes, verbs)
             for t in reversed(stronger):
                 known = self._companions[t.name, kind].contains(hashes).tolist()

@@ -24,9 +24,7 @@ _HEAD_BYTES = 1536
 _ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
-async def find_strays(
-    fetcher: Fetcher, tree: Tree, kind: Kind, objects: Sequence[tuple[str, str]]
-) -> list[Stray]:
+async def find_strays(fetcher: Fetcher, tree: Tree, kind: Kind, objects: Sequence[tuple[str, str]]) -> list[Stray]:
     """Look at the first bytes of (key, id in the key) pairs; objects that cannot be read are no strays."""
     if not objects:
         return []
@@ -83,9 +81,7 @@ async def _duplicates(fetcher: Fetcher, strays: Sequence[Stray]) -> ItemBatch:
     objects = await fetcher.get_all([stray.key for stray in strays])
     return ItemBatch(
         quarantined=[
-            Quarantined(found.key, Reason.DUPLICATE_ID, len(found.body))
-            for found in objects
-            if found is not None
+            Quarantined(found.key, Reason.DUPLICATE_ID, len(found.body)) for found in objects if found is not None
         ],
         objects_read=len(objects),
     )
@@ -97,8 +93,6 @@ async def _item(fetcher: Fetcher, stray: Stray, deletions: Deletions) -> ItemBat
     found, of_id, of_key = await fetcher.get_all(keys)
     beside = of_id or of_key
     assembly = Assembly(stray.tree, stray.kind)
-    assembly.take(
-        Entry(key=stray.key, id=stray.id, companion=None if beside is None else beside.key), [found, beside]
-    )
+    assembly.take(Entry(key=stray.key, id=stray.id, companion=None if beside is None else beside.key), [found, beside])
     zombies = await deletions.last_word_is_delete(assembly.suspects)
     return assembly.finish(zombies, objects_read=len(keys))

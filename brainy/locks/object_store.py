@@ -212,9 +212,7 @@ class ObjectStoreLocks:
         ]
         asked_at = self._clock.monotonic()
         states = []
-        for name, found in zip(
-            names, await self._store.get_many([layout.lock(name) for name in names]), strict=True
-        ):
+        for name, found in zip(names, await self._store.get_many([layout.lock(name) for name in names]), strict=True):
             if isinstance(found, Exception):
                 raise found
             if found is not None:

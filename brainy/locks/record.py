@@ -106,10 +106,7 @@ def freed(record: LockRecord, *, nonce: str) -> LockRecord:
 def holds(record: LockRecord, *, token: int, owner: str, incarnation: str) -> bool:
     """Whether a grant is the one in force."""
     return (
-        record.state == "held"
-        and record.epoch == token
-        and record.owner == owner
-        and record.incarnation == incarnation
+        record.state == "held" and record.epoch == token and record.owner == owner and record.incarnation == incarnation
     )
 
 

@@ -82,9 +82,9 @@ class RunningServer:
         """Shut down without breaking calls.
 
         Before: calls are accepted.
-        Steps: (1) health says NOT_SERVING, for good, and its watchers are told; (2) endless streams end with UNAVAILABLE (DRAINING);
-        (3) new calls and connections are refused; (4) calls in flight may finish within ``grace_seconds``, then
-        they are cancelled.
+        Steps: (1) health says NOT_SERVING, for good, and its watchers are told; (2) endless streams end with
+        UNAVAILABLE (DRAINING); (3) new calls and connections are refused; (4) calls in flight may finish within
+        ``grace_seconds``, then they are cancelled.
         After: the port is free.
         Cancel safety: cancelled at step 4, calls still in flight are cancelled. May be called again.
         """

@@ -120,9 +120,7 @@ async def _open(
 ) -> AsyncBrainy:
     places = [place for place in (namespace, bucket_name, s3_config) if place]
     if len(places) > 1:
-        raise InvalidRequestError(
-            "namespace, bucket_name and s3_config each name a place", remedy="give one of them"
-        )
+        raise InvalidRequestError("namespace, bucket_name and s3_config each name a place", remedy="give one of them")
     if region and not bucket_name:
         raise InvalidRequestError("region belongs to bucket_name", remedy="use s3_config=S3Config(region=...)")
     if bucket_name:

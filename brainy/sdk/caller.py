@@ -157,9 +157,7 @@ class _Attempts:
             # Silent: stopped, partitioned or overloaded. It may still have done what was asked.
             pool.failed(endpoint)
             self._maybe_sent = True
-            await self._pause(
-                UnavailableError("no answer in time", remedy="try again", address=endpoint.address)
-            )
+            await self._pause(UnavailableError("no answer in time", remedy="try again", address=endpoint.address))
             return
         cause = from_rpc_error(error)
         if error.code() is grpc.StatusCode.CANCELLED:

@@ -76,9 +76,7 @@ class ControlCalls(Connection):
         request = migration_pb2.PlanMigrationRequest(
             namespace=self.namespace, strategy=strategy_to_proto(strategy), target=target_to_proto(target)
         )
-        answer = await self._coordinators.unary(
-            lambda leader: leader.migrations.PlanMigration, request, CONTROL
-        )
+        answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
         return plan_from_proto(answer)
 
     async def start_migration(
@@ -136,12 +134,8 @@ class ControlCalls(Connection):
         found: list[Migration] = []
         token = ""
         while True:
-            request = migration_pb2.ListMigrationsRequest(
-                namespace=self.namespace, page_size=_PAGE, page_token=token
-            )
-            answer = await self._coordinators.unary(
-                lambda leader: leader.migrations.ListMigrations, request, CONTROL
-            )
+            request = migration_pb2.ListMigrationsRequest(namespace=self.namespace, page_size=_PAGE, page_token=token)
+            answer = await self._coordinators.unary(lambda leader: leader.migrations.ListMigrations, request, CONTROL)
             found.extend(map(migration_from_proto, answer.migrations))
             token = answer.next_page_token
             if not token:

@@ -77,9 +77,7 @@ class EndpointPool:
         """Use these besides the fixed ones. Channels no longer named are closed once their calls are over."""
         self._wanted = tuple(dict.fromkeys((*self._fixed, *addresses)))
         for address in [known for known in self._open if known not in self._wanted]:
-            task = asyncio.get_running_loop().create_task(
-                self._open.pop(address).channel.close(_CLOSE_GRACE_SECONDS)
-            )
+            task = asyncio.get_running_loop().create_task(self._open.pop(address).channel.close(_CLOSE_GRACE_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

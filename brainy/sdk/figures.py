@@ -64,9 +64,7 @@ class FigureCalls(Connection):
         """Yield the objects of the source that could not be read."""
         request = data_pb2.ListQuarantineRequest(namespace=self.namespace)
         seen: set[str] = set()
-        async for answer in self._nodes.stream(
-            lambda node: node.statistics.ListQuarantine, request, self._scan
-        ):
+        async for answer in self._nodes.stream(lambda node: node.statistics.ListQuarantine, request, self._scan):
             for item in answer.objects:
                 if item.key not in seen:
                     seen.add(item.key)

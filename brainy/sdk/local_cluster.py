@@ -147,9 +147,7 @@ class LocalCluster:
         """Coordinator and nodes."""
         return list(self._processes.values())
 
-    def client(
-        self, *, read_only: bool = False, on_close: Callable[[], Awaitable[None]] | None = None
-    ) -> AsyncBrainy:
+    def client(self, *, read_only: bool = False, on_close: Callable[[], Awaitable[None]] | None = None) -> AsyncBrainy:
         """Return a client of the whole cluster. The caller closes it."""
         return AsyncBrainy(
             self.endpoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from brainy.errors import UnavailableError
 _LEASH = str(Path(__file__).with_name("leash.py"))
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 2000
+_KERNEL_THREADS = 2
 
 
 class ProcessRecord(BaseModel):
@@ -84,9 +86,7 @@ class LocalProcess:
                 # Ctrl-C in a terminal must reach the parent alone, which then ends its children in order.
                 start_new_session=True,
             )
-        record = ProcessRecord(
-            name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file)
-        )
+        record = ProcessRecord(name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file))
         return cls(record, child)
 
     @property
@@ -100,12 +100,15 @@ class LocalProcess:
         return self.record.address
 
     def alive(self) -> bool:
-        """Whether it runs and is ours."""
+        """Whether it is ours and still there."""
         if self._child is not None:
             return self._child.poll() is None
         try:
             process = psutil.Process(self.record.pid)
-            return self.record.ready_file in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+            line = process.cmdline()
+            # A process that is ending has no command line any more but still holds its ports for a moment.
+            ending = not line and process.status() != psutil.STATUS_ZOMBIE and process.ppid() != _KERNEL_THREADS
+            return ending or self.record.ready_file in line
         except psutil.Error:
             return False
 
@@ -150,11 +153,11 @@ class LocalProcess:
         return True
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.alive():
-            try:
+        if self._child is not None:
+            self._child.send_signal(number)  # knows whether the pid is still the child's
+        elif self.alive():
+            with contextlib.suppress(ProcessLookupError):  # it ended between the two lines
                 os.kill(self.record.pid, number)
-            except ProcessLookupError:
-                return  # it ended between the two lines
 
     def _failure(self, what: str) -> UnavailableError:
         try:

@@ -65,9 +65,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._turn, args=(self._loop,), name="brainy-loop", daemon=True
-                )
+                self._thread = threading.Thread(target=self._turn, args=(self._loop,), name="brainy-loop", daemon=True)
                 self._thread.start()
                 atexit.register(self._stop)
             return self._loop

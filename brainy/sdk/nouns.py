@@ -70,9 +70,7 @@ class NounCalls(Connection):
         count = len(body) // width
         for name, column in (("metadata", metadata), ("ids", ids)):
             if column is not None and len(column) != count:
-                raise InvalidRequestError(
-                    f"{name} must have one entry per vector", vectors=count, entries=len(column)
-                )
+                raise InvalidRequestError(f"{name} must have one entry per vector", vectors=count, entries=len(column))
         nouns = [
             common_pb2.Noun(
                 id=ids[row] if ids is not None else self._ids.uuid(),
@@ -109,9 +107,7 @@ class NounCalls(Connection):
         written = 0
         pending: set[asyncio.Task[list[str]]] = set()
         try:
-            async for batch in _abatches(
-                self._noun(new.vector, new.metadata, new.id) async for new in _each(nouns)
-            ):
+            async for batch in _abatches(self._noun(new.vector, new.metadata, new.id) async for new in _each(nouns)):
                 if len(pending) >= IN_FLIGHT:
                     done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                     written += sum(len(task.result()) for task in done)
@@ -147,9 +143,7 @@ class NounCalls(Connection):
             found.update((noun.id, noun_from_wire(noun)) for noun in answer.nouns)
         return found
 
-    async def scan(
-        self, *, include_vectors: bool = True, include_soft_deleted: bool = False
-    ) -> AsyncIterator[Noun]:
+    async def scan(self, *, include_vectors: bool = True, include_soft_deleted: bool = False) -> AsyncIterator[Noun]:
         """Yield every noun once, in no particular order.
 
         If the node fails on the way another goes on; ids already handed out are remembered for that. A noun
@@ -210,9 +204,7 @@ class NounCalls(Connection):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _upsert(self, nouns: list[common_pb2.Noun]) -> list[str]:
-        request = data_pb2.UpsertNounsRequest(
-            namespace=self.namespace, request_id=self._changing(), nouns=nouns
-        )
+        request = data_pb2.UpsertNounsRequest(namespace=self.namespace, request_id=self._changing(), nouns=nouns)
         answer = await self._nodes.unary(lambda node: node.nouns.UpsertNouns, request, self._write)
         self._session.note(answer.positions)
         return [noun.id for noun in nouns]

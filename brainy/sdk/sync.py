@@ -44,9 +44,7 @@ class _Call(Generic[P, R]):
 class _Iteration(Generic[P, R]):
     """A method of ``Brainy`` that iterates over what the one of ``AsyncBrainy`` yields."""
 
-    def __init__(
-        self, method: Callable[Concatenate[AsyncBrainy, P], AsyncIterator[R]], *, at_once: int = 256
-    ) -> None:
+    def __init__(self, method: Callable[Concatenate[AsyncBrainy, P], AsyncIterator[R]], *, at_once: int = 256) -> None:
         self._method = method
         #: Items fetched per change of thread; 1 where each item matters as soon as it is there.
         self._at_once = at_once

@@ -58,9 +58,7 @@ class VerbCalls(Connection):
             vector=b"" if vector is None else encode_vector(vector),
             metadata=encode_metadata(metadata),
         )
-        request = data_pb2.UpsertVerbsRequest(
-            namespace=self.namespace, request_id=self._changing(), verbs=[verb]
-        )
+        request = data_pb2.UpsertVerbsRequest(namespace=self.namespace, request_id=self._changing(), verbs=[verb])
         answer = await self._nodes.unary(lambda node: node.verbs.UpsertVerbs, request, self._write)
         self._session.note(answer.positions)
         return verb.id

@@ -57,9 +57,7 @@ async def take(locks: LockProvider, owner: str, *, name: str = "index/shard-3", 
     return await locks.grant(name, owner=owner, incarnation=f"{owner}-1", ttl_seconds=ttl, purpose="test")
 
 
-async def test_grant_excludes_and_release_hands_over_with_a_higher_token(
-    backend: Backend, clock: ManualClock
-) -> None:
+async def test_grant_excludes_and_release_hands_over_with_a_higher_token(backend: Backend, clock: ManualClock) -> None:
     a, b = backend.provider(clock), backend.provider(clock)
     first = await take(a, "a")
     assert first.token == 1
@@ -196,9 +194,7 @@ async def test_acquire_waits_for_a_release(backend: Backend, clock: ManualClock)
     assert (await waiting).token == 2
 
 
-async def test_acquire_waits_out_a_dead_holder_and_gives_up_in_time(
-    backend: Backend, clock: ManualClock
-) -> None:
+async def test_acquire_waits_out_a_dead_holder_and_gives_up_in_time(backend: Backend, clock: ManualClock) -> None:
     await take(backend.provider(clock), "a", name="x")
     patient = asyncio.create_task(
         backend.provider(clock).acquire(

@@ -68,9 +68,7 @@ class Case:
 
 
 @pytest.fixture(params=STORES)
-async def case(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Case]:
+async def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     name = request.param
     server = None
     prefix = Ids().short(10)
@@ -283,9 +281,7 @@ async def test_get_many_keeps_order_and_gaps(case: Case) -> None:
 
 
 async def test_user_metadata(case: Case) -> None:
-    await case.store.put(
-        "meta.json", b"{}", user_metadata={"entity-type": "noun", "timestamp": "1795330056696"}
-    )
+    await case.store.put("meta.json", b"{}", user_metadata={"entity-type": "noun", "timestamp": "1795330056696"})
     found = await case.store.get("meta.json")
     assert found is not None
     assert dict(found.user_metadata) == {"entity-type": "noun", "timestamp": "1795330056696"}
@@ -359,9 +355,7 @@ async def test_a_missing_bucket_says_so(
     await store.close()
 
 
-async def test_wrong_credentials_are_refused(
-    seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_wrong_credentials_are_refused(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in seaweedfs_server.environment.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

@@ -225,9 +225,7 @@ class FakeCluster(
     async def ListNodes(self, request, context):
         await self._enter("ListNodes", request, context)
         nodes = [
-            membership_pb2.NodeInfo(
-                node_id=f"n{number}", address=address, state=membership_pb2.NODE_STATE_ALIVE
-            )
+            membership_pb2.NodeInfo(node_id=f"n{number}", address=address, state=membership_pb2.NODE_STATE_ALIVE)
             for number, address in enumerate(self.alive)
         ]
         return membership_pb2.ListNodesResponse(leader_id="c", nodes=nodes)

@@ -11,9 +11,7 @@ from brainy.locks.record import LockRecord
 
 
 def grant(previous: LockRecord | None = None, *, floor: int = 0) -> LockRecord:
-    return lease.granted(
-        previous, owner="o", incarnation="i", ttl_seconds=10, purpose="p", nonce="n", floor=floor
-    )
+    return lease.granted(previous, owner="o", incarnation="i", ttl_seconds=10, purpose="p", nonce="n", floor=floor)
 
 
 @given(st.lists(st.sampled_from(["renew", "free", "grant"]), max_size=30))

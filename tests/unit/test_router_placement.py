@@ -13,8 +13,7 @@ NODES = ("a", "b", "c")
 
 def placement(*holders: tuple[str, ...]) -> GenerationPlacement:
     shards = {
-        number: ShardPlacement(owner=nodes[0], epoch=1, replicas=nodes[1:])
-        for number, nodes in enumerate(holders)
+        number: ShardPlacement(owner=nodes[0], epoch=1, replicas=nodes[1:]) for number, nodes in enumerate(holders)
     }
     return GenerationPlacement(state="serving", shard_count=len(holders), shards=shards)
 

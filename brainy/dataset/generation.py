@@ -1,0 +1,163 @@
+"""A generation as its manifests have it: the ``Source`` a later generation, a backup or a check is filled from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
+
+from brainy.bucket import invariants, layout, segments
+from brainy.bucket.items import Noun, Verb
+from brainy.bucket.partition import shard_of
+from brainy.bucket.quarantine import QuarantineList
+from brainy.bucket.records import Manifest, Spec, StoredFile
+from brainy.dataset.base import ItemBatch, Quarantined
+from brainy.errors import CorruptDataError, NotFoundError
+from brainy.store.base import ObjectStore
+
+BATCH_ITEMS: Final = 1000
+
+I = TypeVar("I", Noun, Verb)  # noqa: E741 - an item
+
+
+async def read_spec(store: ObjectStore, generation: int) -> Spec:
+    """Read what a generation is.
+
+    Raises:
+        NotFoundError: there is no such generation.
+    """
+    found = await store.get(layout.spec(generation))
+    if found is None:
+        raise NotFoundError("no such generation", remedy="list the generations", generation=generation)
+    return Spec.decode(found.body, key=found.key)
+
+
+async def read_manifests(store: ObjectStore, spec: Spec) -> list[Manifest]:
+    """Read and check the manifest of every shard of a generation, in shard order.
+
+    Raises:
+        CorruptDataError: a manifest is missing, damaged, or breaks an invariant.
+    """
+    keys = [layout.manifest(spec.generation, shard) for shard in range(spec.shard_count)]
+    manifests = []
+    for key, found in zip(keys, await store.get_many(keys), strict=True):
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            raise CorruptDataError(
+                "a shard of the generation has no manifest",
+                remedy="wait until the generation is filled, or restore the manifest from a copy",
+                key=key,
+            )
+        manifest = Manifest.decode(found.body, key=key)
+        invariants.check_manifest(manifest, key=key)
+        if layout.manifest(manifest.generation, manifest.shard) != key:
+            raise CorruptDataError("a manifest lies under a key that is not its own", key=key)
+        manifests.append(manifest)
+    return manifests
+
+
+async def read_stored(store: ObjectStore, file: StoredFile) -> bytes:
+    """Read an immutable object and check that it is the one the manifest means.
+
+    Raises:
+        CorruptDataError: missing, or another size or SHA-256.
+    """
+    found = await store.get(file.key)
+    if found is None:
+        raise CorruptDataError(
+            "an object named by a manifest is missing",
+            remedy="restore the object from a copy",
+            data_safe=False,
+            key=file.key,
+        )
+    segments.check_stored(found.body, file)
+    return found.body
+
+
+class GenerationSource:
+    """The items of a generation at the positions of its manifests, without the log behind them.
+
+    The manifests are read once, by the first call or by ``open``; cursor, total and stream all speak of those,
+    whatever is published meanwhile (segments are immutable and stay). Every segment is hashed before a row of
+    it is used. Memory: one segment at a time.
+    """
+
+    def __init__(self, store: ObjectStore, generation: int) -> None:
+        """Prepare; nothing is read yet."""
+        self._store = store
+        self._generation = generation
+        self._spec: Spec | None = None
+        self._manifests: Sequence[Manifest] = ()
+
+    @classmethod
+    async def open(cls, store: ObjectStore, generation: int) -> GenerationSource:
+        """Return a source whose manifests are read. Errors as ``read_spec`` and ``read_manifests``."""
+        source = cls(store, generation)
+        await source.load()
+        return source
+
+    async def load(self) -> Spec:
+        """Read the spec and the manifests unless that was done; return the spec."""
+        if self._spec is None:
+            spec = await read_spec(self._store, self._generation)
+            self._manifests = await read_manifests(self._store, spec)
+            self._spec = spec
+        return self._spec
+
+    @property
+    def cursor(self) -> Mapping[int, int]:
+        """Shard -> log position that the stream includes. Only after ``load``, ``total`` or ``stream``."""
+        if self._spec is None:
+            raise RuntimeError("load the source before asking for its cursor")
+        return {manifest.shard: manifest.position for manifest in self._manifests}
+
+    async def total(self) -> int:
+        """Nouns and verbs, counted."""
+        await self.load()
+        return sum(manifest.noun_count + manifest.verb_count for manifest in self._manifests)
+
+    async def stream(self, *, shards: Collection[int], shard_count: int) -> AsyncGenerator[ItemBatch]:
+        """Yield every item whose shard out of ``shard_count`` is in ``shards``, once, in bounded batches.
+
+        With another shard count than the generation's own, every segment is read and the ids decide.
+
+        Raises:
+            CorruptDataError: a segment is missing, altered, or has other rows than its manifest says.
+        """
+        spec = await self.load()
+        same = shard_count == spec.shard_count
+        wanted = frozenset(shards)
+        for manifest in self._manifests:
+            if same and manifest.shard not in wanted:
+                continue
+            for file in manifest.nouns:
+                body = await read_stored(self._store, file)
+                for nouns in _counted(segments.read_nouns(body, batch_rows=BATCH_ITEMS), file):
+                    kept = nouns if same else [n for n in nouns if shard_of(n.id, shard_count) in wanted]
+                    yield ItemBatch(nouns=kept, objects_read=len(nouns))
+            for file in manifest.verbs:
+                body = await read_stored(self._store, file)
+                for verbs in _counted(segments.read_verbs(body, batch_rows=BATCH_ITEMS), file):
+                    kept_verbs = verbs if same else [v for v in verbs if shard_of(v.id, shard_count) in wanted]
+                    yield ItemBatch(verbs=kept_verbs, objects_read=len(verbs))
+            if manifest.quarantine is not None:
+                body = await read_stored(self._store, manifest.quarantine)
+                listed = QuarantineList.decode(body, key=manifest.quarantine.key)
+                yield ItemBatch(
+                    quarantined=[
+                        Quarantined(entry.key, entry.reason, entry.size)
+                        for entry in listed.objects
+                        if same or shard_of(entry.key, shard_count) in wanted
+                    ]
+                )
+
+
+def _counted(batches: Iterator[list[I]], file: StoredFile) -> Iterator[list[I]]:
+    rows = 0
+    for batch in batches:
+        rows += len(batch)
+        yield batch
+    if rows != file.rows:
+        raise CorruptDataError(
+            "a segment has other rows than its manifest says", key=file.key, rows=rows, expected=file.rows
+        )
