@@ -255,5 +255,5 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
 async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the one place where tests poll
+        while not condition():
             await asyncio.sleep(0.005)
