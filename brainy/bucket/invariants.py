@@ -181,6 +181,8 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
     ),
 )
 
+FIRST_ROUTING: Final[Invariant[Routing]] = Invariant("The first routing record has epoch one.", lambda r: r.epoch == 1)
+
 ROUTING_SWAP: Final[Sequence[SwapInvariant[Routing]]] = (
     SwapInvariant("Each swap of routing raises its epoch by exactly one.", lambda old, new: new.epoch == old.epoch + 1),
     SwapInvariant("Routing never changes its namespace.", lambda old, new: new.namespace == old.namespace),
@@ -254,7 +256,9 @@ def check_routing(routing: Routing) -> None:
 def check_routing_swap(old: Routing | None, new: Routing) -> None:
     """Check a routing record and, unless it is the first, its step from the old one. Errors as above."""
     _check(ROUTING, new, layout.ROUTING)
-    if old is not None:
+    if old is None:
+        _check((FIRST_ROUTING,), new, layout.ROUTING)
+    else:
         _check_swap(ROUTING_SWAP, old, new, layout.ROUTING)
 
 
