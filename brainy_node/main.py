@@ -76,7 +76,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         raise InvalidRequestError("no data directory is given", remedy="pass --data-dir or set node.data_dir")
     data_dir = Path(settings.node.data_dir)
     peers = ChannelPool()
-    builder = BuilderClient(settings, clock=clock)
+    builder = BuilderClient(settings)
     namespaces = HostedNamespaces(
         [
             HostedNamespace(

@@ -6,9 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.clock import Clock, Deadline
 from brainy.errors import (
     BrainyError,
@@ -22,6 +21,9 @@ from brainy_node.router.peers import Peers
 from brainy_node.router.placement import Assignment, assign
 from brainy_node.router.view import GenerationMovedError, RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 _log = get_logger(__name__)
 

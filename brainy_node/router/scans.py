@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
@@ -23,6 +22,9 @@ from brainy_node.router.reads import VerbsQuestion
 from brainy_node.router.sessions import settle, stale
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 Item = TypeVar("Item")
 

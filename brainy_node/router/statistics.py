@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 
 from brainy.api.node.v1 import data_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.clock import Deadline
 from brainy.rpc.channel import call
 from brainy_node.router.fan_out import FanOut, Target
@@ -16,6 +16,9 @@ from brainy_node.router.held import held
 from brainy_node.router.search import SearchRouter
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 Figures = shard_pb2.GetShardStatisticsResponse | data_pb2.GetStatisticsResponse
 

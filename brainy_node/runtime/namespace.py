@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 
 from brainy.api.common.v1 import common_pb2
@@ -85,6 +86,7 @@ class HostedNamespace:
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            context=copy_context(),
         )
 
     # --- loops ----------------------------------------------------------------------------------

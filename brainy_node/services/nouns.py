@@ -60,8 +60,8 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
         """Write message after message; the answer has the totals.
 
         Message n (from 0) is written under the request id ``<request_id>.<n>``, so that messages may share one
-        id and the same stream may be sent again. Later messages inherit namespace and id from the first. Messages
-        before one that fails are written.
+        id and the same stream may be sent again. Later messages inherit namespace and id from the first. The
+        messages before one that fails are written.
         """
         door = self._door
         namespace = request_id = ""

@@ -19,8 +19,8 @@ from tests.e2e.conftest import RunCluster
 from tests.e2e.traffic import Traffic
 from tests.e2e.truth import entries
 
-RUNS = int(os.environ.get("BRAINY_CRASH_RUNS", "3"))  # noqa: TID251 - a knob of the test, not of the product
-FIRST = int(os.environ.get("BRAINY_CRASH_SEED", "1"))  # noqa: TID251 - likewise
+RUNS = int(os.environ.get("CRASH_RUNS", "3"))  # noqa: TID251 - a knob of the test, not of the product
+FIRST = int(os.environ.get("CRASH_SEED", "1"))  # noqa: TID251 - likewise
 
 
 async def sample_bucket(directory: Path) -> str:

@@ -131,7 +131,7 @@ async def contender(name: str, store: UnreliableStore, clock: ManualClock, watch
             watchdog.ends(grant)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), contenders=st.integers(2, 4), rate=st.sampled_from([0.0, 0.2, 0.4]))
 def test_leases_exclude_and_tokens_rise(seed: int, contenders: int, rate: float) -> None:
     async def scenario() -> None:
