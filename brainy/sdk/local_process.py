@@ -88,6 +88,8 @@ class LocalProcess:
                 # Ctrl-C in a terminal must reach the parent alone, which then ends its children in order.
                 start_new_session=True,
             )
+        if not leashed:
+            _DETACHED.append(child)
         record = ProcessRecord(name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file))
         return cls(record, child)
 
