@@ -53,8 +53,7 @@ class Puppet:
                     break
                 body = f"<Error><Code>{self.code}</Code></Error>".encode() if self.status >= 300 else b""
                 writer.write(
-                    f'HTTP/1.1 {self.status} X\r\nETag: "e"\r\nContent-Length: {len(body)}\r\n\r\n'.encode()
-                    + body
+                    f'HTTP/1.1 {self.status} X\r\nETag: "e"\r\nContent-Length: {len(body)}\r\n\r\n'.encode() + body
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

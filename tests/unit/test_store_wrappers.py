@@ -151,9 +151,7 @@ async def test_a_prefix_hides_the_rest() -> None:
     assert not (await part.put_if_absent("a/x", b"3")).won
     assert await part.get_range("a/x", 0, 9) == b"3"
     await part.delete("a/x")
-    assert [
-        item and item.key for item in await part.get_many(["a/x", "b/x"]) if not isinstance(item, Exception)
-    ]
+    assert [item and item.key for item in await part.get_many(["a/x", "b/x"]) if not isinstance(item, Exception)]
 
 
 async def test_memory_namespaces_of_one_process_are_shared() -> None:
