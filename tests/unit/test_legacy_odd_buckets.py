@@ -381,9 +381,7 @@ class Failing(MemoryStore):
         self, keys: Sequence[str], *, concurrency: int = 64
     ) -> Sequence[StoredObject | Exception | None]:
         found = await super().get_many(keys, concurrency=concurrency)
-        return [
-            UnavailableError("no") if key == "nouns/5.json" else f for key, f in zip(keys, found, strict=True)
-        ]
+        return [UnavailableError("no") if key == "nouns/5.json" else f for key, f in zip(keys, found, strict=True)]
 
 
 async def test_a_failing_store_is_no_unreadable_object() -> None:

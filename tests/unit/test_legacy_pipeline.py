@@ -126,9 +126,7 @@ def test_backup_elements() -> None:
     assert encode_noun(Noun(id="a")) == b'{"id":"a","vector":[],"metadata":null}'
     odd = Noun(id="a", vector=b"\x00\x00\xc0\x7f", raw_vector=b'["x"]', metadata=b'{"l":"\\ud800"}')
     assert encode_noun(odd) == b'{"id":"a","vector":["x"],"metadata":{"l":"\\ud800"}}'
-    verb = Verb(
-        id="v", source_id="s", target_id="t", type="k", attributes=b'{"id":"no","data":1}', metadata=b"2"
-    )
+    verb = Verb(id="v", source_id="s", target_id="t", type="k", attributes=b'{"id":"no","data":1}', metadata=b"2")
     assert encode_verb(verb) == (
         b'{"id":"v","vector":[],"sourceId":"s","targetId":"t","source":"s","target":"t",'
         b'"verb":"k","type":"k","data":1,"metadata":2}'
