@@ -193,7 +193,7 @@ class DirectoryFiles:
 
     @contextlib.contextmanager
     def _temporary(self, body: bytes, metadata: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
-        path = f"{self._work}/{os.getpid():x}-{self._ids.short(16)}%W"
+        path = f"{self._work}/{os.getpid():x}-{self._ids.nonce().hex()}%W"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o644)

@@ -22,6 +22,8 @@ WORK_DIRECTORY = ".store%W"
 
 _SPECIAL = ("", ".", "..")
 _AMBIGUOUS = re.compile(r"%(?=25|[DFLW]$)")
+# Directories without '.', a file with one and something else: nothing to escape.
+_ORDINARY = re.compile(r"(?:[^./%]+/)*(?=[^/]*\.)(?=[^/]*[^./])[^/%]+", re.DOTALL)
 _MAX_NAME_BYTES = 255
 # Room for an escape of every '%' in a piece and for the suffix.
 _PIECE_BYTES = 120
@@ -29,14 +31,16 @@ _PIECE_BYTES = 120
 
 def key_path(key: str) -> str:
     """Return the relative path of the file that holds ``key``."""
+    if _ORDINARY.fullmatch(key) and len(key.encode()) <= _MAX_NAME_BYTES:
+        return key
     *parents, last = key.split("/")
-    if not parents and "." in last and "%" not in last and len(last.encode()) <= _MAX_NAME_BYTES:
-        return last if last not in _SPECIAL else last + "%F"
     return "/".join([*(_directory(part) for part in parents), _file(last)])
 
 
 def plain_path(key: str) -> str | None:
     """Return the path another tool would have chosen for ``key``; None when it is ``key_path``."""
+    if _ORDINARY.fullmatch(key) and len(key.encode()) <= _MAX_NAME_BYTES:
+        return None
     parts = key.split("/")
     if any(part in _SPECIAL or len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         return None
