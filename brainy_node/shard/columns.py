@@ -60,7 +60,7 @@ class RecordFile:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         #: Rows in the file.
-        self.rows = sum(batch.num_rows for batch in self._batches)
+        self.rows: int = sum(batch.num_rows for batch in self._batches)
 
     def bytes_column(self, name: str) -> BytesColumn:
         """Return a binary or string column."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +21,18 @@ from brainy_node.shard.base_search import search_base
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.statistics import ShardStatistics, Tally
 from brainy_node.shard.tail import Tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """Everything alive in a shard: rows of its base in order, and the newer items with their digests."""
+
+    base: Base
+    rows: list[int]
+    nouns: list[tuple[Noun, bytes]]
+    verb_rows: list[int]
+    verbs: list[tuple[Verb, bytes]]
+
 
 #: Requests whose position is remembered, so that a repeat is answered instead of committed again.
 REMEMBERED_REQUESTS = 100_000
@@ -254,6 +267,18 @@ class Shard:
             self._rows, _, self._tally = _overlay(self._base, self._tail)
             self.spec = spec
 
+    def contents(self) -> Contents:
+        """Return what a new base of this state would hold."""
+        with self._lock:
+            nouns, verbs = self._tail.nouns.values(), self._tail.verbs.values()
+            return Contents(
+                base=self._base,
+                rows=np.flatnonzero(~self._rows.dead).tolist(),
+                nouns=[(state.noun, state.hash) for state in nouns if state.noun is not None],
+                verb_rows=np.flatnonzero(~self._rows.dead_verbs).tolist(),
+                verbs=[(state.verb, state.hash) for state in verbs if state.verb is not None],
+            )
+
     # -- search ------------------------------------------------------------------------------------------------
 
     def search(
@@ -324,7 +349,7 @@ class Shard:
         )
 
     def metadata_of(self, hits: Hits) -> list[bytes]:
-        """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where there is none."""
+        """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where none is."""
         if not isinstance(hits.origin, tuple):
             raise TypeError("these hits are not from a shard")
         base, owners = hits.origin

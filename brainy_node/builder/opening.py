@@ -1,0 +1,197 @@
+"""Opening a published generation: from its manifests to local bases, every byte hashed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainy.bucket import invariants, layout, segments
+from brainy.bucket.quarantine import QuarantineList
+from brainy.bucket.records import Manifest, Spec, StoredFile
+from brainy.errors import CorruptDataError, UnavailableError
+from brainy.telemetry.logs import get_logger
+from brainy_node.builder.context import Context
+from brainy_node.builder.copying import log_base
+from brainy_node.builder.job import Built, Progress
+from brainy_node.shard import base_record, index
+from brainy_node.shard.writer import BaseWriter
+
+_log = get_logger(__name__)
+
+#: Objects up to this size are read by one GET, larger ones in parts of it.
+_PART_BYTES = 32 << 20
+#: Files of one shard fetched at a time; memory is this many parts.
+_AT_ONCE = 3
+
+
+async def open_shard(context: Context, shard: int, manifest: Manifest | None = None) -> Built:
+    """Build a local base from a shard's manifest.
+
+    One GET for the manifest and one for each file up to 32 MB. Files are hashed while they are written to disk and
+    read only afterwards. A damaged segment is an error; a damaged index is built anew from the segments, which
+    hold everything it does.
+
+    Raises:
+        UnavailableError: there is no manifest (SHARD_NOT_READY): nobody has filled the shard yet.
+        CorruptDataError: a segment does not hash to what the manifest says, or its rows do not add up to the
+            manifest's digest. No base was left behind.
+    """
+    spec = context.job.spec
+    if manifest is None:
+        manifest = await _read_manifest(context, shard)
+    directory = context.workspace.stage(f"download-{shard}")
+    files = await _download(context, manifest, directory)
+    indexing = _StoredIndex(files.index, spec, context.job.threads)
+    with BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) as writer:
+        record = await asyncio.to_thread(_write, context, manifest, files, writer, indexing)
+    if (record.digest, record.noun_count, record.verb_count) != (
+        manifest.digest,
+        manifest.noun_count,
+        manifest.verb_count,
+    ):
+        raise CorruptDataError(
+            "the segments do not add up to the digest of their manifest",
+            remedy="restore the shard from a copy; nothing was served from it",
+            data_safe=False,
+            key=layout.manifest(spec.generation, shard),
+        )
+    log_base(record)
+    place = context.workspace.settle(writer.directory, shard=shard, position=record.position)
+    return Built(shard=shard, directory=str(place), position=record.position, published=True, rebuilt=indexing.rebuilt)
+
+
+async def _read_manifest(context: Context, shard: int) -> Manifest:
+    key = layout.manifest(context.job.spec.generation, shard)
+    found = await context.store.get(key)
+    if found is None:
+        raise UnavailableError(
+            "the shard has not been published yet",
+            reason="SHARD_NOT_READY",
+            remedy="retry once its owner has filled it",
+            key=key,
+        )
+    manifest = Manifest.decode(found.body, key=key)
+    invariants.check_manifest(manifest, key=key)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """Where the downloads lie; all but ``index`` are verified."""
+
+    nouns: list[Path]
+    verbs: list[Path]
+    quarantine: Path | None
+    #: None if there is none, or it was damaged.
+    index: Path | None
+
+
+async def _download(context: Context, manifest: Manifest, directory: Path) -> _Files:
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def fetch(file: StoredFile, name: str) -> Path:
+        async with limit:
+            return await _fetch(context, file, directory / name)
+
+    async def fetch_index(file: StoredFile) -> Path | None:
+        try:
+            return await fetch(file, "index")
+        except CorruptDataError as error:
+            _log.warning("index_damaged", key=file.key, cause=str(error))
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        nouns = [group.create_task(fetch(file, f"nouns-{i}")) for i, file in enumerate(manifest.nouns)]
+        verbs = [group.create_task(fetch(file, f"verbs-{i}")) for i, file in enumerate(manifest.verbs)]
+        listed = group.create_task(fetch(manifest.quarantine, "quarantine")) if manifest.quarantine else None
+        stored = group.create_task(fetch_index(manifest.index)) if manifest.index else None
+    return _Files(
+        nouns=[task.result() for task in nouns],
+        verbs=[task.result() for task in verbs],
+        quarantine=listed.result() if listed else None,
+        index=stored.result() if stored else None,
+    )
+
+
+async def _fetch(context: Context, file: StoredFile, path: Path) -> Path:
+    """Stream an object to disk while hashing it."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as out:
+        for start in range(0, max(file.size, 1), _PART_BYTES):
+            if file.size <= _PART_BYTES:
+                found = await context.store.get(file.key)
+                part = None if found is None else found.body
+            else:
+                part = await context.store.get_range(file.key, start, _PART_BYTES)
+            if part is None:
+                break
+            digest.update(part)
+            size += len(part)
+            out.write(part)
+    if size != file.size or digest.hexdigest() != file.sha256:
+        raise CorruptDataError(
+            "an object does not hash to what its manifest says",
+            remedy="restore the object from a copy; nothing was read from it",
+            data_safe=False,
+            key=file.key,
+            size=size,
+            expected_size=file.size,
+        )
+    return path
+
+
+def _write(
+    context: Context, manifest: Manifest, files: _Files, writer: BaseWriter, indexing: _StoredIndex
+) -> base_record.BaseRecord:
+    total = manifest.noun_count + manifest.verb_count
+    for path in files.nouns:
+        for nouns in segments.read_nouns(path):
+            writer.add_nouns(nouns)
+            context.report(_reading(writer, manifest.shard, total))
+        path.unlink()
+    for path in files.verbs:
+        for verbs in segments.read_verbs(path):
+            writer.add_verbs(verbs)
+            context.report(_reading(writer, manifest.shard, total))
+        path.unlink()
+    if files.quarantine is not None and manifest.quarantine is not None:
+        listed = QuarantineList.decode(files.quarantine.read_bytes(), key=manifest.quarantine.key)
+        for entry in listed.objects:
+            writer.add_quarantined(entry.key, entry.reason, entry.size)
+    return writer.finish(
+        position=manifest.position,
+        source_cursor=manifest.source_cursor,
+        threads=context.job.threads,
+        make_index=indexing.make,
+    )
+
+
+def _reading(writer: BaseWriter, shard: int, total: int) -> Progress:
+    return Progress(shard=shard, stage="reading", done=writer.noun_count + writer.verb_count, total=total)
+
+
+class _StoredIndex:
+    """Puts the downloaded index in place, or builds one if that cannot be used."""
+
+    def __init__(self, path: Path | None, spec: Spec, threads: int) -> None:
+        self._path = path
+        self._spec = spec
+        self._threads = threads
+        self.rebuilt = False
+
+    def make(self, target: Path, matrix: index.Matrix, keys: index.Keys) -> int:
+        """Write the index over ``matrix[keys]`` to ``target``."""
+        if self._path is not None:
+            try:
+                index.VectorIndex.view(self._path, self._spec, expected=len(keys))
+            except CorruptDataError as error:
+                _log.warning("index_unfit", cause=str(error))
+            else:
+                self._path.rename(target)
+                return 0
+        _log.warning("index_rebuilt", generation=self._spec.generation, rows=len(keys))
+        index.build(target, matrix, keys, self._spec, self._threads)
+        self.rebuilt = True
+        return 0

@@ -1,0 +1,87 @@
+"""Which source a generation is filled from, and the positions that stand for what was read of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+
+from brainy.bucket import layout
+from brainy.bucket.records import Spec
+from brainy.dataset.base import ItemBatch, Source
+from brainy.dataset.brainy_tree import BrainyTreeSource
+from brainy.dataset.generation import GenerationSource
+from brainy.errors import NotFoundError
+from brainy.store.base import ObjectStore
+
+
+class EmptySource:
+    """No items at all: a namespace that starts empty."""
+
+    @property
+    def cursor(self) -> Mapping[int, int]:
+        """Nothing is included."""
+        return {}
+
+    async def total(self) -> int:
+        """None."""
+        return 0
+
+    async def stream(self, *, shards: Collection[int], shard_count: int) -> AsyncIterator[ItemBatch]:
+        """Yield nothing."""
+        nothing: tuple[ItemBatch, ...] = ()
+        for batch in nothing:
+            yield batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenSource:
+    """A source and the shards of the generation behind it."""
+
+    source: Source
+    #: 0 where no generation, and so no log, is behind the source.
+    shard_count: int
+
+    def cursor_for(self, shard: int, shard_count: int) -> dict[int, int]:
+        """Return the source positions that a target shard includes once it holds what the source yielded.
+
+        With equal shard counts a target shard holds ids of the source shard of its own number only; otherwise of
+        all of them.
+        """
+        sources = range(self.shard_count) if self.shard_count != shard_count else (shard,)
+        cursor = self.source.cursor
+        return {number: cursor.get(number, 0) for number in sources if self.shard_count}
+
+
+async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
+    """Open what ``spec.source`` names.
+
+    Raises:
+        NotFoundError: it names a generation that does not exist.
+    """
+    if spec.source == "empty":
+        return ChosenSource(source=EmptySource(), shard_count=0)
+    if spec.source == "brainy":
+        # A target filled from the tree itself follows generation 0, which has its log beside the tree.
+        behind = None if spec.generation == 0 else await _read_spec(store, 0)
+        tree = BrainyTreeSource(store, spec.source_trees)
+        return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0)
+    number = int(spec.source)
+    described = await _read_spec(store, number)
+    if described is None:
+        raise NotFoundError(
+            "the generation to fill from does not exist",
+            remedy="check the migration's source",
+            generation=number,
+            target=spec.generation,
+        )
+    if number == 0:
+        origin = await choose_source(store, described)
+        return ChosenSource(source=origin.source, shard_count=described.shard_count)
+    source = await GenerationSource.open(store, number)
+    return ChosenSource(source=source, shard_count=described.shard_count)
+
+
+async def _read_spec(store: ObjectStore, number: int) -> Spec | None:
+    key = layout.spec(number)
+    found = await store.get(key)
+    return None if found is None else Spec.decode(found.body, key=key)
