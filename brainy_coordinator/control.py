@@ -37,6 +37,8 @@ _log = get_logger(__name__)
 #: Steps of a migration taken one right after the other before others get a turn.
 _MOST_STEPS_A_TURN = 64
 _LONGEST_BACK_OFF_SECONDS = 5.0
+#: Where a person has to change something first, looking again soon only costs requests.
+_REFUSED_BACK_OFF_SECONDS = 30.0
 #: A turn this late is worth a line in the log: the process is starved, or a call blocks the loop.
 _LATE_SECONDS = 1.0
 #: Nodes that have left or are silent for this many TTLs, and hold nothing, are forgotten.
@@ -76,7 +78,10 @@ class NamespaceControl:
         self._clock = clock
         self._announcer = announcer
         self._barrier = Barrier(components.nodes, namespace=namespace)
+        self._registry = registry
         self._fitness: str | None = None
+        self._routing_read = False
+        self._histories_sealed = False
         self.view = NamespaceView(registry, namespace=namespace, clock=clock)
         self.generations = Generations(store)
         self.register = RoutingRegister(
@@ -123,24 +128,42 @@ class NamespaceControl:
                 self._fitness = ""
         return self._fitness
 
-    async def take_over(self, registry: Registry) -> None:
-        """Read what earlier leaders left: the routing record, then every migration."""
+    async def take_over(self) -> None:
+        """Read the routing record; its nodes get one full TTL before they are judged."""
         routing = await self.register.load()
         if routing is not None:
-            registry.expect(routing.nodes, self._clock.monotonic())
-        await self.migrations.take_over()
+            self._registry.expect(routing.nodes, self._clock.monotonic())
+        self._routing_read = True
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether everything that earlier leaders left has been read, and running migrations are sealed."""
+        return self._routing_read and self._histories_sealed
 
     async def tick(self) -> bool:
-        """Do what can be done now. Returns whether more could follow at once."""
+        """Do what can be done now. Returns whether more could follow at once.
+
+        Placement comes first: a history that cannot be read must not keep a dead node's shards from moving.
+        """
+        if not self._routing_read:
+            await self.take_over()
         routing = await self.register.current()
         if routing is None:
             return await self._adopt()
         repaired = await self._placing.repair(routing)
         if repaired is not None:
             self._announcer.tell(repaired, self.view.reachable())
+        if not self._histories_sealed:
+            await self._seal()
         return await self.migrations.tick() or repaired is not None
 
+    async def _seal(self) -> None:
+        await self.migrations.take_over()
+        self._histories_sealed = True
+
     async def _adopt(self) -> bool:
+        if not self._histories_sealed:
+            await self._seal()
         problem = await self.store_fitness()
         if problem:
             raise PreconditionError(
@@ -201,6 +224,7 @@ class Term:
         failures = 0
         while True:
             due = clock.monotonic() + tick_seconds
+            refused = False
             try:
                 await self._turn(control)
                 failures = 0
@@ -213,6 +237,7 @@ class Term:
                 self._on_fenced(error.message)
             except BrainyError as error:
                 failures += 1
+                refused = isinstance(error, PreconditionError)
                 self.problems[name] = error
                 control.register.forget()
                 if failures & (failures - 1) == 0:
@@ -221,18 +246,18 @@ class Term:
                 failures += 1
                 control.register.forget()
                 _log.exception("control_crashed", namespace=name)
-            back_off = min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
+            longest = _REFUSED_BACK_OFF_SECONDS if refused else _LONGEST_BACK_OFF_SECONDS
+            back_off = min(longest, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
             await clock.sleep(max(0.0, due - clock.monotonic()) + back_off)
             lag = self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
             if lag > _LATE_SECONDS:
                 _log.warning("control_loop_late", namespace=name, seconds=round(lag, 3))
 
     async def _turn(self, control: NamespaceControl) -> None:
-        if control.namespace not in self.ready:
-            await control.take_over(self.registry)
-            self.ready.add(control.namespace)
         for _ in range(_MOST_STEPS_A_TURN):
             more = await control.tick()
+            if control.taken_over:
+                self.ready.add(control.namespace)
             routing = await control.register.current()
             if routing is not None and routing != self.routings.get(control.namespace):
                 self.routings[control.namespace] = routing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from brainy.errors import UnavailableError
 from brainy.telemetry.logs import get_logger
@@ -73,6 +72,8 @@ class Coordinator:
                 self._term = None
                 for task in (running, lost):
                     task.cancel()
-                for task in (running, lost):
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+                await asyncio.gather(running, lost, return_exceptions=True)
+            if not running.cancelled() and (error := running.exception()) is not None:
+                # A bug: let somebody else try, and say so. Leading without acting would be worse than not leading.
+                _log.error("term_crashed", exc_info=error)
+                self.leadership.surrender("crashed")

@@ -93,7 +93,14 @@ class Leadership:
     async def run(self) -> None:
         """Take part until cancelled."""
         while True:
-            wait = await (self._renew() if self._grant is not None else self._campaign())
+            try:
+                wait = await (self._renew() if self._grant is not None else self._campaign())
+            except Exception:
+                # Whatever it was, the election must go on; a lease that is not renewed ends by itself.
+                _log.exception("leadership_crashed", coordinator=self.id)
+                wait = self._lease / 10
+                if not self.is_leader:
+                    self.surrender("crashed")
             await self._clock.sleep(wait)
 
     async def _campaign(self) -> float:

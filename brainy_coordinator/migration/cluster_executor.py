@@ -37,6 +37,8 @@ _POLL_SECONDS = 0.01
 #: How long to wait before a barrier that not everybody passed is tried again.
 _RETRY_SECONDS = 0.05
 _CALL_SECONDS = 2.0
+#: Longest an action waits while writes do, before others get a turn: a dead owner must be replaced meanwhile.
+_SLICE_SECONDS = 0.5
 #: States in which heartbeats are too old to judge by, so nodes are asked.
 _ASKED = (State.CATCHING_UP, State.READY)
 
@@ -198,16 +200,16 @@ class ClusterExecutor:
         self.facts = replace(self.facts, cut_over=CutOver(epoch=drained.epoch, started_at=started_at))
 
     def _remaining(self, record: MigrationRecord, attempt: CutOver) -> float:
-        return max(0.0, attempt.started_at + record.request.pause_cap_seconds - self._clock.monotonic())
+        """Seconds to wait for at most: a slice, or what is left of the pause cap."""
+        left = attempt.started_at + record.request.pause_cap_seconds - self._clock.monotonic()
+        return min(_SLICE_SECONDS, max(0.0, left))
 
     async def _take_positions(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         source = routing.generations[record.source]
         # Silent nodes that own nothing are left out; an owner is waited for, whatever is thought of it.
         required = self._owner_addresses(routing, record.source) | self._view.reachable()
-        acks = await self._barrier.pass_epoch(
-            required, epoch=attempt.epoch, timeout=min(_CALL_SECONDS, self._remaining(record, attempt))
-        )
+        acks = await self._barrier.pass_epoch(required, epoch=attempt.epoch, timeout=self._remaining(record, attempt))
         positions = {
             shard: acks[where.owner].positions[record.source, shard]
             for shard, where in source.shards.items()
@@ -225,8 +227,9 @@ class ClusterExecutor:
     async def _await_catch_up(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         owners = self._owner_addresses(routing, record.target)
-        while (remaining := self._remaining(record, attempt)) > 0:
-            answers = await self._barrier.shard_states(owners, timeout=min(_CALL_SECONDS, remaining))
+        until = self._clock.monotonic() + self._remaining(record, attempt)
+        while (remaining := until - self._clock.monotonic()) > 0:
+            answers = await self._barrier.shard_states(owners, timeout=remaining)
             replicas = tuple(ReplicaSeen.of(node, r) for node, reports in answers.items() for r in reports)
             seen = Observation(routing=routing, reachable=frozenset(answers), replicas=replicas)
             if _includes(seen, record, attempt.positions or {}):
@@ -236,7 +239,7 @@ class ClusterExecutor:
 
     async def _compare_digests(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
-        timeout = min(_CALL_SECONDS, self._remaining(record, attempt))
+        timeout = self._remaining(record, attempt)
         source, target = [
             await self._barrier.digest(
                 routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
