@@ -77,6 +77,11 @@ class NodeSettings(_Section):
     #: Fold the tail into a new base from this many records on, or from this share of the base.
     fold_records: int = 2000
     fold_share: float = 0.25
+    #: Or from this many change-log objects on, because each is a read for whoever opens the shard next.
+    fold_slots: int = 256
+    #: Or from this many on once the shard has been idle for so long.
+    fold_idle_slots: int = 8
+    fold_idle_seconds: float = 10.0
     #: Writes that wait while a namespace drains, per node, and for how long.
     write_buffer_requests: int = 1000
     write_buffer_seconds: float = 10.0

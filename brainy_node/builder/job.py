@@ -80,6 +80,8 @@ class Done(_Value):
 
     event: Literal["done"] = "done"
     built: tuple[Built, ...]
+    #: Calls to the object store, by kind.
+    store_calls: dict[str, int] = Field(default_factory=dict)
 
 
 class Failed(_Value):

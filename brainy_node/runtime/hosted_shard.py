@@ -22,6 +22,7 @@ Cancel safety: cancelling a duty abandons at most a PUT in flight; it lands or n
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from brainy.api.node.v1 import control_pb2
@@ -32,10 +33,12 @@ from brainy.changelog.batch import Slot
 from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
+from brainy.clock import Deadline
 from brainy.errors import BrainyError, FencedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -66,6 +69,9 @@ class HostedShard:
         self._progressed = asyncio.Event()
         self._duty: asyncio.Task[None] | None = None
         self._folding = False
+        #: Last positions of the slots applied since the base, and when the last one came.
+        self._slot_ends: deque[int] = deque()
+        self._last_slot_at = host.clock.monotonic()
 
     # --- assignment -----------------------------------------------------------------------------
 
@@ -190,6 +196,8 @@ class HostedShard:
         assert self.shard is not None
         self._highest_epoch = max(self._highest_epoch, slot.batch.epoch)
         self.shard.apply(slot.batch)
+        self._slot_ends.append(slot.last)
+        self._last_slot_at = self._host.clock.monotonic()
         if self._window is not None:
             self._window.append(slot)
         progressed, self._progressed = self._progressed, asyncio.Event()
@@ -253,6 +261,18 @@ class HostedShard:
     def _notify(self) -> None:
         progressed, self._progressed = self._progressed, asyncio.Event()
         progressed.set()
+
+    async def writable(self, timeout_seconds: float) -> GroupCommit:
+        """Return the group commit of an owned shard, waiting a little for an owner that is just taking over.
+
+        Raises:
+            UnavailableError: as ``commits``.
+        """
+        deadline = Deadline.after(self._host.clock, timeout_seconds)
+        while self._commits is None and self.assignment.is_owner and self.state != _State.SHARD_STATE_FENCED:
+            if deadline.passed or not await self.wait_progress(deadline.remaining()):
+                break
+        return self.commits()
 
     def commits(self) -> GroupCommit:
         """Return the group commit of an owned shard.
@@ -330,11 +350,18 @@ class HostedShard:
 
     async def fold_if_due(self) -> None:
         """Have the tail merged into a new base once it is long enough, and swap bases without a pause."""
-        shard, settings = self.shard, self._host.settings
+        shard = self.shard
         if shard is None or self._folding or not self.readable:
             return
-        due = max(settings.fold_records, int(settings.fold_share * shard.base_rows))
-        if shard.tail_records < due:
+        while self._slot_ends and self._slot_ends[0] <= shard.base.position:
+            self._slot_ends.popleft()
+        tail = TailSize(
+            records=shard.tail_records,
+            slots=len(self._slot_ends),
+            base_rows=shard.base_rows,
+            idle_seconds=self._host.clock.monotonic() - self._last_slot_at,
+        )
+        if not fold_is_due(tail, self._host.settings):
             return
         self._folding = True
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
@@ -37,6 +38,8 @@ _log = get_logger(__name__)
 #: A replica that the routing record no longer asks for serves this long, for calls routed before the change.
 _LINGER_SECONDS = 5.0
 _FOLD_CHECK_SECONDS = 1.0
+#: A write waits this long for an owner that is just taking over, before its caller is sent back to ask again.
+_TAKEOVER_SECONDS = 2.0
 
 
 class HostedNamespace:
@@ -61,6 +64,7 @@ class HostedNamespace:
         self._store = store
         self._settings = settings.node
         self._clock = clock
+        self._builder = builder
         self._view = RoutingView(store, lambda routing: self._routing_changed.set())
         self._routing_changed = asyncio.Event()
         self._specs: dict[int, Spec] = {}
@@ -165,8 +169,8 @@ class HostedNamespace:
 
     @property
     def metrics(self) -> Mapping[str, int]:
-        """Store calls since the start, by kind."""
-        return self._store.calls
+        """Store calls since the start, by kind; those of the builder's processes included."""
+        return Counter(self._store.calls) + self._builder.store_calls[self.name]
 
     async def spec(self, generation: int) -> Spec:
         """Description of a generation.
@@ -248,7 +252,8 @@ class HostedNamespace:
         written_at.FromNanoseconds(int(self._clock.wall() * 1e9))
         for record in records:
             record.written_at.CopyFrom(written_at)
-        return await hosted.commits().commit(records)
+        commits = await hosted.writable(_TAKEOVER_SECONDS)
+        return await commits.commit(records)
 
     @property
     def _drains(self) -> bool:
@@ -342,7 +347,14 @@ class HostedNamespace:
         for (generation, number), hosted in list(self._shards.items()):
             if routing.phase != "draining" or generation != routing.write or not hosted.assignment.is_owner:
                 continue
+            if (generation, number) in self._leaving:
+                continue  # no longer ours: its owner of today answers for it
             position = await hosted.commits().drain()
+            if self.routing.epoch != routing.epoch:
+                # The drain is over already. A shard paused by this late barrier would stay paused.
+                if self.routing.phase == "serving":
+                    hosted.resume()
+                raise UnavailableError("a newer routing record is in force", reason="STALE_ROUTING", epoch=epoch)
             positions.append(common_pb2.Position(generation=generation, shard=number, position=position))
         return positions
 
