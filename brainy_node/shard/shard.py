@@ -506,6 +506,9 @@ def _bounds(
     query: npt.NDArray[np.int64], distances: npt.NDArray[np.float32], queries: int, k: int
 ) -> npt.NDArray[np.float32]:
     """Return for each query the distance of the worst base hit that the tail must beat, or infinity."""
+    if len(query) == queries * k and (queries == 1 or (np.bincount(query, minlength=queries) == k).all()):
+        every: npt.NDArray[np.float32] = distances.reshape(queries, k).max(axis=1)
+        return every
     bounds = np.full(queries, np.inf, np.float32)
     starts = np.searchsorted(query, np.arange(queries + 1, dtype=np.int64))
     full = np.flatnonzero(np.diff(starts) >= k)
