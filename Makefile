@@ -55,7 +55,7 @@ bench: setup ## Speed and memory, as ratios within one run
 	$(VENV)/bin/python -m tests.bench.upgrade
 
 crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a random process
-	BRAINY_CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s
+	CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

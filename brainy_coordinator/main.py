@@ -18,11 +18,12 @@ from brainy.errors import BrainyError, InvalidRequestError
 from brainy.ids import Ids
 from brainy.locks.object_store import ObjectStoreLocks
 from brainy.rpc.channel import ChannelPool
+from brainy.rpc.ready import ready_file as announced
 from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs, get_logger
 from brainy_coordinator.control import Components
 from brainy_coordinator.nodes import GrpcNodeCalls
-from brainy_coordinator.server import CoordinatorServer, write_ready_file
+from brainy_coordinator.server import CoordinatorServer
 
 _log = get_logger(__name__)
 
@@ -97,14 +98,11 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     try:
         server = await CoordinatorServer.start(components, coordinator_id=coordinator_id)
         try:
-            if ready_file is not None:
-                write_ready_file(ready_file, server.address)
-            _log.info("coordinator_serving", address=server.address, namespaces=list(stores))
-            await asked_to_end.wait()
+            async with announced(ready_file, server.address):
+                _log.info("coordinator_serving", address=server.address, namespaces=list(stores))
+                await asked_to_end.wait()
         finally:
             await server.stop()
-            if ready_file is not None:
-                ready_file.unlink(missing_ok=True)  # noqa: ASYNC240 - one small file, once
     finally:
         await pool.close()
         for store in stores.values():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -104,10 +100,3 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             MigrationServicer(coordinator),
         ),
     )
-
-
-def write_ready_file(path: Path, address: str) -> None:
-    """Say that the process serves: JSON with address and pid, in place all at once."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps({"address": address, "pid": os.getpid()}), encoding="utf-8")
-    fresh.replace(path)

@@ -49,7 +49,8 @@ def channel_arguments(*, max_message_bytes: int = MAX_MESSAGE_BYTES) -> ChannelA
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MILLISECONDS),
         # A node that restarts is found again within a second or two, not gRPC's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # In spite of its name the time a handshake may take: a busy machine needs more than the backoff.
+        ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.max_reconnect_backoff_ms", 2000),
         # Channels do not share connections, so closing one cannot disturb another.
         ("grpc.use_local_subchannel_pool", 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import grpc
@@ -72,7 +72,7 @@ class Caller:
         limits: Limits,
         *,
         silence_seconds: float | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncGenerator[Response, None]:
         """Yield a call's answers. If the stream breaks it is begun again elsewhere, **from its start**: the
         consumer leaves out what it has had. The deadline counts from the last answer.
 

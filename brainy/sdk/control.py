@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from google.protobuf import duration_pb2
 
@@ -141,7 +141,7 @@ class ControlCalls(Connection):
             if not token:
                 return found
 
-    async def watch_migration(self, id: str) -> AsyncIterator[Migration]:  # noqa: A002 - as the field is called
+    async def watch_migration(self, id: str) -> AsyncGenerator[Migration, None]:  # noqa: A002 - as the field is called
         """Yield a migration now and each time it changes, until it has ended.
 
         Survives the coordinator: the stream is taken up again with whichever leads next.

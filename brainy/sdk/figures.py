@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from brainy.api.node.v1 import data_pb2
 from brainy.sdk.connection import Connection
@@ -50,7 +50,7 @@ class FigureCalls(Connection):
             store_calls=dict(answer.store_calls),
         )
 
-    async def unindexed(self) -> AsyncIterator[UnindexedNoun]:
+    async def unindexed(self) -> AsyncGenerator[UnindexedNoun, None]:
         """Yield the nouns that are stored and readable but cannot be found by a search."""
         request = data_pb2.ListUnindexedRequest(namespace=self.namespace)
         seen: set[str] = set()
@@ -60,7 +60,7 @@ class FigureCalls(Connection):
                     seen.add(item.id)
                     yield UnindexedNoun(id=item.id, reason=item.reason)
 
-    async def quarantined(self) -> AsyncIterator[Quarantined]:
+    async def quarantined(self) -> AsyncGenerator[Quarantined, None]:
         """Yield the objects of the source that could not be read."""
         request = data_pb2.ListQuarantineRequest(namespace=self.namespace)
         seen: set[str] = set()

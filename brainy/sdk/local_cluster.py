@@ -194,8 +194,7 @@ class LocalCluster:
 
     async def start_node(self, *, timeout_seconds: float = 120.0) -> LocalProcess:
         """Start one more node and wait until it serves."""
-        numbers = [int(process.name.rpartition("-")[2]) for process in self.nodes]
-        node = self._spawn_node(f"node-{max(numbers, default=0) + 1}")
+        node = self._spawn_node(self._fresh_name())
         self._save()
         await self._serving(node, Deadline.after(self._clock, timeout_seconds))
         self._save()
@@ -258,6 +257,16 @@ class LocalCluster:
         )
         self._processes[_COORDINATOR] = coordinator
         await coordinator.ready(deadline)
+
+    def _fresh_name(self) -> str:
+        """Return a name that no node has had: the data directory of a dead one is not this one's cache."""
+        taken = {process.name for process in self.nodes} | {
+            path.name for path in (self.directory / "data").glob("node-*")
+        }
+        number = 1
+        while f"node-{number}" in taken:
+            number += 1
+        return f"node-{number}"
 
     def _spawn_node(self, name: str) -> LocalProcess:
         data = self.directory / "data" / name

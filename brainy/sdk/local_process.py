@@ -23,6 +23,8 @@ _LEASH = str(Path(__file__).with_name("leash.py"))
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 2000
 _KERNEL_THREADS = 2
+#: Children meant to outlive their objects, and this process. Forgotten here, they would be reported as leaks.
+_DETACHED: list[subprocess.Popen[bytes]] = []
 
 
 class ProcessRecord(BaseModel):
@@ -86,6 +88,8 @@ class LocalProcess:
                 # Ctrl-C in a terminal must reach the parent alone, which then ends its children in order.
                 start_new_session=True,
             )
+        if not leashed:
+            _DETACHED.append(child)
         record = ProcessRecord(name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file))
         return cls(record, child)
 

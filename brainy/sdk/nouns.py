@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
 import numpy.typing as npt
 
@@ -143,7 +143,9 @@ class NounCalls(Connection):
             found.update((noun.id, noun_from_wire(noun)) for noun in answer.nouns)
         return found
 
-    async def scan(self, *, include_vectors: bool = True, include_soft_deleted: bool = False) -> AsyncIterator[Noun]:
+    async def scan(
+        self, *, include_vectors: bool = True, include_soft_deleted: bool = False
+    ) -> AsyncGenerator[Noun, None]:
         """Yield every noun once, in no particular order.
 
         If the node fails on the way another goes on; ids already handed out are remembered for that. A noun

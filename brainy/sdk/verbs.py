@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 import numpy.typing as npt
 
@@ -109,7 +109,7 @@ class VerbCalls(Connection):
         target: str | None = None,
         type: str | None = None,  # noqa: A002 - Brainy's own word
         include_vectors: bool = True,
-    ) -> AsyncIterator[Verb]:
+    ) -> AsyncGenerator[Verb, None]:
         """Yield every verb that matches once, in no particular order. Survives nodes like ``scan``."""
         request = data_pb2.FindVerbsRequest(
             namespace=self.namespace,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub, ShardServiceStub
+from typing import TYPE_CHECKING
+
+from brainy.api.node.v1.shard_pb2_grpc import ShardServiceStub
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
 from brainy.errors import UnavailableError
 from brainy.rpc.channel import ChannelPool
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 #: How long a node that failed is asked last.
 SUSPECT_SECONDS = 1.0

@@ -60,9 +60,7 @@ def assign(
             continue
         placed = placement.shards.get(shard)
         holders = (placed.owner, *placed.replicas) if placed else ()
-        candidates = [
-            n for n in dict.fromkeys(holders) if n != node_id and n in reachable and n not in excluded
-        ]
+        candidates = [n for n in dict.fromkeys(holders) if n != node_id and n in reachable and n not in excluded]
         candidates = [n for n in candidates if n not in suspects] or candidates
         if not candidates:
             missing.append(shard)

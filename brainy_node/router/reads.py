@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.clock import Deadline
 from brainy.errors import InvalidRequestError
@@ -19,6 +19,9 @@ from brainy_node.router.sessions import settle
 from brainy_node.router.validation import check_ids
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 #: Vectors of one answer; the rest of the message is for ids and metadata.
 _MAX_VECTOR_BYTES = MAX_MESSAGE_BYTES - (16 << 20)
@@ -78,9 +81,7 @@ class VerbsQuestion:
         found: list[common_pb2.Verb] = []
         for number in target.shards:
             shard = held(runtime, target.generation, number)
-            batches = shard.find_verbs(
-                self.source_id, self.target_id, self.type, include_vectors=self.include_vectors
-            )
+            batches = shard.find_verbs(self.source_id, self.target_id, self.type, include_vectors=self.include_vectors)
             async for batch in paced(batches):
                 found.extend([verb_to_proto(verb) for verb in batch])
         return found

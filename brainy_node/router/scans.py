@@ -5,22 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
 from brainy.rpc.channel import stream
 from brainy.rpc.options import DEFAULT_DEADLINE_SECONDS
 from brainy_node.router.fan_out import Target, ask_elsewhere
-<<<<<<< HEAD
-from brainy_node.router.held import held, paced
-=======
 from brainy_node.router.held import held, paced, sliced
->>>>>>> serving
 from brainy_node.router.peers import Peers
 from brainy_node.router.placement import assign
 from brainy_node.router.reads import VerbsQuestion
@@ -28,15 +23,16 @@ from brainy_node.router.sessions import settle, stale
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
 
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
+
 Item = TypeVar("Item")
 
 
 class Scan(Protocol[Item]):
     """What is streamed from one shard: by this process or by a peer."""
 
-    def local(
-        self, runtime: NamespaceRuntime, target: Target, deadline: Deadline
-    ) -> AsyncIterator[Sequence[Item]]:
+    def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> AsyncIterator[Sequence[Item]]:
         """Stream from the local replica of the one shard of ``target``."""
 
     def remote(
@@ -166,9 +162,7 @@ class QuarantineScan:
         )
         async for message in stream(peer.ListShardQuarantine, request, deadline=deadline):
             columns = zip(message.keys, message.reasons, message.sizes, strict=True)
-            yield [
-                data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns
-            ]
+            yield [data_pb2.QuarantinedObject(key=key, reason=reason, size=size) for key, reason, size in columns]
 
     def key(self, item: data_pb2.QuarantinedObject) -> str:
         """Return the object's key."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import search_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.bucket.records import Spec
 from brainy.clock import Clock, Deadline
 from brainy.errors import InvalidRequestError, NotFoundError
@@ -25,6 +25,9 @@ from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
 from brainy_node.shard.hits import Hits, merge_hits
 from brainy_node.shard.shard import Shard
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 #: From this many queries on, and for exact scans, the work leaves the event loop's thread.
 THREAD_BATCH = 64
@@ -109,9 +112,7 @@ class SearchRouter:
         """
         started = self._clock.monotonic()
         if bool(request.vectors) == bool(request.ids):
-            raise InvalidRequestError(
-                "a search needs either vectors or ids", remedy="set exactly one of the two"
-            )
+            raise InvalidRequestError("a search needs either vectors or ids", remedy="set exactly one of the two")
         check_k(request.k, max(1, len(request.ids)))
         check_ids(request.ids, self._max_batch)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 
 from brainy.api.node.v1 import data_pb2, shard_pb2
-from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 from brainy.clock import Deadline
 from brainy.rpc.channel import call
 from brainy_node.router.fan_out import FanOut, Target
@@ -16,6 +16,9 @@ from brainy_node.router.held import held
 from brainy_node.router.search import SearchRouter
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
+
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
 
 Figures = shard_pb2.GetShardStatisticsResponse | data_pb2.GetStatisticsResponse
 
@@ -103,9 +106,7 @@ class StatisticsRouter:
         view = await self._refresher.view(runtime, (), deadline)
         found = [runtime.shard(view.generation, shard) for shard in view.shards]
         here = [shard for shard in found if shard is not None]
-        missing: Sequence[int] = [
-            number for number, shard in zip(view.shards, found, strict=True) if shard is None
-        ]
+        missing: Sequence[int] = [number for number, shard in zip(view.shards, found, strict=True) if shard is None]
         calls = self._search.calls
         return data_pb2.GetPerformanceMetricsResponse(
             header=view.header(runtime.node_id, missing),

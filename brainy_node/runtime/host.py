@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 
 from brainy.api.node.v1 import shard_pb2, shard_pb2_grpc
+from brainy.bucket import layout
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot, decode_slot
 from brainy.clock import Clock
@@ -35,6 +37,9 @@ class Host:
     #: Current spec of a generation; re-read while its dimensions are undecided.
     spec: Callable[[int], Awaitable[Spec]]
 
+    #: Log context of the process. Duties run in copies of it, not in that of the call that set them off.
+    context: Context
+
     @property
     def routing(self) -> Routing:
         """The routing record in force."""
@@ -61,4 +66,5 @@ class Host:
             namespace=self.namespace, generation=generation, shard=shard, from_position=from_position
         )
         async for answer in stream(stub.FollowLog, request):
-            yield decode_slot(answer.object, key=f"stream of {generation}/{shard}")
+            # Held to the name it has in the bucket, so a mixed-up stream is told from the right one.
+            yield decode_slot(answer.object, key=layout.log_slot(generation, shard, answer.first_position))

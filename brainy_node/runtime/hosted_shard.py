@@ -34,6 +34,7 @@ from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.errors import BrainyError, FencedError, UnavailableError
 from brainy.telemetry.logs import get_logger
+from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.slot_window import SlotWindow
@@ -73,7 +74,7 @@ class HostedShard:
         self._follow_no_more = asyncio.Event()
         if self.assignment.follows is None:
             self._follow_no_more.set()
-        self._duty = asyncio.create_task(self._run(), name=f"shard-{self._label}")
+        self._duty = asyncio.create_task(self._run(), name=f"shard-{self._label}", context=self._host.context.copy())
 
     async def assign(self, new: Assignment) -> None:
         """Take over a changed assignment; a change of role or epoch starts the duty anew."""
@@ -151,10 +152,11 @@ class HostedShard:
                 published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
         base = await host.supply.local(spec, duty.shard) if published else None
         if base is None:
-            kind = "adopt" if duty.generation == 0 else "open" if published else "fill"
+            kind: JobKind = "adopt" if duty.generation == 0 else "open" if published else "fill"
             if kind == "fill":
                 self._become(_State.SHARD_STATE_COPYING)
             base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
+            self.copied = self.total
         self.shard = Shard.open(base, spec)
 
     def _on_progress(self, done: int, total: int) -> None:
@@ -303,7 +305,7 @@ class HostedShard:
                 async for slot in self._host.follow_owner(duty.generation, duty.shard, self.shard.applied + 1):
                     await self._apply(slot)
             except BrainyError as error:
-                _log.info("owner_stream_ended", shard=self._label, reason=error.reason)
+                _log.info("owner_stream_ended", shard=self._label, reason=error.reason, cause=str(error))
             await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
             try:
                 await self._host.view.refresh()
@@ -372,9 +374,9 @@ class HostedShard:
             statistics = shard.statistics()
             message.applied = shard.applied
             message.source_cursor.update(shard.source_cursor)
-            message.noun_count = statistics.noun_count
-            message.verb_count = statistics.verb_count
-            message.quarantined = statistics.quarantined_count
+            message.noun_count = statistics.nouns
+            message.verb_count = statistics.verbs
+            message.quarantined = statistics.quarantined
         return message
 
 

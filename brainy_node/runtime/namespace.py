@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import control_pb2
@@ -85,6 +88,7 @@ class HostedNamespace:
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            context=copy_context(),
         )
 
     # --- loops ----------------------------------------------------------------------------------
@@ -240,6 +244,10 @@ class HostedNamespace:
         if hosted is None:
             raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
         await hosted.settle_dimensions()
+        written_at = Timestamp()
+        written_at.FromNanoseconds(int(self._clock.wall() * 1e9))
+        for record in records:
+            record.written_at.CopyFrom(written_at)
         return await hosted.commits().commit(records)
 
     @property
@@ -354,8 +362,8 @@ class HostedNamespace:
                 raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
             total.merge(hosted.shard.digest())
             statistics = hosted.shard.statistics()
-            nouns += statistics.noun_count
-            verbs += statistics.verb_count
+            nouns += statistics.nouns
+            verbs += statistics.verbs
             positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
         return total, nouns, verbs, positions
 

@@ -57,9 +57,7 @@ class NamespaceRuntime(Protocol):
     def follow_log(self, generation: int, shard: int, from_position: int) -> AsyncIterator[Slot]:
         """Stream the log's objects from the one that holds ``from_position`` on, for ever; owner only."""
 
-    async def wait_applied(
-        self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline
-    ) -> None:
+    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
         """Return once the local replica includes the positions, which are of its own shard's log or, while the
         generation follows another, of that one's.
 

@@ -86,7 +86,7 @@ class SourceFollower:
                         await self._arrived.put((shard, slot))
                         position = slot.last
             except BrainyError as error:
-                _log.info("source_stream_ended", shard=shard, position=position, reason=error.reason)
+                _log.info("source_stream_ended", shard=shard, position=position, cause=str(error))
                 await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
                 await _refresh(self._host)
 

@@ -35,9 +35,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
         runtime = self._runtimes.get(request.namespace)
         return control_pb2.ListShardStatesResponse(replicas=runtime.replicas())
 
-    async def GetDigest(
-        self, request: control_pb2.GetDigestRequest, context: Context
-    ) -> control_pb2.GetDigestResponse:
+    async def GetDigest(self, request: control_pb2.GetDigestRequest, context: Context) -> control_pb2.GetDigestResponse:
         """Sum item hashes of owned shards."""
         runtime = self._runtimes.get(request.namespace)
         digest, nouns, verbs, positions = await runtime.digest(request.generation, request.shards)

@@ -36,24 +36,18 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
         runtime = door.runtimes.get(request.namespace)
         view = await door.refresher.view(runtime, (), deadline_of(context, door.clock))
         header = view.header(runtime.node_id)
-        scan = NounScan(
-            include_vectors=request.include_vectors, include_soft_deleted=request.include_soft_deleted
-        )
+        scan = NounScan(include_vectors=request.include_vectors, include_soft_deleted=request.include_soft_deleted)
         async for batch in door.scans.scan(runtime, view, scan, stream_deadline_of(context, door.clock)):
             yield data_pb2.ScanNounsResponse(header=header, nouns=batch)
 
-    async def UpsertNouns(
-        self, request: data_pb2.UpsertNounsRequest, context: Context
-    ) -> data_pb2.UpsertNounsResponse:
+    async def UpsertNouns(self, request: data_pb2.UpsertNounsRequest, context: Context) -> data_pb2.UpsertNounsResponse:
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
         written = await self._door.writes.upsert_nouns(runtime, request.nouns, request.request_id, deadline)
         return data_pb2.UpsertNounsResponse(header=written.header, positions=written.positions)
 
-    async def DeleteNouns(
-        self, request: data_pb2.DeleteNounsRequest, context: Context
-    ) -> data_pb2.DeleteNounsResponse:
+    async def DeleteNouns(self, request: data_pb2.DeleteNounsRequest, context: Context) -> data_pb2.DeleteNounsResponse:
         """Delete by id."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
@@ -66,8 +60,8 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
         """Write message after message; the answer has the totals.
 
         Message n (from 0) is written under the request id ``<request_id>.<n>``, so that messages may share one
-        id and the same stream may be sent again. Later messages inherit namespace and id from the first. Messages
-        before one that fails are written.
+        id and the same stream may be sent again. Later messages inherit namespace and id from the first. The
+        messages before one that fails are written.
         """
         door = self._door
         namespace = request_id = ""
@@ -97,6 +91,4 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
             for position in done.positions:
                 positions[position.generation, position.shard] = position.position
             number += 1
-        return data_pb2.ImportNounsResponse(
-            header=header, written=written, positions=position_messages(positions)
-        )
+        return data_pb2.ImportNounsResponse(header=header, written=written, positions=position_messages(positions))

@@ -63,18 +63,14 @@ class VerbServicer(data_pb2_grpc.VerbServiceServicer):
         for part in sliced(verbs):
             yield data_pb2.FindVerbsResponse(header=header, verbs=part)
 
-    async def UpsertVerbs(
-        self, request: data_pb2.UpsertVerbsRequest, context: Context
-    ) -> data_pb2.UpsertVerbsResponse:
+    async def UpsertVerbs(self, request: data_pb2.UpsertVerbsRequest, context: Context) -> data_pb2.UpsertVerbsResponse:
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
         written = await self._door.writes.upsert_verbs(runtime, request.verbs, request.request_id, deadline)
         return data_pb2.UpsertVerbsResponse(header=written.header, positions=written.positions)
 
-    async def DeleteVerbs(
-        self, request: data_pb2.DeleteVerbsRequest, context: Context
-    ) -> data_pb2.DeleteVerbsResponse:
+    async def DeleteVerbs(self, request: data_pb2.DeleteVerbsRequest, context: Context) -> data_pb2.DeleteVerbsResponse:
         """Delete by id."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)

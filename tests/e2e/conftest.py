@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster
 

@@ -7,9 +7,9 @@ import random  # noqa: TID251 - a seeded source, so that a failing run can be re
 from dataclasses import dataclass, field
 
 import numpy as np
-from brainy.sdk.client import AsyncBrainy
 
 from brainy.errors import BrainyError
+from brainy.sdk.client import AsyncBrainy
 
 
 @dataclass

@@ -65,7 +65,9 @@ class World:
 
     async def write(self, key: str, value: str, through: FakeNode) -> None:
         """Write through a node until it is acknowledged."""
-        while not await through.write(key, value):
+        while True:
+            if await through.write(key, value):
+                break
             await asyncio.sleep(0.003)
         self.acked[key] = value
 
@@ -223,15 +225,12 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
             await asyncio.sleep(0.002)
         positions = []
         if self.routing.phase == "draining":
-            while self.in_flight:
-                await asyncio.sleep(0.001)
+            await until(lambda: not self.in_flight)
             for shard, where in self.routing.generations[self.routing.write].shards.items():
                 if where.owner == self.node_id:
                     log = self.world.log(self.routing.write, shard)
                     positions.append(
-                        common_pb2.Position(
-                            generation=self.routing.write, shard=shard, position=len(log.records)
-                        )
+                        common_pb2.Position(generation=self.routing.write, shard=shard, position=len(log.records))
                     )
         return control_pb2.ApplyRoutingResponse(routing_epoch=self.routing.epoch, positions=positions)
 
@@ -240,17 +239,13 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.ListShardStatesResponse:
         return control_pb2.ListShardStatesResponse(replicas=self.replicas())
 
-    async def GetDigest(
-        self, request: control_pb2.GetDigestRequest, context: object
-    ) -> control_pb2.GetDigestResponse:
+    async def GetDigest(self, request: control_pb2.GetDigestRequest, context: object) -> control_pb2.GetDigestResponse:
         items: dict[str, str] = {}
         positions = []
         for shard in request.shards:
             log = self.world.log(request.generation, shard)
             items |= log.items()
-            positions.append(
-                common_pb2.Position(generation=request.generation, shard=shard, position=len(log.records))
-            )
+            positions.append(common_pb2.Position(generation=request.generation, shard=shard, position=len(log.records)))
         digest = digest_of((key, hashlib.sha256(f"{key}={value}".encode()).digest()) for key, value in items.items())
         return control_pb2.GetDigestResponse(
             digest=digest.encode(), noun_count=len(items), verb_count=0, positions=positions

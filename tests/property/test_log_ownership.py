@@ -146,7 +146,7 @@ class Owner:
             self.acknowledged[name] = position
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), owners=st.integers(2, 4), rate=st.sampled_from([0.0, 0.2, 0.5]))
 def test_owners_racing_with_faults_keep_a_linear_history(seed: int, owners: int, rate: float) -> None:
     async def scenario() -> None:

@@ -37,7 +37,7 @@ def weight_bits(verb: Verb) -> bytes | None:
     return None if verb.weight is None else struct.pack("<d", verb.weight)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     items=st.lists(st.lists(nouns, max_size=5), max_size=4),
     dimensions=st.integers(0, 4),
@@ -53,7 +53,7 @@ def test_nouns(items: list[list[Noun]], dimensions: int, rows: int) -> None:
         assert [item for batch in read_nouns(path.read_bytes()) for item in batch] == flat
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(items=st.lists(verbs, max_size=8), dimensions=st.integers(0, 4), rows=st.integers(1, 9))
 def test_verbs(items: list[Verb], dimensions: int, rows: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainy.bucket.records import GenerationPlacement, ShardPlacement
@@ -13,8 +13,7 @@ NODES = ("a", "b", "c")
 
 def placement(*holders: tuple[str, ...]) -> GenerationPlacement:
     shards = {
-        number: ShardPlacement(owner=nodes[0], epoch=1, replicas=nodes[1:])
-        for number, nodes in enumerate(holders)
+        number: ShardPlacement(owner=nodes[0], epoch=1, replicas=nodes[1:]) for number, nodes in enumerate(holders)
     }
     return GenerationPlacement(state="serving", shard_count=len(holders), shards=shards)
 
@@ -66,6 +65,7 @@ def test_unplaced_shards_and_nodes_without_address_are_missing() -> None:
 node_sets = st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True).map(tuple)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     holders=st.lists(node_sets, min_size=1, max_size=8),
     ready=st.sets(st.integers(0, 7)),

@@ -31,9 +31,7 @@ def rpc_error(code: grpc.StatusCode, details: str = "", body: bytes | None = Non
 
 
 def every_class(kind: type[errors.BrainyError]) -> set[type[errors.BrainyError]]:
-    return {kind}.union(
-        *(every_class(sub) for sub in kind.__subclasses__() if sub.__module__ == "brainy.errors")
-    )
+    return {kind}.union(*(every_class(sub) for sub in kind.__subclasses__() if sub.__module__ == "brainy.errors"))
 
 
 def test_every_class_of_the_tree_is_in_this_table() -> None:
@@ -107,9 +105,7 @@ def test_a_reason_of_a_newer_server_is_kept() -> None:
         (grpc.StatusCode.UNKNOWN, errors.OutcomeUnknownError, "OUTCOME_UNKNOWN"),
     ],
 )
-def test_plain_codes_of_other_servers(
-    code: grpc.StatusCode, kind: type[errors.BrainyError], reason: str
-) -> None:
+def test_plain_codes_of_other_servers(code: grpc.StatusCode, kind: type[errors.BrainyError], reason: str) -> None:
     back = from_rpc_error(rpc_error(code, "words of a proxy"))
     assert type(back) is kind
     assert back.reason == reason
@@ -127,9 +123,7 @@ def test_a_write_without_an_answer_is_of_unknown_outcome(code: grpc.StatusCode) 
 
 def test_a_write_that_was_answered_keeps_its_answer() -> None:
     status = to_status(errors.UnavailableError("not mine", reason="NOT_OWNER"))
-    back = from_rpc_error(
-        rpc_error(grpc.StatusCode.UNAVAILABLE, "not mine", status.SerializeToString()), write=True
-    )
+    back = from_rpc_error(rpc_error(grpc.StatusCode.UNAVAILABLE, "not mine", status.SerializeToString()), write=True)
     assert back.reason == "NOT_OWNER"
     assert back.data_safe
 

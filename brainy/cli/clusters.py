@@ -1,0 +1,146 @@
+"""``brainy up``, ``down`` and ``status``: a cluster on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from brainy.cli.output import JsonOption, Output, current, facts, table
+from brainy.cli.target import (
+    CoordinatorOption,
+    DirectoryOption,
+    NamespaceArgument,
+    OptionalNamespace,
+    connect,
+    local,
+    run,
+)
+from brainy.sdk.local_cluster import LocalCluster
+from brainy.sdk.values import NamespaceInfo, NodeInfo
+
+
+def up(
+    namespace: NamespaceArgument,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="How many nodes to start.")] = 3,
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Shards of a namespace not served before.")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Vector length of a new namespace; else the first write decides.")
+    ] = None,
+    directory: DirectoryOption = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C stops the cluster.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the nodes to serve.")] = 300.0,
+    json: JsonOption = False,
+) -> None:
+    """Start a coordinator and nodes on this machine for a namespace."""
+    settings = {}
+    if shards is not None:
+        settings["BRAINY_COORDINATOR__SHARD_COUNT"] = str(shards)
+    if dimensions is not None:
+        settings["BRAINY_COORDINATOR__DIMENSIONS"] = str(dimensions)
+    cluster = LocalCluster(namespace, nodes=nodes, directory=directory, settings=settings, leashed=foreground)
+    run(_up(cluster, current(), foreground=foreground, timeout=timeout))
+
+
+async def _up(cluster: LocalCluster, output: Output, *, foreground: bool, timeout: float) -> None:
+    interrupted = asyncio.Event()
+    if foreground:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    with output.progress(f"starting {cluster.namespace}"):
+        await cluster.start(timeout_seconds=timeout)
+    found = {
+        "namespace": str(cluster.namespace),
+        "coordinator": cluster.coordinator,
+        "endpoints": cluster.endpoints,
+        "directory": str(cluster.directory),
+        "pids": {process.name: process.record.pid for process in cluster.processes},
+    }
+
+    def human(console: Console) -> None:
+        facts(
+            console,
+            {
+                "namespace": cluster.namespace,
+                "coordinator": cluster.coordinator,
+                "nodes": "  ".join(cluster.endpoints),
+                "logs": cluster.directory / "logs",
+                "stop it with": "Ctrl-C" if foreground else f"brainy down {cluster.namespace}",
+            },
+        )
+
+    output.result(found, human)
+    if foreground:
+        await interrupted.wait()
+        output.remark("stopping")
+        await cluster.stop()
+
+
+def down(namespace: OptionalNamespace = None, directory: DirectoryOption = None, json: JsonOption = False) -> None:
+    """Stop the cluster that runs on this machine for a namespace. Only its own processes are ended."""
+    cluster = local(namespace, directory)
+    stopped = [process.name for process in cluster.processes if process.alive()]
+    run(cluster.stop())
+    found = {"namespace": str(cluster.namespace), "stopped": stopped}
+    current().result(found, lambda console: console.print(f"stopped {', '.join(stopped)} of {cluster.namespace}"))
+
+
+def status(
+    namespace: OptionalNamespace = None,
+    directory: DirectoryOption = None,
+    coordinator: CoordinatorOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what a cluster serves, and how its nodes and shards are."""
+    namespaces, nodes = run(_status(namespace, directory, coordinator))
+    found = {
+        "namespaces": [asdict(info) for info in namespaces],
+        "nodes": [asdict(node) for node in nodes],
+    }
+    current().result(found, lambda console: _show(console, namespaces, nodes))
+
+
+async def _status(
+    namespace: str | None, directory: DirectoryOption, coordinators: list[str] | None
+) -> tuple[list[NamespaceInfo], list[NodeInfo]]:
+    async with connect(namespace, None, coordinators, directory) as brainy:
+        return await brainy.namespaces(), await brainy.nodes()
+
+
+def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInfo]) -> None:
+    served = table(None, "namespace", "generation#", "writes to#", "phase", "replicas ready#", "migration")
+    for info in namespaces:
+        served.add_row(
+            escape(info.namespace),
+            str(info.active_generation),
+            str(info.write_generation),
+            info.phase,
+            f"{info.replicas_ready}/{info.replicas_wanted}",
+            info.migration_id or "-",
+        )
+    console.print(served)
+    console.print()
+    members = table(None, "node", "state", "address", "silent s#", "MiB#", "shards")
+    for node in nodes:
+        shards = " ".join(
+            f"g{replica.generation}/{replica.shard}{'*' if replica.role == 'owner' else ''}"
+            f"{'' if replica.state == 'ready' else ':' + replica.state}"
+            for replica in sorted(node.replicas, key=lambda each: (each.generation, each.shard))
+        )
+        members.add_row(
+            escape(node.node_id),
+            node.state,
+            node.address,
+            f"{node.silent_seconds:.1f}",
+            str(node.memory_bytes >> 20),
+            shards,
+        )
+    console.print(members)
+    console.print("[dim]* owner; state only where not ready[/]")

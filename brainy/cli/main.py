@@ -1,0 +1,55 @@
+"""The ``brainy`` command."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from brainy.cli import buckets, clusters, items, migrations, versions
+from brainy.cli.demo import command as demo
+from brainy.cli.exits import Exit, exit_of, table
+from brainy.cli.output import begin, current
+from brainy.errors import BrainyError
+
+
+class _Reporting(TyperGroup):
+    """Turns errors into a message and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        # Any: typer carries its own copy of click in some versions and imports it in others.
+        begin()
+        try:
+            return super().invoke(ctx)
+        except BrainyError as error:
+            current().error(error)
+            raise typer.Exit(int(exit_of(error))) from error
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise typer.Exit(int(Exit.INTERRUPTED)) from None
+
+
+app = typer.Typer(
+    name="brainy",
+    cls=_Reporting,
+    help="Serve, inspect and migrate Brainy vector + graph buckets.",
+    epilog=table(),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+app.command("up")(clusters.up)
+app.command("down")(clusters.down)
+app.command("status")(clusters.status)
+app.command("inspect")(buckets.inspect)
+app.command("backup")(buckets.backup)
+app.command("search")(items.search)
+app.command("get")(items.get)
+app.add_typer(migrations.app, name="migrate")
+app.command("demo")(demo.demo)
+app.command("version")(versions.version)
+
+if __name__ == "__main__":
+    app()
