@@ -15,8 +15,9 @@ from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
 from brainy.bucket.records import Spec
+from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
-from brainy_node.shard.base import Base, QuarantinedObject
+from brainy_node.shard.base import Base
 from brainy_node.shard.base_search import search_base
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.statistics import ShardStatistics, Tally
@@ -451,7 +452,7 @@ class Shard:
             ]
         return listed
 
-    def quarantined(self) -> list[QuarantinedObject]:
+    def quarantined(self) -> list[Quarantined]:
         """Return the source objects that could not be read."""
         return self._base.quarantined()
 
