@@ -102,11 +102,15 @@ async def _download(context: Context, manifest: Manifest, directory: Path) -> _F
             _log.warning("index_damaged", key=file.key, cause=str(error))
             return None
 
-    async with asyncio.TaskGroup() as group:
-        nouns = [group.create_task(fetch(file, f"nouns-{i}")) for i, file in enumerate(manifest.nouns)]
-        verbs = [group.create_task(fetch(file, f"verbs-{i}")) for i, file in enumerate(manifest.verbs)]
-        listed = group.create_task(fetch(manifest.quarantine, "quarantine")) if manifest.quarantine else None
-        stored = group.create_task(fetch_index(manifest.index)) if manifest.index else None
+    try:
+        async with asyncio.TaskGroup() as group:
+            nouns = [group.create_task(fetch(file, f"nouns-{i}")) for i, file in enumerate(manifest.nouns)]
+            verbs = [group.create_task(fetch(file, f"verbs-{i}")) for i, file in enumerate(manifest.verbs)]
+            listed = group.create_task(fetch(manifest.quarantine, "quarantine")) if manifest.quarantine else None
+            stored = group.create_task(fetch_index(manifest.index)) if manifest.index else None
+    except ExceptionGroup as failures:
+        # The others were cancelled; the first failure is what the caller acts on.
+        raise failures.exceptions[0] from failures
     return _Files(
         nouns=[task.result() for task in nouns],
         verbs=[task.result() for task in verbs],

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ import pyarrow.compute as pc
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Unindexed, Verb
 from brainy.bucket.partition import key_hash
+from brainy.dataset.base import Quarantined
 from brainy_node.shard import base_record as layout
 from brainy_node.shard import flags
 from brainy_node.shard.base_record import BaseRecord
@@ -40,15 +40,6 @@ from brainy_node.shard.index import VectorIndex
 from brainy_node.shard.statistics import Tally
 
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantinedObject:
-    """A source object that could not be read."""
-
-    key: str
-    reason: str
-    size: int
 
 
 class Base:
@@ -103,7 +94,8 @@ class Base:
         #: Counts at ``position``; a fresh copy each time.
         self._tally = record.tally
         self._quarantined = [
-            QuarantinedObject(**entry) for entry in json.loads((directory / layout.QUARANTINED).read_bytes())
+            Quarantined(entry["key"], entry["reason"], entry["size"])
+            for entry in json.loads((directory / layout.QUARANTINED).read_bytes())
         ]
 
     @classmethod
@@ -140,7 +132,7 @@ class Base:
         """Return the counts at ``position``."""
         return Tally.decode(self._tally)
 
-    def quarantined(self) -> list[QuarantinedObject]:
+    def quarantined(self) -> list[Quarantined]:
         """Return the source objects that could not be read."""
         return list(self._quarantined)
 

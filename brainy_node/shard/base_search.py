@@ -80,6 +80,11 @@ def _approximate(
         count = min(count, index.size)
         keys, distances, counts = index.search(queries[waiting], count, threads=threads)
         rows = keys.astype(np.int64)
+        if not hidden_count and len(parts) == 0 and int(counts.min()) == rows.shape[1] >= wanted:
+            # Nothing to leave out and every query served: the common case, without masks.
+            parts.append((np.repeat(waiting, rows.shape[1]), rows.reshape(-1), distances.reshape(-1)))
+            waiting = waiting[:0]
+            break
         kept = np.arange(rows.shape[1]) < counts[:, None]
         if hidden_count:
             rows[~kept] = 0

@@ -15,8 +15,9 @@ from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
 from brainy.bucket.records import Spec
+from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
-from brainy_node.shard.base import Base, QuarantinedObject
+from brainy_node.shard.base import Base
 from brainy_node.shard.base_search import search_base
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.statistics import ShardStatistics, Tally
@@ -451,7 +452,7 @@ class Shard:
             ]
         return listed
 
-    def quarantined(self) -> list[QuarantinedObject]:
+    def quarantined(self) -> list[Quarantined]:
         """Return the source objects that could not be read."""
         return self._base.quarantined()
 
@@ -506,6 +507,9 @@ def _bounds(
     query: npt.NDArray[np.int64], distances: npt.NDArray[np.float32], queries: int, k: int
 ) -> npt.NDArray[np.float32]:
     """Return for each query the distance of the worst base hit that the tail must beat, or infinity."""
+    if len(query) == queries * k and (queries == 1 or (np.bincount(query, minlength=queries) == k).all()):
+        every: npt.NDArray[np.float32] = distances.reshape(queries, k).max(axis=1)
+        return every
     bounds = np.full(queries, np.inf, np.float32)
     starts = np.searchsorted(query, np.arange(queries + 1, dtype=np.int64))
     full = np.flatnonzero(np.diff(starts) >= k)

@@ -19,6 +19,7 @@ from brainy_node.shard import metric
 from brainy_node.shard.facts import Facts, facts_of
 
 _FIRST_SLOTS = 256
+_LARGEST = np.float32(np.finfo(np.float32).max)
 _NOTHING = Facts()
 
 
@@ -197,14 +198,18 @@ class Tail:
             rough[:, ~allowed] = np.inf
         slack = np.float32(metric.margin(self._metric, lengths, queries))
         limit = np.full(len(queries), np.inf, np.float32) if bounds is None else bounds + slack
-        if k < size:
+        # float32's maximum, not infinity: an excluded slot must not pass an infinite limit.
+        np.minimum(limit, _LARGEST, out=limit)
+        near = rough <= limit[:, None]
+        if k < size and np.count_nonzero(near) > 2 * k:
             # Queries whose bound lets many through are cut at their own k-th nearest.
-            wide = np.flatnonzero((rough <= limit[:, None]).sum(axis=1) > 2 * k)
-            if len(wide):
-                limit[wide] = np.partition(rough[wide], k - 1, axis=1)[:, k - 1] + slack
-        # NumPy's float32 maximum, not infinity: an excluded slot must not pass an infinite limit.
-        np.minimum(limit, np.finfo(np.float32).max, out=limit)
-        query, slots = np.nonzero(rough <= limit[:, None])
+            wide = np.flatnonzero(np.count_nonzero(near, axis=1) > 2 * k)
+            limit[wide] = np.partition(rough[wide], k - 1, axis=1)[:, k - 1] + slack
+            np.minimum(limit, _LARGEST, out=limit)
+            near = rough <= limit[:, None]
+        query, slots = np.nonzero(near)
+        if not len(query):
+            return Found(query, slots, np.empty(0, np.float32))
         return Found(query, slots, metric.measure(self._metric, matrix[slots], queries[query]))
 
     def owner(self, slot: int) -> Noun:
