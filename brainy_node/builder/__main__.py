@@ -70,7 +70,7 @@ async def _run(job: Job, output: _Output, clock: SystemClock, ids: Ids) -> Done:
         get_logger(__name__).info("job_done", kind=job.kind, shards=list(job.shards), store_calls=dict(store.calls))
     finally:
         await store.close()
-    return Done(built=tuple(built))
+    return Done(built=tuple(built), store_calls=dict(store.calls))
 
 
 def main() -> int:

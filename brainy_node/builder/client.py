@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -32,6 +33,8 @@ class BuilderClient:
     def __init__(self, settings: Settings, *, processes: int = 1) -> None:
         self._settings = settings
         self._turn = asyncio.Semaphore(processes)
+        #: Namespace -> calls of its finished jobs to the object store, by kind.
+        self.store_calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     async def run(self, job: Job, on_progress: Callable[[Progress], None]) -> dict[int, Built]:
         """Do a job and return the finished bases by shard.
@@ -63,6 +66,7 @@ class BuilderClient:
                 shards=list(job.shards),
                 exit_code=process.returncode,
             )
+        self.store_calls[job.namespace].update(answer.store_calls)
         return {built.shard: built for built in answer.built}
 
     async def _converse(

@@ -80,6 +80,8 @@ class Done(_Value):
 
     event: Literal["done"] = "done"
     built: tuple[Built, ...]
+    #: What the job asked of the object store, by kind.
+    store_calls: dict[str, int] = {}
 
 
 class Failed(_Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
@@ -57,6 +58,7 @@ class HostedNamespace:
         self.name = str(namespace)
         self.node_id = node_id
         self._store = store
+        self._builder = builder
         self._settings = settings.node
         self._clock = clock
         self._view = RoutingView(store, lambda routing: self._routing_changed.set())
@@ -163,8 +165,8 @@ class HostedNamespace:
 
     @property
     def metrics(self) -> Mapping[str, int]:
-        """Store calls since the start, by kind."""
-        return self._store.calls
+        """Store calls since the start, by kind; those of builder processes included."""
+        return Counter(self._store.calls) + self._builder.store_calls[self.name]
 
     async def spec(self, generation: int) -> Spec:
         """Description of a generation.
