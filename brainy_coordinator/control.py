@@ -37,6 +37,10 @@ _log = get_logger(__name__)
 #: Steps of a migration taken one right after the other before others get a turn.
 _MOST_STEPS_A_TURN = 64
 _LONGEST_BACK_OFF_SECONDS = 5.0
+#: A turn this late is worth a line in the log: the process is starved, or a call blocks the loop.
+_LATE_SECONDS = 1.0
+#: Nodes that have left or are silent for this many TTLs, and hold nothing, are forgotten.
+_FORGET_TTLS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,9 @@ class NamespaceControl:
             view=self.view,
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
-        self._placing = Placing(register=self.register, view=self.view, locks=locks, generations=self.generations)
+        self._placing = Placing(
+            register=self.register, view=self.view, locks=locks, generations=self.generations, clock=clock
+        )
         self.migrations = Reconciler(
             history=History(store, clock=clock, ids=components.ids, leader=leader),
             executor_for=self._executor_for,
@@ -217,7 +223,9 @@ class Term:
                 _log.exception("control_crashed", namespace=name)
             back_off = min(_LONGEST_BACK_OFF_SECONDS, tick_seconds * 2.0 ** min(failures, 10)) if failures else 0.0
             await clock.sleep(max(0.0, due - clock.monotonic()) + back_off)
-            self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
+            lag = self.loop_lag_seconds[name] = max(0.0, clock.monotonic() - due - back_off)
+            if lag > _LATE_SECONDS:
+                _log.warning("control_loop_late", namespace=name, seconds=round(lag, 3))
 
     async def _turn(self, control: NamespaceControl) -> None:
         if control.namespace not in self.ready:
@@ -230,4 +238,13 @@ class Term:
                 self.routings[control.namespace] = routing
                 self.changes.bump()
             if not more:
-                return
+                break
+        self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        patience = _FORGET_TTLS * self._components.settings.node_ttl_seconds
+        named = {node for routing in self.routings.values() for node in routing.nodes}
+        members = self.registry.members(self._components.clock.monotonic())
+        self.registry.forget(
+            m.node_id for m in members if not m.reachable and m.silent_for > patience and m.node_id not in named
+        )

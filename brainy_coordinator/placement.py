@@ -17,6 +17,7 @@ Applied again and again while replicas become ready it comes to rest: each move 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +76,7 @@ def place(
     plan.keep(current, shard_count)
     for shard in range(shard_count):
         plan.top_up(shard, replication)
+    plan.spread_added()
     if rebalance:
         plan.move_owners()
         plan.prepare_moves(replication)
@@ -91,12 +93,28 @@ class _Plan:
     ready: Ready
     leaving: frozenset[str] = frozenset()
     shards: dict[int, Assignment] = field(default_factory=dict)
+    #: Replicas that this plan adds: nothing was loaded for them yet, so they can be put anywhere.
+    added: set[tuple[int, str]] = field(default_factory=set)
+    _owned: Counter[str] = field(default_factory=Counter)
+    _copies: Counter[str] = field(default_factory=Counter)
 
     def owned(self, node: str) -> int:
-        return sum(a.owner == node for a in self.shards.values())
+        """Shards the node owns."""
+        return self._owned[node]
 
     def copies(self, node: str) -> int:
-        return sum(node in a.holders for a in self.shards.values())
+        """Shards the node holds, as owner or replica."""
+        return self._copies[node]
+
+    def put(self, shard: int, assignment: Assignment) -> None:
+        """Assign a shard, keeping the counts."""
+        old = self.shards.get(shard)
+        if old is not None:
+            self._owned[old.owner] -= 1
+            self._copies.subtract(old.holders)
+        self.shards[shard] = assignment
+        self._owned[assignment.owner] += 1
+        self._copies.update(assignment.holders)
 
     def is_ready(self, shard: int, node: str) -> bool:
         return node in self.ready.get(shard, {})
@@ -107,14 +125,14 @@ class _Plan:
         for shard in range(shard_count):
             found = current.get(shard)
             if found is not None and (found.owner in self.nodes or self._stays(shard, found)):
-                self.shards[shard] = replace(found, replicas=self._serving(found))
+                self.put(shard, replace(found, replicas=self._serving(found)))
             else:
                 homeless.append(shard)
         for shard in homeless:
             found = current.get(shard)
             candidates = self._serving(found) if found is not None else ()
             owner = self._heir(shard, candidates) if candidates else self._least_owner()
-            self.shards[shard] = Assignment(owner=owner, replicas=tuple(n for n in candidates if n != owner))
+            self.put(shard, Assignment(owner=owner, replicas=tuple(n for n in candidates if n != owner)))
 
     def _stays(self, shard: int, found: Assignment) -> bool:
         heirs = [n for n in self._serving(found) if self.is_ready(shard, n)]
@@ -137,7 +155,24 @@ class _Plan:
             free = [n for n in self.nodes if n not in assignment.holders]
             chosen = min(free, key=lambda n: (self.copies(n), self.owned(n), n))
             assignment = replace(assignment, replicas=(*assignment.replicas, chosen))
-            self.shards[shard] = assignment
+            self.put(shard, assignment)
+            self.added.add((shard, chosen))
+
+    def spread_added(self) -> None:
+        """Even out what ``top_up`` gave, while it costs nothing."""
+        while (move := self._added_move()) is not None:
+            shard, node, light = move
+            old = self.shards[shard]
+            self.put(shard, replace(old, replicas=tuple(light if n == node else n for n in old.replicas)))
+            self.added = (self.added - {(shard, node)}) | {(shard, light)}
+
+    def _added_move(self) -> tuple[int, str, str] | None:
+        for shard, node in sorted(self.added):
+            free = [n for n in self.nodes if n not in self.shards[shard].holders]
+            light = min(free, key=lambda n: (self.copies(n), n), default=None)
+            if light is not None and self.copies(node) - self.copies(light) > 1:
+                return shard, node, light
+        return None
 
     def move_owners(self) -> None:
         """Rule 4."""
@@ -145,7 +180,7 @@ class _Plan:
             shard, to = move
             old = self.shards[shard]
             replicas = tuple(old.owner if n == to else n for n in old.replicas)
-            self.shards[shard] = Assignment(owner=to, replicas=replicas)
+            self.put(shard, Assignment(owner=to, replicas=replicas))
 
     def _owner_move(self) -> tuple[int, str] | None:
         best: tuple[int, int, str] | None = None
@@ -169,11 +204,11 @@ class _Plan:
             relieves_replica = heaviest_replica - self.copies(light) > 1
             relieves_owner = self.owned(assignment.owner) - self._owned_soon(light) > 1 and replication == 1
             if relieves_replica or relieves_owner:
-                self.shards[shard] = replace(assignment, replicas=(*assignment.replicas, light))
+                self.put(shard, replace(assignment, replicas=(*assignment.replicas, light)))
 
     def _owned_soon(self, node: str) -> int:
         """Shards a node owns or is being given a copy of, to own it later."""
-        return sum(a.owner == node or node in a.replicas for a in self.shards.values())
+        return self._copies[node]
 
     def drop_surplus(self, shard: int, replication: int) -> None:
         """Rule 3, its end: one surplus copy less, once all of them answer."""
@@ -181,4 +216,4 @@ class _Plan:
         if len(assignment.holders) <= replication or not all(self.is_ready(shard, n) for n in assignment.holders):
             return
         dropped = max(assignment.replicas, key=lambda n: (self.copies(n), self.owned(n), n))
-        self.shards[shard] = replace(assignment, replicas=tuple(n for n in assignment.replicas if n != dropped))
+        self.put(shard, replace(assignment, replicas=tuple(n for n in assignment.replicas if n != dropped)))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement
+from brainy.clock import Clock
 from brainy.locks.base import LockProvider
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.generations import Generations
@@ -26,13 +27,27 @@ from brainy_coordinator.view import NamespaceView
 
 _log = get_logger(__name__)
 
+_Members = tuple[frozenset[str], frozenset[str], Mapping[str, NodeAddress]]
+#: How often to look for moves that replicas becoming ready make possible. A change of members is seen at once.
+_LOOK_SECONDS = 0.5
+
 
 class Placing:
     """Repairs and balances one namespace's placements."""
 
     def __init__(
-        self, *, register: RoutingRegister, view: NamespaceView, locks: LockProvider, generations: Generations
+        self,
+        *,
+        register: RoutingRegister,
+        view: NamespaceView,
+        locks: LockProvider,
+        generations: Generations,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
+        #: The members the last look was at, and when the next one is due without a change of them.
+        self._looked_at: _Members | None = None
+        self._due = 0.0
         self._register = register
         self._view = view
         self._locks = locks
@@ -46,6 +61,16 @@ class Placing:
         """Swap the record if the nodes call for it. Returns the new one, None when nothing had to change."""
         if routing.phase == "draining" and not self._owner_lost(routing):
             return None
+        members = (self._view.usable(), self._view.leaving(), self._view.addresses())
+        now = self._clock.monotonic()
+        if members == self._looked_at and now < self._due:
+            return None
+        after = await self._repaired(routing)
+        # Only now: a look that failed is repeated at once.
+        self._looked_at, self._due = members, now + _LOOK_SECONDS
+        return after
+
+    async def _repaired(self, routing: Routing) -> Routing | None:
         after = await self._placed(routing, repair_only=routing.migration is not None)
         if after.generations == routing.generations and after.nodes == routing.nodes:
             return None

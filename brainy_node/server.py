@@ -77,7 +77,7 @@ async def build_node_server(
         Service(
             shard_pb2.DESCRIPTOR.services_by_name["ShardService"],
             shard_pb2_grpc.add_ShardServiceServicer_to_server,
-            ShardServicer(runtimes, clock),
+            ShardServicer(runtimes, door.refresher, clock=clock),
         ),
         Service(
             control_pb2.DESCRIPTOR.services_by_name["ControlService"],

@@ -24,7 +24,7 @@ class Entry:
     key: str
     #: The id in the key, or the id inside for a stray.
     id: str
-    #: Metadata or verb-metadata; None when the listing said that there is none.
+    #: Metadata or verb-metadata; None when a listing said that there is none.
     companion: str | None
     #: Metadata of the same id in a newer tree without the noun: null there means deleted.
     tombstone: str | None = None
@@ -57,6 +57,8 @@ class Assembly:
         self._items: list[tuple[Noun | Verb, str, int]] = []
         self.quarantined: list[Quarantined] = []
         self.strays: list[Stray] = []
+        #: Entries whose companion was asked for and is not there.
+        self.without_companion = 0
         #: Items to be looked up in the change log before ``finish``.
         self.suspects: list[Suspect] = []
 
@@ -65,7 +67,10 @@ class Assembly:
         found = objects[0]
         if found is None:
             return
-        beside = objects[1] if entry.companion is not None else None
+        beside = None
+        if entry.companion is not None:
+            beside = objects[1]
+            self.without_companion += beside is None
         if entry.tombstone is not None and (grave := objects[-1]) is not None and grave.body.strip() == _NULL:
             return
         try:

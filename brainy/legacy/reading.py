@@ -1,8 +1,10 @@
 """Everything the trees of a bucket hold, as items in batches.
 
-Each prefix is listed once. An object's shard follows from the id in its key, so only what the wanted shards
-need is fetched; companions (metadata) are fetched with it. While a batch is parsed the next ones are on the
-wire. Memory: the batches ahead, plus eight bytes for each id seen. Nothing depends on the order of listings.
+Each prefix of vector objects is listed once. An object's shard follows from the id in its key, so only what the
+wanted shards need is fetched, and its companion (metadata) with it. Companions are listed only where that saves
+requests or decides something: most items have one, so it is simply asked for. While a batch is parsed the next
+ones are on the wire. Memory: the batches ahead, plus eight bytes for each id seen. Nothing depends on the order
+of listings.
 
 Deleted things stay deleted: a noun without vector object is gone whatever its metadata says; verb-metadata
 without verb is never revived; an item deleted in a newer tree hides the one of an older tree; a zombie is
@@ -145,16 +147,21 @@ class _Run:
 
     async def __aenter__(self) -> _Run:
         for tree in self._trees:
-            for kind in (Kind.VERB, Kind.NOUN):
-                presence = self._companions[tree.name, kind]
-                task = asyncio.create_task(self._list_companions(tree.keys.companions(kind), presence))
-                self._listings[tree.name, kind] = task
+            self._list(tree, Kind.VERB)
+            if len(self._trees) > 1:
+                self._list(tree, Kind.NOUN)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._listings.values():
             task.cancel()
         await asyncio.gather(*self._listings.values(), return_exceptions=True)
+
+    def _list(self, tree: Tree, kind: Kind) -> None:
+        if (tree.name, kind) not in self._listings:
+            presence = self._companions[tree.name, kind]
+            task = asyncio.create_task(self._list_companions(tree.keys.companions(kind), presence))
+            self._listings[tree.name, kind] = task
 
     async def _list_companions(self, prefix: str, presence: Presence) -> None:
         async with aclosing(self._fetcher.pages(prefix)) as pages:
@@ -182,6 +189,9 @@ class _Run:
                     place += width
                     if number % _PARSED_AT_ONCE == 0:
                         await asyncio.sleep(0)
+                if assembly.without_companion * 4 > len(part.entries):
+                    # Asking for what is not there costs more than listing what is.
+                    self._list(tree, kind)
                 strays.update((stray.key, stray) for stray in assembly.strays)
                 zombies = await self.deletions.last_word_is_delete(assembly.suspects)
                 yield assembly.finish(zombies, objects_read=len(objects))
@@ -225,7 +235,7 @@ class _Run:
         stronger = self._trees[: self._trees.index(tree)]
         hidden = self._any(hashes, [self._objects[t.name, kind] for t in stronger])
         beside = self._companions[tree.name, kind]
-        # Before that listing has ended, ask for the object anyway: most items have one.
+        # Without that listing, or before it has ended, ask for the object anyway.
         present = beside.contains(hashes).tolist() if beside.complete else [True] * len(mine)
         also_verb = [False] * len(mine)
         graves: list[str | None] = [None] * len(mine)

@@ -92,7 +92,7 @@ class RunningServer:
             self._draining = True
             _log.info("server_draining", address=self.address, grace_seconds=grace_seconds)
             await self._health.enter_graceful_shutdown()
-            await self._clock.sleep(_TELL_SECONDS)
+            await self._clock.sleep(min(_TELL_SECONDS, grace_seconds))
             self._interceptor.end_streams()
         await self._server.stop(grace_seconds)
 

@@ -34,6 +34,7 @@ from brainy.store.filenames import WORK_DIRECTORY, key_path, plain_path
 from brainy.store.keys import check_key
 
 _LOCKS = 64
+_ABANDONED_SECONDS = 3600.0
 _ATTRIBUTE = "user.brainy.metadata"
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM)
@@ -64,6 +65,7 @@ class DirectoryFiles:
         self._work = f"{self.root}/{WORK_DIRECTORY}"
         self._ids = ids
         self._durable = durable
+        self._swept = False
 
     def read(self, key: str) -> StoredObject | None:
         """Read a whole object, or None."""
@@ -213,10 +215,21 @@ class DirectoryFiles:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            if not self._swept:
+                self._swept = True
+                self._sweep(status.st_mtime - _ABANDONED_SECONDS)
             yield path, etag_of(status)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108 - a string path
+
+    def _sweep(self, before: float) -> None:
+        """Remove what crashed writers left behind. One that only slept fails, and tells its caller so."""
+        with os.scandir(self._work) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if not entry.name.startswith("lock-") and entry.stat().st_mtime < before:
+                        os.unlink(entry.path)  # noqa: PTH108 - a string path
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:

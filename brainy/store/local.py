@@ -47,6 +47,15 @@ class LocalStore:
         """Write unconditionally; returns the ETag."""
         return await asyncio.to_thread(self._files.write, key, body, user_metadata)
 
+    async def put_many(self, items: Sequence[tuple[str, bytes, Mapping[str, str] | None]]) -> None:
+        """Write (key, body, user metadata) unconditionally, in one thread hop, in the order given."""
+
+        def write_all() -> None:
+            for key, body, user_metadata in items:
+                self._files.write(key, body, user_metadata)
+
+        await asyncio.to_thread(write_all)
+
     async def put_if_absent(self, key: str, body: bytes) -> PutOutcome:
         """Create the object unless the key exists."""
         return await asyncio.to_thread(self._files.create, key, body)

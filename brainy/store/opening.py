@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from brainy.clock import Clock
-from brainy.config.environment import s3_endpoint, s3_region
 from brainy.config.settings import StoreSettings
 from brainy.errors import InvalidRequestError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
-from brainy.store.credentials import S3Access
 from brainy.store.local import LocalStore
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
 from brainy.store.prefixed import PrefixedStore
 from brainy.store.retrying import RetryingStore
-from brainy.store.s3 import S3Store
+from brainy.store.s3_access import S3Access
 
-_DEFAULT_REGION = "us-east-1"
 #: memory:// namespaces of one process see each other's objects, as two clients of one bucket do.
 _MEMORY: dict[str, MemoryStore] = {}
 
@@ -52,7 +49,10 @@ def open_store(namespace: StorePlace, settings: StoreSettings, *, clock: Clock, 
     store: ObjectStore
     match namespace.scheme:
         case "s3":
-            store = S3Store(namespace.root, s3_access(settings))
+            # boto3 takes a quarter of a second to import: not for those who use a directory.
+            from brainy.store.s3 import S3Store
+
+            store = S3Store(namespace.root, S3Access.of(settings))
         case "file":
             store = LocalStore(namespace.root, ids=ids)
         case "memory":
@@ -64,12 +64,3 @@ def open_store(namespace: StorePlace, settings: StoreSettings, *, clock: Clock, 
     if namespace.prefix:
         store = PrefixedStore(store, namespace.prefix)
     return MeteredStore(store)
-
-
-def s3_access(settings: StoreSettings) -> S3Access:
-    """Return endpoint and region from the settings, else from the AWS variables."""
-    return S3Access(
-        endpoint=(settings.endpoint or s3_endpoint()).rstrip("/"),
-        region=settings.region or s3_region() or _DEFAULT_REGION,
-        timeout_seconds=settings.request_timeout_seconds,
-    )

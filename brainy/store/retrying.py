@@ -101,14 +101,22 @@ class RetryingStore:
         await self._inner.close()
 
     async def _repeat(self, kind: str, key: str, call: Callable[[], Awaitable[R]]) -> R:
+        try:  # tenacity itself costs a third of a request; most calls succeed at once
+            return await call()
+        except UnavailableError as error:
+            if self._max_retries <= 0:
+                raise
+            self._note(kind, key, 0, error)
+        await self._clock.sleep(self._wait(0))
+
         def before_sleep(state: RetryCallState) -> None:
             outcome = state.outcome
-            self._note(kind, key, state.attempt_number - 1, outcome.exception() if outcome else None)
+            self._note(kind, key, state.attempt_number, outcome.exception() if outcome else None)
 
         retrying = AsyncRetrying(
             sleep=self._clock.sleep,
-            stop=stop_after_attempt(self._max_retries + 1),
-            wait=lambda state: self._wait(state.attempt_number - 1),
+            stop=stop_after_attempt(self._max_retries),
+            wait=lambda state: self._wait(state.attempt_number),
             retry=retry_if_exception_type(UnavailableError),
             before_sleep=before_sleep,
             reraise=True,

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from brainy.errors import UnavailableError
 from brainy.store.base import ObjectMeta, PutOutcome, PutState, StoredObject
-from brainy.store.credentials import S3Access, s3_client
+from brainy.store.credentials import s3_client
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES, answer_of, failure_of, outcome_of
+from brainy.store.s3_listing import LISTING, Listing, parse_early
 
 R = TypeVar("R")
 
@@ -25,9 +28,14 @@ class PlainS3:
     def __init__(self, bucket: str, access: S3Access) -> None:
         self._bucket = bucket
         self._client = s3_client(access)
+        self._client.meta.events.register("before-parse.s3.ListObjectsV2", parse_early)
 
     async def get(self, key: str) -> StoredObject | None:
         """Read a whole object, or None."""
+        return await asyncio.to_thread(self.get_blocking, key)
+
+    def get_blocking(self, key: str) -> StoredObject | None:
+        """Read a whole object, or None, in the calling thread."""
 
         def request() -> StoredObject:
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
@@ -39,7 +47,7 @@ class PlainS3:
                 user_metadata={name.lower(): value for name, value in answer["Metadata"].items()},
             )
 
-        return await self._read(key, request)
+        return self._read(key, request)
 
     async def get_range(self, key: str, start: int, length: int) -> bytes | None:
         """Read a part of an object, or None."""
@@ -56,7 +64,7 @@ class PlainS3:
                     return b""
                 raise
 
-        return await self._read(key, request)
+        return await asyncio.to_thread(self._read, key, request)
 
     async def put(self, key: str, body: bytes, user_metadata: Mapping[str, str] | None) -> str:
         """Write unconditionally; returns the ETag."""
@@ -90,30 +98,24 @@ class PlainS3:
         order inside one directory only: ``a/b`` comes before ``a.json`` there.
         """
 
-        def request(token: str) -> Mapping[str, Any]:
+        def request(token: str) -> Listing:
             more = {"ContinuationToken": token} if token else {"StartAfter": start_after} if start_after else {}
-            return self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            answer: Any = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            if LISTING not in answer:
+                raise UnavailableError("s3 sent an unreadable listing", reason="STORE_UNAVAILABLE", prefix=prefix)
+            listing: Listing = answer[LISTING]
+            return listing
 
-        def fetch(token: str) -> asyncio.Task[Mapping[str, Any]]:
+        def fetch(token: str) -> asyncio.Task[Listing]:
             return asyncio.create_task(self._run(prefix, lambda: request(token)))
 
-        following: asyncio.Task[Mapping[str, Any]] | None = fetch("")
+        following: asyncio.Task[Listing] | None = fetch("")
         try:
             while following is not None:
-                answer = await following
-                token = answer.get("NextContinuationToken", "")
-                following = fetch(token) if token and answer["IsTruncated"] else None
-                page = [
-                    ObjectMeta(
-                        key=entry["Key"],
-                        size=entry["Size"],
-                        etag=entry["ETag"],
-                        last_modified=entry["LastModified"].timestamp(),
-                    )
-                    for entry in answer.get("Contents", ())
-                ]
-                if page:
-                    yield page
+                listing = await following
+                following = fetch(listing.next_token) if listing.next_token else None
+                if listing.objects:
+                    yield listing.objects
         finally:
             if following is not None:
                 following.cancel()
@@ -123,9 +125,9 @@ class PlainS3:
         """Give back connections."""
         self._client.close()
 
-    async def _read(self, key: str, request: Callable[[], R]) -> R | None:
+    def _read(self, key: str, request: Callable[[], R]) -> R | None:
         try:
-            return await asyncio.to_thread(request)
+            return request()
         except S3_FAILURES as error:
             answer = answer_of(error)
             if answer.status == 404 and answer.code != "NoSuchBucket":

@@ -14,6 +14,7 @@ import orjson
 
 from brainy.config.environment import fixtures_directory
 from brainy.store.base import ObjectStore
+from brainy.store.local import LocalStore
 
 _CONCURRENCY = 64
 _CHUNK = 2000
@@ -64,7 +65,10 @@ def read_truth(folder: str | Path) -> dict[str, Any]:
 
 
 async def load_fixture(store: ObjectStore, folder: str | Path, *, key_prefix: str = "") -> int:
-    """Put every object whose key starts with ``key_prefix`` into ``store``; returns how many."""
+    """Put every object whose key starts with ``key_prefix`` into ``store``; returns how many.
+
+    Fastest into a bare ``LocalStore(directory, durable=False)``, which needs no thread hop for every object.
+    """
     loaded = 0
     batch: list[FixtureObject] = []
     for item in read_objects(folder):
@@ -79,6 +83,9 @@ async def load_fixture(store: ObjectStore, folder: str | Path, *, key_prefix: st
 async def _put_all(store: ObjectStore, batch: list[FixtureObject]) -> int:
     # One writer a key, in recorded order: a key may be recorded twice.
     latest = {item.key: item for item in batch}
+    if isinstance(store, LocalStore):
+        await store.put_many([(item.key, item.body, item.metadata or None) for item in latest.values()])
+        return len(batch)
     items = iter(latest.values())
 
     async def worker() -> None:

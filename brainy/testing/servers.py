@@ -25,7 +25,8 @@ from brainy.clock import SystemClock
 from brainy.config.environment import inherited
 from brainy.errors import InvalidRequestError, UnavailableError
 from brainy.ids import Ids
-from brainy.store.credentials import S3Access, s3_client
+from brainy.store.credentials import s3_client
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES
 
 ACCESS_KEY = "brainytest"
@@ -91,13 +92,15 @@ def seaweedfs(directory: str | Path | None = None) -> Iterator[S3Server]:
             variables = {
                 "AWS_ACCESS_KEY_ID": ACCESS_KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-                "TMPDIR": str(place),
             }
             server = _start("seaweedfs", command, f"http://127.0.0.1:{s3}", place, variables)
             with _running(server):
-                if _ready(server, last=attempt == _STARTS - 1):
-                    yield server
-                    return
+                try:
+                    if _ready(server, last=attempt == _STARTS - 1):
+                        yield server
+                        return
+                finally:
+                    _remove_sockets((master, volume, filer, s3, admin))
 
 
 @contextlib.contextmanager
@@ -167,9 +170,11 @@ def _directory(directory: str | Path | None) -> Iterator[Path]:
 
 def _start(name: str, command: Sequence[str], endpoint: str, directory: Path, variables: Mapping[str, str]) -> S3Server:
     log = directory / f"{name}.log"
+    # So that it dies with this process, however that ends; setpriv replaces itself, the pid stays.
+    guard = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command,
+            [*guard, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -187,6 +192,15 @@ def _running(server: S3Server) -> Iterator[None]:
         # Both keep what they acknowledged through a kill, and leaving takes SeaweedFS five seconds.
         server.process.kill()
         server.process.wait()
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    # SeaweedFS leaves its local sockets in /tmp, named after the port.
+    for port in ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink(missing_ok=True)
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
+            path.unlink(missing_ok=True)
 
 
 def _ready(server: S3Server, *, last: bool) -> bool:

@@ -146,7 +146,7 @@ class DryRunExecutor:
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
             case act.CompareDigests(source=source, target=target):
-                return f"item counts and digests of generations {source} and {target} are equal, or it is aborted"
+                return f"the digests of generations {source} and {target} are equal, or it is aborted"
             case act.Commit(target=target):
                 return f"point of no return: one swap makes generation {target} active; writes go on there"
             case act.Release():

@@ -111,6 +111,12 @@ class Observation:
     reachable: frozenset[str]
     replicas: tuple[ReplicaSeen, ...]
     facts: Facts = Facts()
+    _index: Mapping[tuple[int, int, str], ReplicaSeen] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the replicas: they are looked up once a shard."""
+        index = {(seen.generation, seen.shard, seen.node_id): seen for seen in self.replicas}
+        object.__setattr__(self, "_index", index)
 
     def generation(self, number: int) -> GenerationPlacement | None:
         """Where a generation is placed, or None."""
@@ -118,10 +124,7 @@ class Observation:
 
     def replica(self, generation: int, shard: int, node_id: str) -> ReplicaSeen | None:
         """What a node says of its replica, or None."""
-        for seen in self.replicas:
-            if (seen.generation, seen.shard, seen.node_id) == (generation, shard, node_id):
-                return seen
-        return None
+        return self._index.get((generation, shard, node_id))
 
     def owners(self, generation: int) -> dict[int, ReplicaSeen | None]:
         """What the owners of a generation's shards say, by shard."""

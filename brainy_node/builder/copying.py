@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
 from brainy.bucket.items import Noun, Verb
@@ -35,30 +35,38 @@ async def copy_source(context: Context, chosen: ChosenSource, shards: Sequence[i
         BrainyError: the source failed. What was staged is removed with the workspace.
     """
     spec = context.job.spec
-    writers = {shard: BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) for shard in shards}
-    totals = _Totals(context, writers)
+    with ExitStack() as opened:
+        writers = {
+            shard: opened.enter_context(BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard))
+            for shard in shards
+        }
+        totals = _Totals(context, writers)
+        await _read(chosen, writers, spec.shard_count, totals)
+        totals.finished()
+        for shard, writer in writers.items():
+            totals.show("indexing", only=shard)
+            record = await asyncio.to_thread(
+                writer.finish,
+                position=0,
+                source_cursor=chosen.cursor_for(shard, spec.shard_count),
+                threads=context.job.threads,
+            )
+            log_base(record)
+    return writers
+
+
+async def _read(chosen: ChosenSource, writers: Mapping[int, BaseWriter], shard_count: int, totals: _Totals) -> None:
     # Counting is a pass of LISTs of its own: it runs beside the copy instead of holding it up.
     counting = asyncio.create_task(totals.learn(chosen))
     try:
-        stream = chosen.source.stream(shards=frozenset(shards), shard_count=spec.shard_count)
+        stream = chosen.source.stream(shards=frozenset(writers), shard_count=shard_count)
         async with aclosing(stream) as batches:  # type: ignore[type-var] # sources are generators
             async for batch in batches:
-                _distribute(batch, writers, spec.shard_count)
+                _distribute(batch, writers, shard_count)
                 totals.show("reading")
     finally:
         counting.cancel()
         await asyncio.gather(counting, return_exceptions=True)
-    totals.finished()
-    for shard, writer in writers.items():
-        totals.show("indexing", only=shard)
-        record = await asyncio.to_thread(
-            writer.finish,
-            position=0,
-            source_cursor=chosen.cursor_for(shard, spec.shard_count),
-            threads=context.job.threads,
-        )
-        log_base(record)
-    return writers
 
 
 def log_base(record: BaseRecord) -> None:

@@ -61,21 +61,21 @@ async def fold(context: Context) -> Built:
 
 def _write(contents: Contents, shard: Shard, directory: Path, threads: int) -> base_record.BaseRecord:
     base = contents.base
-    writer = BaseWriter(directory, spec=shard.spec, shard=shard.number)
-    for rows in _blocks(contents.rows):
-        writer.add_nouns([base.noun(row) for row in rows], [base.noun_hash(row) for row in rows])
-    writer.add_nouns([noun for noun, _ in contents.nouns], [item_hash for _, item_hash in contents.nouns])
-    for rows in _blocks(contents.verb_rows):
-        writer.add_verbs([base.verb(row) for row in rows], [base.verb_hash(row) for row in rows])
-    writer.add_verbs([verb for verb, _ in contents.verbs], [item_hash for _, item_hash in contents.verbs])
-    for entry in base.quarantined():
-        writer.add_quarantined(entry.key, entry.reason, entry.size)
-    return writer.finish(
-        position=shard.applied,
-        source_cursor=shard.source_cursor,
-        threads=threads,
-        make_index=_FoldedIndex(contents, shard, threads).make,
-    )
+    with BaseWriter(directory, spec=shard.spec, shard=shard.number) as writer:
+        for rows in _blocks(contents.rows):
+            writer.add_nouns([base.noun(row) for row in rows], [base.noun_hash(row) for row in rows])
+        writer.add_nouns([noun for noun, _ in contents.nouns], [item_hash for _, item_hash in contents.nouns])
+        for rows in _blocks(contents.verb_rows):
+            writer.add_verbs([base.verb(row) for row in rows], [base.verb_hash(row) for row in rows])
+        writer.add_verbs([verb for verb, _ in contents.verbs], [item_hash for _, item_hash in contents.verbs])
+        for entry in base.quarantined():
+            writer.add_quarantined(entry.key, entry.reason, entry.size)
+        return writer.finish(
+            position=shard.applied,
+            source_cursor=shard.source_cursor,
+            threads=threads,
+            make_index=_FoldedIndex(contents, shard, threads).make,
+        )
 
 
 def _blocks(rows: list[int]) -> list[list[int]]:

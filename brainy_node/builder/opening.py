@@ -43,9 +43,9 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
         manifest = await _read_manifest(context, shard)
     directory = context.workspace.stage(f"download-{shard}")
     files = await _download(context, manifest, directory)
-    writer = BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard)
     indexing = _StoredIndex(files.index, spec, context.job.threads)
-    record = await asyncio.to_thread(_write, context, manifest, files, writer, indexing)
+    with BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) as writer:
+        record = await asyncio.to_thread(_write, context, manifest, files, writer, indexing)
     if (record.digest, record.noun_count, record.verb_count) != (
         manifest.digest,
         manifest.noun_count,

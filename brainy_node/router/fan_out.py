@@ -117,7 +117,8 @@ class FanOut:
         plan = attempt.plan(shards)
         if not plan.remote and not plan.missing:  # the common case of a small cluster: no task, no wait
             try:
-                return Answer(parts=[await question.local(runtime, attempt.target(plan.local), deadline)])
+                patience = attempt.patience(runtime.node_id, plan.local)
+                return Answer(parts=[await question.local(runtime, attempt.target(plan.local), patience)])
             except BrainyError as error:
                 attempt.failed(runtime.node_id, plan.local, error)
                 return await attempt.run(plan.local)
@@ -225,20 +226,21 @@ class _Attempt(Generic[Part]):
         # Two turns of the loop: first the calls to peers go out, then the work here begins.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return await self._question.local(self._runtime, self.target(shards), self._deadline)
+        patience = self.patience(self._runtime.node_id, shards)
+        return await self._question.local(self._runtime, self.target(shards), patience)
 
     async def _ask_peer(self, node: str, shards: tuple[int, ...]) -> Part:
         stub = self._peers.stub(self._view.routing, node)
-        return await self._question.remote(stub, self.target(shards), self._attempt_deadline(node, shards))
+        return await self._question.remote(stub, self.target(shards), self.patience(node, shards))
 
-    def _attempt_deadline(self, node: str, shards: tuple[int, ...]) -> Deadline:
-        """Leave time to ask another replica, if there is one."""
+    def patience(self, node: str, shards: tuple[int, ...]) -> Deadline:
+        """Return how long a node may take (a peer may hang, a replica here lag), leaving time to ask another."""
         remaining = self._deadline.remaining()
         others = assign(
             self._view.placement,
             shards,
             node_id=self._runtime.node_id,
-            ready=(),
+            ready={shard for shard in shards if self._runtime.shard(self._view.generation, shard) is not None},
             reachable=self._view.routing.nodes,
             tried={shard: {node, *self._tried.get(shard, ())} for shard in shards},
         )

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
@@ -244,6 +246,10 @@ class HostedNamespace:
         if hosted is None:
             raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
         await hosted.settle_dimensions()
+        written_at = Timestamp()
+        written_at.FromNanoseconds(int(self._clock.wall() * 1e9))
+        for record in records:
+            record.written_at.CopyFrom(written_at)
         return await hosted.commits().commit(records)
 
     @property

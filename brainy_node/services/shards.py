@@ -11,7 +11,7 @@ from brainy.api.node.v1 import shard_pb2, shard_pb2_grpc
 from brainy.bucket.items import noun_to_proto, verb_to_proto
 from brainy.bucket.records import Spec
 from brainy.clock import Clock
-from brainy.errors import InvalidRequestError
+from brainy.errors import InvalidRequestError, UnavailableError
 from brainy.rpc.deadlines import deadline_of
 from brainy_node.router.fan_out import Target
 from brainy_node.router.held import by_shard, check_generation, held, paced, sliced
@@ -20,6 +20,7 @@ from brainy_node.router.search import SearchQuestion, distance_bytes
 from brainy_node.router.sessions import settle
 from brainy_node.router.statistics import StatisticsQuestion
 from brainy_node.router.validation import check_k, query_matrix
+from brainy_node.router.view import RoutingRefresher
 from brainy_node.runtime.ports import NamespaceRuntime, Runtimes
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,18 +30,20 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
     """Answers from the replicas held here.
 
     A generation the routing record in force does not have is UNAVAILABLE (STALE_ROUTING); a shard that is not
-    ready here UNAVAILABLE (SHARD_NOT_READY). The caller then reads the record again and asks elsewhere.
+    ready here UNAVAILABLE (SHARD_NOT_READY). The caller then reads the record again and asks elsewhere. A caller
+    may also be ahead of this node: before refusing a generation or a write, the record is read again here.
     """
 
-    def __init__(self, runtimes: Runtimes, clock: Clock) -> None:
+    def __init__(self, runtimes: Runtimes, refresher: RoutingRefresher, *, clock: Clock) -> None:
         self._runtimes = runtimes
+        self._refresher = refresher
         self._clock = clock
 
     async def SearchShards(
         self, request: shard_pb2.SearchShardsRequest, context: Context
     ) -> shard_pb2.SearchShardsResponse:
         """Search the shards named and merge their hits."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         spec: Spec = await runtime.spec(request.generation)
         matrix = query_matrix(request.vectors, request.dimensions, spec)
         check_k(request.k, len(matrix))
@@ -66,7 +69,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
 
     async def GetItems(self, request: shard_pb2.GetItemsRequest, context: Context) -> shard_pb2.GetItemsResponse:
         """Read nouns and verbs by id."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         count = runtime.routing.generations[request.generation].shard_count
         question = ItemsQuestion(
             nouns=by_shard(request.noun_ids, count),
@@ -82,7 +85,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, request: shard_pb2.ScanShardRequest, context: Context
     ) -> AsyncIterator[shard_pb2.ScanShardResponse]:
         """Stream the nouns of one shard."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         shard = held(runtime, request.generation, request.shard)
         batches = shard.scan_nouns(
             include_vectors=request.include_vectors, include_soft_deleted=request.include_soft_deleted
@@ -94,7 +97,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, request: shard_pb2.FindShardVerbsRequest, context: Context
     ) -> AsyncIterator[shard_pb2.FindShardVerbsResponse]:
         """Stream the verbs of some shards that match."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         deadline = deadline_of(context, self._clock)
         await settle(runtime, request.generation, request.shards, request.session, deadline)
         for shard in [held(runtime, request.generation, number) for number in request.shards]:
@@ -112,7 +115,13 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
     ) -> shard_pb2.CommitRecordsResponse:
         """Commit records to a shard this node owns; the runtime refuses if it does not."""
         runtime = self._runtimes.get(request.namespace)
-        position = await runtime.commit(request.generation, request.shard, request.records)
+        try:
+            position = await runtime.commit(request.generation, request.shard, request.records)
+        except UnavailableError as error:
+            if error.reason not in ("NOT_OWNER", "STALE_ROUTING"):
+                raise
+            await self._refresher.refresh(runtime)
+            position = await runtime.commit(request.generation, request.shard, request.records)
         return shard_pb2.CommitRecordsResponse(position=position)
 
     async def FollowLog(
@@ -128,7 +137,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, request: shard_pb2.GetShardStatisticsRequest, context: Context
     ) -> shard_pb2.GetShardStatisticsResponse:
         """Sum the figures of the shards named."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         target = Target(namespace=runtime.name, generation=request.generation, shards=tuple(request.shards))
         return await StatisticsQuestion().local(runtime, target, deadline_of(context, self._clock))
 
@@ -136,7 +145,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, request: shard_pb2.ListShardUnindexedRequest, context: Context
     ) -> AsyncIterator[shard_pb2.ListShardUnindexedResponse]:
         """Stream the nouns that are stored but not in the index."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         for number in request.shards:
             pairs = held(runtime, request.generation, number).unindexed()
             async for batch in paced(sliced(pairs)):
@@ -148,7 +157,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, request: shard_pb2.ListShardQuarantineRequest, context: Context
     ) -> AsyncIterator[shard_pb2.ListShardQuarantineResponse]:
         """Stream the source objects that could not be read."""
-        runtime = self._runtime(request.namespace, request.generation)
+        runtime = await self._runtime(request.namespace, request.generation)
         for number in request.shards:
             objects = held(runtime, request.generation, number).quarantined()
             async for batch in paced(sliced(objects)):
@@ -158,7 +167,9 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
                     sizes=[found.size for found in batch],
                 )
 
-    def _runtime(self, namespace: str, generation: int) -> NamespaceRuntime:
+    async def _runtime(self, namespace: str, generation: int) -> NamespaceRuntime:
         runtime = self._runtimes.get(namespace)
-        check_generation(runtime, generation)
+        if generation not in runtime.routing.generations:
+            await self._refresher.refresh(runtime)
+            check_generation(runtime, generation)
         return runtime

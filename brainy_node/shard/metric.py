@@ -21,6 +21,8 @@ Rows = npt.NDArray[np.int64]
 _BLOCK = 16_384
 
 
+# Rows that are not indexed may hold infinity, NaN or zero: nobody looks at what becomes of them.
+@np.errstate(all="ignore")
 def measure(metric: str, vectors: Floats, queries: Floats) -> Floats:
     """Return the distances (m) of ``vectors`` (m x d) to one query (d) or to one each (m x d).
 
@@ -33,12 +35,12 @@ def measure(metric: str, vectors: Floats, queries: Floats) -> Floats:
     dots = (rows * wanted).sum(axis=1)
     if metric == "ip":
         return _single(1.0 - dots)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dots /= np.sqrt((rows * rows).sum(axis=1) * (wanted * wanted).sum(axis=-1))
+    dots /= np.sqrt((rows * rows).sum(axis=1) * (wanted * wanted).sum(axis=-1))
     # Rounding must not make an item nearer to itself than nothing.
     return _single(np.maximum(1.0 - dots, 0.0))
 
 
+@np.errstate(all="ignore")
 def norms(vectors: Floats) -> Floats:
     """Return the Euclidean lengths (m) of rows (m x d)."""
     return _single(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
@@ -49,6 +51,7 @@ def _single(values: npt.NDArray[np.float64]) -> Floats:
     return single
 
 
+@np.errstate(all="ignore")
 def approximate(metric: str, vectors: Floats, lengths: Floats, queries: Floats) -> Floats:
     """Return distances (n x m) by one matrix product; the last bits may differ from ``measure``."""
     dots: Floats = queries @ vectors.T
@@ -60,9 +63,8 @@ def approximate(metric: str, vectors: Floats, lengths: Floats, queries: Floats) 
         dots += (lengths * lengths)[None, :]
         dots += (query_lengths * query_lengths)[:, None]
         return dots
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dots /= lengths[None, :]
-        dots /= query_lengths[:, None]
+    dots /= lengths[None, :]
+    dots /= query_lengths[:, None]
     return np.subtract(np.float32(1.0), dots, out=dots)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,8 @@ class BaseWriter:
     their kind, and rows are in the order of the calls; then ``finish`` once.
     After: every file is complete and ``base.json``, written last, names and hashes them all.
     If it crashes before that, the directory has no ``base.json`` and is not a base.
+
+    Use it with ``with``: leaving it closes the files, finished or not.
     """
 
     def __init__(self, directory: Path, *, spec: Spec, shard: int) -> None:
@@ -83,6 +85,14 @@ class BaseWriter:
         self._lengths: list[npt.NDArray[np.float32]] = []
         self._flags: list[npt.NDArray[np.uint8]] = []
         self._vectors = _MatrixFile(directory / layout.VECTORS, spec.dimensions)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._nouns.close()
+        self._verbs.close()
+        self._vectors.close()
 
     @property
     def noun_count(self) -> int:
@@ -226,7 +236,8 @@ class _ItemFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         self._path = path
-        self._writer = pa.ipc.new_file(str(path), schema)
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, schema)
         self._ids: list[npt.NDArray[np.uint64]] = []
         self._hashes: list[bytes] = []
         self.rows = 0
@@ -239,10 +250,14 @@ class _ItemFile:
 
     def finish(self, ids_path: Path, hashes_path: Path) -> None:
         self._writer.close()
+        self._file.close()
         table = HashLookup.table(_joined(self._ids, np.uint64))
         self._refuse_duplicates(table)
         np.save(ids_path, table)
         np.save(hashes_path, np.frombuffer(b"".join(self._hashes), np.uint8).reshape(-1, 32))
+
+    def close(self) -> None:
+        self._file.close()
 
     def _refuse_duplicates(self, table: npt.NDArray[np.uint64]) -> None:
         repeated = np.flatnonzero(table[0][1:] == table[0][:-1])
@@ -280,6 +295,9 @@ class _MatrixFile:
     def append(self, matrix: npt.NDArray[np.float32]) -> None:
         self._file.write(np.ascontiguousarray(matrix, dtype="<f4").data)
         self._rows += len(matrix)
+
+    def close(self) -> None:
+        self._file.close()
 
     def finish(self) -> npt.NDArray[np.float32]:
         self._file.seek(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import subprocess
+import sys
 import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -240,16 +241,16 @@ async def test_illegal_keys_are_refused(key: str, tmp_path: Path) -> None:
 
 
 async def test_listing_in_pages_and_in_order(case: Case) -> None:
-    keys = [f"log/{number:020d}.log" for number in range(2300)]
+    keys = [f"log/{number:020d}.log" for number in range(1300)]
     await asyncio.gather(*(case.store.put(key, key.encode()) for key in reversed(keys)))
     await case.store.put("logs/other.log", b"")
     pages = [page async for page in case.store.list("log/")]
     assert [item.key for page in pages for item in page] == keys
     assert max(len(page) for page in pages) <= 1000
-    assert len(pages) <= 3
-    assert await keys_of(case.store, "log/", start_after=keys[1999]) == keys[2000:]
+    assert len(pages) == 2
+    assert await keys_of(case.store, "log/", start_after=keys[999]) == keys[1000:]
     assert await keys_of(case.store, "log/", start_after=keys[-1]) == []
-    assert await keys_of(case.store, "log/000000000000000022") == keys[2200:]
+    assert await keys_of(case.store, "log/000000000000000012") == keys[1200:]
     item = (await listed(case.store, keys[7]))[0]
     found = await case.store.get(keys[7])
     assert found is not None
@@ -326,7 +327,7 @@ async def test_a_counter_behind_compare_and_swap(case: Case) -> None:
 
 
 async def test_a_recorded_bucket(case: Case, recorded_buckets: Path) -> None:
-    folder = recorded_buckets / "v0.30.0"
+    folder = recorded_buckets / "v0.10.0"
     recorded = {item.key: item for item in read_objects(folder)}
     await load_fixture(case.store, folder)
     assert set(await keys_of(case.store, "")) == set(recorded)
@@ -393,42 +394,44 @@ async def test_an_unreachable_server(ministack_server: S3Server, monkeypatch: py
     await store.close()
 
 
-def _race(directory: str, number: int, rounds: int, start: object, results: object) -> None:
-    """Run in a process of its own: create keys and count up a shared register."""
+_RACER = """
+import asyncio, sys
+from brainy.ids import Ids
+from brainy.store.local import LocalStore
 
-    async def run() -> tuple[int, int]:
-        store, ids = LocalStore(directory), Ids()
-        created = swapped = 0
-        for step in range(rounds):
-            created += (await store.put_if_absent(f"race/{step}", b"%d" % number)).won
-            found = await store.get("register")
-            assert found is not None
-            value = int(found.body.split()[0])
-            body = b"%d %s" % (value + 1, ids.nonce().hex().encode())
-            swapped += (await store.put_if_match("register", body, found.etag)).won
-        return created, swapped
+async def run(directory, number, rounds):
+    store, ids = LocalStore(directory, durable=False), Ids()
+    created = swapped = 0
+    for step in range(rounds):
+        created += (await store.put_if_absent(f"race/{step}", number)).won
+        found = await store.get("register")
+        body = b"%d %s" % (int(found.body.split()[0]) + 1, ids.nonce().hex().encode())
+        swapped += (await store.put_if_match("register", body, found.etag)).won
+    print(created, swapped)
 
-    start.wait()  # type: ignore[attr-defined]
-    results.put(asyncio.run(run()))  # type: ignore[attr-defined]
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(run(sys.argv[1], sys.argv[2].encode(), int(sys.argv[3])))
+"""
 
 
 async def test_several_processes_race_on_a_directory(tmp_path: Path) -> None:
-    processes, rounds = 4, 150
+    processes, rounds = 4, 100
     store = LocalStore(tmp_path)
     await store.put("register", b"0 start")
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(processes), context.Queue()
     children = [
-        context.Process(target=_race, args=(str(tmp_path), number, rounds, start, results))
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _RACER, str(tmp_path), str(number), str(rounds)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for number in range(processes)
     ]
     for child in children:
-        child.start()
-    outcomes = [await asyncio.to_thread(results.get, timeout=60) for _ in children]
-    for child in children:
-        child.join()
-    results.close()
-    results.join_thread()
+        assert child.stdout is not None
+        assert await child.stdout.readline() == b"ready\n"
+    outputs = await asyncio.gather(*(child.communicate(b"\n") for child in children))
+    outcomes = [tuple(map(int, output.split())) for output, _ in outputs]
     assert sum(created for created, _ in outcomes) == rounds
     register = await store.get("register")
     assert register is not None

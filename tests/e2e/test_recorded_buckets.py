@@ -55,7 +55,7 @@ async def test_a_recorded_bucket_comes_back_whole_before_and_after_the_upgrade(
             "in-place-upgrade", requested_by="test", quarantine_limit=before.quarantined_count
         )
         migration = await client.wait_for_migration(migration.id)
-        assert migration.state.name == "SUCCEEDED", migration.message
+        assert migration.state == "SUCCEEDED", migration.message
         assert migration.digest_equal
 
         after = await client.get_statistics()

@@ -65,7 +65,9 @@ class World:
 
     async def write(self, key: str, value: str, through: FakeNode) -> None:
         """Write through a node until it is acknowledged."""
-        while not await through.write(key, value):
+        while True:
+            if await through.write(key, value):
+                break
             await asyncio.sleep(0.003)
         self.acked[key] = value
 
@@ -223,8 +225,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
             await asyncio.sleep(0.002)
         positions = []
         if self.routing.phase == "draining":
-            while self.in_flight:
-                await asyncio.sleep(0.001)
+            await until(lambda: not self.in_flight)
             for shard, where in self.routing.generations[self.routing.write].shards.items():
                 if where.owner == self.node_id:
                     log = self.world.log(self.routing.write, shard)

@@ -1,6 +1,6 @@
 """Nodes with real servers on loopback and real shards, over a runtime whose bucket is a dictionary.
 
-``World`` is the truth (routing record and logs); each ``FakeRuntime`` has the part of it that its node has read.
+``World`` is the truth (routing record and logs); each ``FakeRuntime`` has the part of it its node has read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import grpc
 
 from brainy.api.common.v1.common_pb2 import Position
 from brainy.api.node.v1 import control_pb2, control_pb2_grpc, data_pb2_grpc, search_pb2_grpc, shard_pb2_grpc
@@ -45,6 +43,8 @@ class World:
         self.routing = routing
         self.logs: dict[tuple[int, int], list[Slot]] = {}
         self.changed = asyncio.Condition()
+        #: Empty bases, shared by all replicas: a base is immutable.
+        self.bases: dict[tuple[int, int], Base] = {}
 
     def route(self, **changes: Any) -> None:
         """Swap the routing record."""
@@ -68,12 +68,14 @@ class FakeRuntime:
 
     def __init__(self, world: World, node_id: str) -> None:
         self.world = world
+        self.ids = Ids()
         self.name = NAMESPACE
         self.node_id = node_id
         self.routing = world.routing
         self.metrics = {"get": 3}
         self.shards: dict[tuple[int, int], Shard] = {}
         self.refreshes = 0
+        self.refreshed = asyncio.Condition()
         #: Set to make the node fail or hang at this point.
         self.refuse_commits: str = ""
         self.commits_before_refusal = 0
@@ -85,9 +87,12 @@ class FakeRuntime:
     def hold_shard(self, generation: int, number: int) -> None:
         """Open a replica at the end of the log."""
         spec = self.world.specs[generation]
-        directory = self.world.directory / f"{self.node_id}-{generation}-{number}-{len(self.shards)}"
-        BaseWriter(directory, spec=spec, shard=number).finish(position=0, threads=1)
-        self.shards[generation, number] = Shard.open(Base.open(directory), spec, threads=1)
+        base = self.world.bases.get((generation, number))
+        if base is None:
+            directory = self.world.directory / f"{generation}-{number}"
+            BaseWriter(directory, spec=spec, shard=number).finish(position=0, threads=1)
+            base = self.world.bases[generation, number] = Base.open(directory)
+        self.shards[generation, number] = Shard.open(base, spec, threads=1)
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -127,6 +132,7 @@ class FakeRuntime:
             generation=generation,
             shard=shard,
             epoch=placement.shards[shard].epoch,
+            writer=log_pb2.Writer(node_id=self.node_id, incarnation="1", nonce=self.ids.nonce()),
             first_position=replica.applied + 1,
             records=records,
         )
@@ -167,6 +173,8 @@ class FakeRuntime:
     async def refresh(self) -> None:
         self.refreshes += 1
         self.routing = self.world.routing
+        async with self.refreshed:
+            self.refreshed.notify_all()
 
     async def ensure_dimensions(self, dimensions: int) -> Spec:
         spec = self.world.specs[self.routing.write]
@@ -332,7 +340,3 @@ def world_of(directory: Path, *specs: Spec) -> World:
         namespace=NAMESPACE, epoch=1, nonce="n", leader_epoch=1, active=0, write=0, generations=generations
     )
     return World(directory, specs, routing)
-
-
-def code_of(error: grpc.aio.AioRpcError) -> grpc.StatusCode:
-    return error.code()

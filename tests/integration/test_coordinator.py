@@ -350,7 +350,8 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
             cluster.lead()
             record = await ended(cluster)
             assert_migrated(cluster, record)
-            assert max(event.leader_epoch for event in record.story) == 3
+            over = [event.to_state.is_terminal for event in record.story if event.leader_epoch == 2]
+            assert max(event.leader_epoch for event in record.story) == 3 or over[-1]
             # Writes flow, whatever happened.
             await asyncio.wait_for(cluster.world.write("after", "1", cluster.nodes()[1]), 5)
             survived += 1
@@ -359,8 +360,9 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
             for node in cluster.nodes():
                 await node.kill()
             await cluster.pool.close()
-    # Ten events (REQUESTED to SUCCEEDED) and four swaps (place, drain, commit, retire); rolling adopts three nodes.
-    assert survived == len(trail) == (14 if strategy == "in_place_upgrade" else 17)
+    # Nine events (requested to completed) and four swaps (place, drain, commit, retire); rolling adopts three
+    # nodes besides.
+    assert survived == len(trail) == (13 if strategy == "in_place_upgrade" else 16)
 
 
 async def test_a_stale_leader_changes_nothing(cluster: Cluster) -> None:
@@ -506,7 +508,9 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
             return space.replicas_wanted == space.replicas_ready == 6
 
         async with asyncio.timeout(5):
-            while not await all_ready():
+            while True:
+                if await all_ready():
+                    break
                 await asyncio.sleep(0.01)
 
         start = migration_pb2.StartMigrationRequest(
@@ -516,8 +520,8 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
             request_id="r1",
             requested_by="ann",
         )
+        await until(lambda: follower.coordinator.leadership.leader_id != "")
         with pytest.raises(UnavailableError) as refused:
-            await until(lambda: follower.coordinator.leadership.leader_id != "")
             await call(lazy.StartMigration, start)
         assert refused.value.reason == "NOT_LEADER"
         assert refused.value.fields["leader"] == leader.coordinator.leadership.id

@@ -68,10 +68,10 @@ class Model:
     def base(self, root: Path, spec: Spec, position: int) -> Base:
         nouns, verbs = self.history[position]
         directory = Path(tempfile.mkdtemp(dir=root))
-        writer = BaseWriter(directory, spec=spec, shard=1)
-        writer.add_nouns(list(nouns.values()))
-        writer.add_verbs(list(verbs.values()))
-        writer.finish(position=position, source_cursor={0: position}, threads=1)
+        with BaseWriter(directory, spec=spec, shard=1) as writer:
+            writer.add_nouns(list(nouns.values()))
+            writer.add_verbs(list(verbs.values()))
+            writer.finish(position=position, source_cursor={0: position}, threads=1)
         return Base.open(directory)
 
 
@@ -247,9 +247,9 @@ def test_approximate_search_finds_what_exact_search_finds(metric, scalar_kind, t
     points = (centres[rng.integers(0, 40, 2400)] + 0.4 * rng.normal(size=(2400, 32))).astype("<f4")
     queries = (centres[rng.integers(0, 40, 100)] + 0.4 * rng.normal(size=(100, 32))).astype("<f4")
     spec = spec_of(metric, scalar_kind, 32)
-    writer = BaseWriter(tmp_path / "base", spec=spec, shard=1)
-    writer.add_nouns([Noun(id=f"n{i}", vector=points[i].tobytes()) for i in range(2000)])
-    writer.finish(position=0, threads=2)
+    with BaseWriter(tmp_path / "base", spec=spec, shard=1) as writer:
+        writer.add_nouns([Noun(id=f"n{i}", vector=points[i].tobytes()) for i in range(2000)])
+        writer.finish(position=0, threads=2)
     shard = Shard.open(Base.open(tmp_path / "base"), spec)
     records = [
         log_pb2.LogRecord(upsert_noun=noun_to_proto(Noun(id=f"n{i}", vector=points[i].tobytes())))

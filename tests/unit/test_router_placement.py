@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainy.bucket.records import GenerationPlacement, ShardPlacement
@@ -65,6 +65,7 @@ def test_unplaced_shards_and_nodes_without_address_are_missing() -> None:
 node_sets = st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True).map(tuple)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     holders=st.lists(node_sets, min_size=1, max_size=8),
     ready=st.sets(st.integers(0, 7)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainy.api.common.v1.common_pb2 import Noun, Verb
@@ -213,6 +213,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(value=json_values, indent=st.sampled_from([None, 2]))
 def test_compacting_keeps_value_and_order_and_is_idempotent(value: object, indent: int | None) -> None:
     import json

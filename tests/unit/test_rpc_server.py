@@ -172,16 +172,16 @@ async def test_the_clients_deadline_reaches_the_handler(
 ) -> None:
     with pytest.raises(UnavailableError):
         await call(routing(channels, server), ask("hold"), deadline=Deadline.after(SystemClock(), 0.1))
-    await asyncio.wait_for(cluster.cancelled.wait(), 5)
+    await asyncio.wait_for(cluster.cancelled.wait(), 15)
 
 
 async def test_the_clients_cancellation_reaches_the_handler(
     server: RunningServer, channels: ChannelPool, cluster: Cluster
 ) -> None:
     task = asyncio.create_task(call(routing(channels, server), ask("hold")))
-    await asyncio.wait_for(cluster.entered.wait(), 5)
+    await asyncio.wait_for(cluster.entered.wait(), 15)
     task.cancel()
-    await asyncio.wait_for(cluster.cancelled.wait(), 5)
+    await asyncio.wait_for(cluster.cancelled.wait(), 15)
     await server.drain(5)
     stats = server.metrics.methods[f"/{CLUSTER}/GetRouting"]
     assert (stats.cancelled, stats.errors) == (1, 0)
@@ -235,19 +235,19 @@ async def test_a_drain_lets_a_call_in_flight_finish(
     state = health_pb2.HealthCheckResponse.ServingStatus
     assert (await watching.read()).status == state.SERVING
     in_flight = asyncio.create_task(call(routing(channels, server), ask("hold")))
-    await asyncio.wait_for(cluster.entered.wait(), 5)
+    await asyncio.wait_for(cluster.entered.wait(), 15)
     draining = asyncio.create_task(server.drain(10))
-    assert (await asyncio.wait_for(watching.read(), 5)).status == state.NOT_SERVING
+    assert (await asyncio.wait_for(watching.read(), 15)).status == state.NOT_SERVING
     with pytest.raises(grpc.aio.AioRpcError):  # from here on nothing new is accepted
-        await asyncio.wait_for(watching.read(), 5)
+        await asyncio.wait_for(watching.read(), 15)
     late = ChannelPool()
     with pytest.raises(UnavailableError):
         await call(routing(late, server), ask("fine"), deadline=Deadline.after(SystemClock(), 5))
     await late.close()
     assert not draining.done()
     cluster.release.set()
-    assert (await asyncio.wait_for(in_flight, 5)).routing_json == "hold"
-    await asyncio.wait_for(draining, 5)
+    assert (await asyncio.wait_for(in_flight, 15)).routing_json == "hold"
+    await asyncio.wait_for(draining, 15)
 
 
 async def test_a_drain_ends_endless_streams_with_a_typed_error(server: RunningServer, channels: ChannelPool) -> None:
@@ -255,9 +255,9 @@ async def test_a_drain_ends_endless_streams_with_a_typed_error(server: RunningSe
     assert (await anext(answers)).migration.id == "on"
     draining = asyncio.create_task(server.drain(30))
     with pytest.raises(UnavailableError) as caught:
-        await asyncio.wait_for(anext(answers), 5)
+        await asyncio.wait_for(anext(answers), 15)
     assert caught.value.reason == "DRAINING"
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 15)
     assert server.draining
 
 
@@ -265,12 +265,12 @@ async def test_a_drain_cuts_off_what_outlasts_its_grace(
     server: RunningServer, channels: ChannelPool, cluster: Cluster
 ) -> None:
     in_flight = asyncio.create_task(call(routing(channels, server), ask("hold"), write=True))
-    await asyncio.wait_for(cluster.entered.wait(), 5)
+    await asyncio.wait_for(cluster.entered.wait(), 15)
     await server.drain(0.05)
     with pytest.raises(UnavailableError) as caught:
         await in_flight
     assert caught.value.reason == "OUTCOME_UNKNOWN"
-    await asyncio.wait_for(server.wait(), 5)
+    await asyncio.wait_for(server.wait(), 15)
 
 
 async def test_a_pool_keeps_one_channel_per_address(channels: ChannelPool, server: RunningServer) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from brainy.clock import Clock, Deadline
 from brainy.config.environment import export, inherited
 from brainy.errors import PreconditionError, UnavailableError
-from brainy.store.credentials import S3Access, s3_client
+from brainy.store.credentials import s3_client
+from brainy.store.s3_access import S3Access
 from brainy.store.s3_errors import S3_FAILURES
 
 _ACCESS_KEY = "brainydemo"

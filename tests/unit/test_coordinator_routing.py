@@ -1,0 +1,201 @@
+"""The routing record: one writer at a time, and sentences that always hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement
+from brainy.clock import SystemClock
+from brainy.errors import ConflictError, CorruptDataError, FencedError, UnavailableError
+from brainy.ids import Ids
+from brainy.store.base import ObjectStore
+from brainy.store.memory import MemoryStore
+from brainy.testing.clock import ManualClock
+from brainy.testing.faulty import Fault, FaultyStore
+from brainy_coordinator.invariants import INVARIANTS
+from brainy_coordinator.migration import edits
+from brainy_coordinator.routing import RoutingRegister, open_register
+
+ID = "m-1"
+
+
+def register(store: ObjectStore, epoch: int = 1) -> RoutingRegister:
+    return RoutingRegister(open_register(store, clock=SystemClock(), ids=Ids()), ids=Ids(), leader_epoch=lambda: epoch)
+
+
+def shard(owner: str = "a", epoch: int = 1, replicas: tuple[str, ...] = ("b",)) -> ShardPlacement:
+    return ShardPlacement(owner=owner, epoch=epoch, replicas=replicas)
+
+
+def serving(**shards: ShardPlacement) -> GenerationPlacement:
+    placed = {int(name.removeprefix("s")): where for name, where in shards.items()}
+    return GenerationPlacement(state="serving", shard_count=len(placed), shards=placed)
+
+
+FIRST = Routing(
+    namespace="memory://x-y-z",
+    epoch=0,
+    nonce="",
+    leader_epoch=0,
+    active=0,
+    write=0,
+    nodes={n: NodeAddress(address=f"{n}:1", incarnation="1") for n in ("a", "b", "c")},
+    generations={0: serving(s0=shard(), s1=shard("b", 1, ("a",)))},
+)
+
+
+async def test_each_swap_stamps_epoch_nonce_and_leader() -> None:
+    store = MemoryStore(ManualClock())
+    one = register(store, 3)
+    assert await one.current() is None
+    first = await one.swap(None, FIRST)
+    second = await one.swap(first, first.model_copy(update={"leader_epoch": 99, "epoch": 99}))
+    assert [(r.epoch, r.leader_epoch) for r in (first, second)] == [(1, 3), (2, 3)]
+    assert first.nonce != second.nonce
+    assert await register(store).load() == second
+
+
+async def test_only_one_of_two_leaders_wins() -> None:
+    store = MemoryStore(ManualClock())
+    old, new = register(store, 1), register(store, 2)
+    first = await old.swap(None, FIRST)
+    await new.load()
+    won = await new.swap(first, first)
+    with pytest.raises(ConflictError):
+        await old.swap(first, first)
+    # It looks again, and learns that it is not the leader any more.
+    assert await old.current() == won
+    with pytest.raises(FencedError):
+        await old.swap(won, won)
+    with pytest.raises(ConflictError):
+        await new.swap(first, first)
+
+
+async def test_who_does_not_lead_writes_nothing() -> None:
+    def nobody() -> int:
+        raise UnavailableError("not the leader", reason="NOT_LEADER")
+
+    store = MemoryStore(ManualClock())
+    idle = RoutingRegister(open_register(store, clock=SystemClock(), ids=Ids()), ids=Ids(), leader_epoch=nobody)
+    with pytest.raises(UnavailableError):
+        await idle.swap(None, FIRST)
+    assert await idle.load() is None
+
+
+@pytest.mark.parametrize("fault", [Fault.LANDED_UNKNOWN, Fault.LOST_UNKNOWN, Fault.LANDED_LOST])
+async def test_a_swap_is_definite_whatever_the_store_says(fault: Fault) -> None:
+    store = FaultyStore(MemoryStore(ManualClock()))
+    one = register(store)
+    first = await one.swap(None, FIRST)
+    store.plan(kind="put_if_match", fault=fault)
+    second = await one.swap(first, first)
+    assert await register(store.inner).load() == second
+    assert (await one.swap(second, second)).epoch == 3
+
+
+async def test_an_error_makes_it_read_the_bucket_again() -> None:
+    store = FaultyStore(MemoryStore(ManualClock()))
+    one = register(store)
+    first = await one.swap(None, FIRST)
+    store.plan(kind="put_if_match", fault=Fault.LANDED_UNKNOWN)
+    store.plan(kind="get", fault=Fault.UNAVAILABLE)
+    with pytest.raises(UnavailableError):
+        await one.swap(first, first)
+    found = await one.current()
+    assert found is not None
+    assert found.epoch == 2
+
+
+def change(routing: Routing, **fields: object) -> Routing:
+    return routing.model_copy(update=fields)
+
+
+BASE = change(FIRST, epoch=1, leader_epoch=1, nonce="n")
+TARGET = GenerationPlacement(state="building", shard_count=1, follows=0, shards={0: shard("c", 1, ())})
+MIGRATING = change(BASE, migration=ID, generations={**BASE.generations, 1: TARGET})
+DRAINING = change(MIGRATING, phase="draining")
+
+
+def placed(routing: Routing, number: int, **shards: ShardPlacement) -> Routing:
+    return change(routing, generations={**routing.generations, number: serving(**shards)})
+
+
+BROKEN: list[tuple[str, Routing | None, Callable[[Routing], Routing]]] = [
+    ("epoch_rises_by_one", BASE, lambda r: change(r, epoch=3)),
+    ("epoch_rises_by_one", None, lambda r: change(r, epoch=2)),
+    ("leader_epoch_never_falls", BASE, lambda r: change(r, leader_epoch=0)),
+    ("namespace_stays", BASE, lambda r: change(r, namespace="memory://other")),
+    ("active_generation_serves", BASE, lambda r: change(r, active=5, write=5)),
+    ("active_generation_serves", DRAINING, lambda r: change(r, active=1, write=1, phase="serving")),
+    ("writes_go_where_reads_do", DRAINING, lambda r: change(r, write=1)),
+    ("every_shard_is_placed", BASE, lambda r: placed(r, 0, s0=shard(), s2=shard())),
+    ("owner_is_no_replica", BASE, lambda r: placed(r, 0, s0=shard(), s1=shard("b", 1, ("b",)))),
+    ("owner_is_no_replica", BASE, lambda r: placed(r, 0, s0=shard(), s1=shard("b", 1, ("a", "a")))),
+    ("holders_have_addresses", BASE, lambda r: placed(r, 0, s0=shard(), s1=shard("b", 1, ("z",)))),
+    ("shard_epochs_rise_with_owners", BASE, lambda r: placed(r, 0, s0=shard(), s1=shard("c", 1, ()))),
+    ("shard_epochs_rise_with_owners", BASE, lambda r: placed(r, 0, s0=shard(), s1=shard("b", 2, ()))),
+    (
+        "building_follows_active",
+        MIGRATING,
+        lambda r: change(r, generations={**r.generations, 1: TARGET.model_copy(update={"follows": 1})}),
+    ),
+    ("change_belongs_to_a_migration", MIGRATING, lambda r: change(r, migration=None)),
+    ("change_belongs_to_a_migration", BASE, lambda r: change(r, phase="draining")),
+    ("adopted_generations_exist", MIGRATING, lambda r: change(r, adopted={"a": 7})),
+    (
+        "active_moves_only_from_draining",
+        MIGRATING,
+        lambda r: edits.commit(change(r, phase="draining"), ID, source=0, target=1, epoch=r.epoch),
+    ),
+    (
+        "draining_changes_nothing_else",
+        DRAINING,
+        lambda r: placed(r, 0, s0=shard(), s1=shard("c", 2, ())),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "edit"), BROKEN, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(BROKEN)]
+)
+def test_every_invariant_catches_its_breach(
+    name: str, before: Routing | None, edit: Callable[[Routing], Routing]
+) -> None:
+    base = before or BASE
+    after = edit(change(base, epoch=base.epoch + 1 if before else 1))
+    broken = {invariant.__name__ for invariant in INVARIANTS if not invariant(before, after)}
+    assert name in broken
+
+
+def test_every_invariant_has_a_breach_to_catch() -> None:
+    assert {invariant.__name__ for invariant in INVARIANTS} == {name for name, _, _ in BROKEN}
+
+
+def test_a_whole_migration_breaks_none() -> None:
+    steps: list[Callable[[Routing], Routing]] = [
+        lambda r: edits.place_target(r, ID, target=1, shards=TARGET.shards),
+        lambda r: edits.adopt(r, ID, node_id="a", target=1),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.undrain(r, ID),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.commit(r, ID, source=0, target=1, epoch=r.epoch),
+        lambda r: edits.retire_source(r, ID, source=0),
+    ]
+    before = BASE
+    for step in steps:
+        after = change(step(before), epoch=before.epoch + 1)
+        assert [i.__name__ for i in INVARIANTS if not i(before, after)] == []
+        before = after
+    assert (before.active, set(before.generations), before.migration) == (1, {1}, None)
+
+
+async def test_a_breach_is_refused_and_nothing_is_written() -> None:
+    store = MemoryStore(ManualClock())
+    one = register(store)
+    first = await one.swap(None, FIRST)
+    with pytest.raises(CorruptDataError) as refused:
+        await one.swap(first, change(first, phase="draining"))
+    assert refused.value.fields["invariant"] == "change_belongs_to_a_migration"
+    assert await register(store).load() == first
