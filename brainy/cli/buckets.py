@@ -18,6 +18,7 @@ from brainy.errors import PreconditionError
 from brainy.legacy.backup import BackupCounts, write_backup
 from brainy.legacy.inspection import Inspection, InspectionProgress
 from brainy.legacy.inspection import inspect as inspect_store
+from brainy.legacy.versions import VersionRange
 from brainy.store.base import ObjectStore
 
 _SHOWN = 10
@@ -52,7 +53,7 @@ def _show(console: Console, namespace: str, found: Inspection) -> None:
         console,
         {
             "trees": ", ".join(found.trees) or "none",
-            "written by": ", ".join(str(version) for version in found.versions) or "unknown",
+            "written by": "; ".join(_version(version) for version in found.versions) or "unknown",
             "objects": f"{found.objects:,} ({found.bytes / 1e6:,.1f} MB)",
             "nouns": f"{found.nouns:,}",
             "verbs": f"{found.verbs:,} ({found.dangling_verbs:,} with an end that is no noun)",
@@ -80,6 +81,10 @@ def _show(console: Console, namespace: str, found: Inspection) -> None:
         for entry in found.quarantined[:_SHOWN]:
             shown.add_row(escape(entry.key), escape(entry.reason), f"{entry.size:,}")
         console.print(shown)
+
+
+def _version(found: VersionRange) -> str:
+    return f"Brainy {found.oldest} to {found.newest} ({found.tree} tree)"
 
 
 def backup(

@@ -52,7 +52,7 @@ def search(
     hits = run(ask())
 
     def human(console: Console) -> None:
-        shown = table(None, "#", "id", "score#", "distance#", "metadata")
+        shown = table(None, "nr#", "id", "score#", "distance#", "metadata")
         for rank, hit in enumerate(hits, 1):
             shown.add_row(str(rank), escape(hit.id), f"{hit.score:.4f}", f"{hit.distance:.4f}", _short(hit.metadata))
         console.print(shown)

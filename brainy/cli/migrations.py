@@ -57,7 +57,7 @@ def plan(
 
     def human(console: Console) -> None:
         console.print(f"generation {found.source_generation} to {found.target_generation}")
-        steps = table(None, "#", "step", "detail")
+        steps = table(None, "nr#", "step", "detail")
         for number, step in enumerate(found.steps, 1):
             steps.add_row(str(number), escape(step.action), escape(step.detail))
         console.print(steps)

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from brainy.errors import BrainyError
 
+_WIDTH = 160
 _JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -27,6 +28,9 @@ class Output:
         self.json = json
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
+        if not self.out.is_terminal:
+            # A file or a pipe has no width; eighty columns would break ids and keys in two.
+            self.out.width = max(self.out.width, _WIDTH)
 
     def result(self, value: object, human: Callable[[Console], None]) -> None:
         """Print a result: the value as one JSON document, or what ``human`` prints."""

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.clock import iso
 from brainy.errors import InvalidRequestError
 
 
@@ -166,7 +167,7 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,
-                at=event.at.ToJsonString(),
+                at=iso(event.at.ToNanoseconds() / 1e9),
                 from_state=_state(getattr(event, "from")),
                 to_state=_state(event.to),
                 trigger=event.trigger,

@@ -62,6 +62,7 @@ class HostedNamespace:
         self.name = str(namespace)
         self.node_id = node_id
         self._store = store
+        self._builder = builder
         self._settings = settings.node
         self._clock = clock
         self._builder = builder

@@ -30,6 +30,7 @@ _WRITERS = 3
 _SEARCHERS = 2
 #: Nouns of the sample that each writer may replace and delete.
 _SAMPLE_SHARE = 6
+_FOLD_RECORDS = 50
 _BEFORE_SECONDS = 2.0
 _AFTER_SECONDS = 2.0
 _START_SECONDS = 60.0
@@ -86,7 +87,13 @@ class Demonstration:
         report.seconds = self._clock.monotonic() - began
 
     def _cluster(self) -> LocalCluster:
-        return LocalCluster(self.report.namespace, nodes=self.report.nodes, directory=self._directory / "cluster")
+        return LocalCluster(
+            self.report.namespace,
+            nodes=self.report.nodes,
+            directory=self._directory / "cluster",
+            # Fold early, so that it happens under load and a cold start after it reads little of the log.
+            settings={"BRAINY_NODE__FOLD_RECORDS": str(_FOLD_RECORDS)},
+        )
 
     async def _put_sample(self) -> None:
         store = open_store(Namespace.parse(self.report.namespace), load_settings().store, clock=self._clock, ids=Ids())
