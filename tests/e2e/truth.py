@@ -33,7 +33,7 @@ async def assert_holds(client: AsyncBrainy, truth: dict[str, Any]) -> None:
             if "metadata" in expected:
                 assert found.metadata == expected["metadata"], noun_id
 
-    found_verbs = {verb.id: verb for verb in await client.find_verbs()}
+    found_verbs = {verb.id: verb async for verb in client.scan_verbs(include_vectors=True)}
     assert found_verbs.keys() == verbs.keys()
     for verb_id, expected in verbs.items():
         verb = found_verbs[verb_id]
