@@ -394,17 +394,23 @@ async def test_cancelling_kills_the_process_and_a_killed_one_is_unavailable(tmp_
     uri, store = await directory_namespace(tmp_path)
     client = BuilderClient(Settings())
     job = job_of("adopt", spec_of(0), tmp_path / "data", namespace=uri)
-    me = psutil.Process()
+
+    # Other tests' servers are children of this process too.
+    others = set(psutil.Process().children())
+
+    def builders() -> set[psutil.Process]:
+        return set(psutil.Process().children()) - others
+
     begun = asyncio.Event()
     running = asyncio.create_task(client.run(job, lambda progress: begun.set()))
     await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert not me.children()
+    assert not builders()
 
     def kill(progress: Progress) -> None:
-        for child in me.children():
+        for child in builders():
             child.kill()
 
     with pytest.raises(UnavailableError) as raised:
