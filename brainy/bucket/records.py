@@ -170,5 +170,8 @@ class Manifest(Record):
     noun_count: int
     verb_count: int
     indexed_count: int
+    #: The newest request ids at or below ``position`` -> position of their record, oldest first, so that a retry is
+    #: recognised although the record has been folded.
+    recent_requests: dict[str, int] = {}
     #: Hex of the shard's multiset digest folded to 32 bytes (brainy.bucket.digest.fold).
     digest: str

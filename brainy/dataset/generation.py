@@ -111,6 +111,11 @@ class GenerationSource:
             raise RuntimeError("load the source before asking for its cursor")
         return {manifest.shard: manifest.position for manifest in self._manifests}
 
+    @property
+    def recent_requests(self) -> Collection[str]:
+        """Request ids that the manifests' positions include. Only after ``load``."""
+        return [request_id for manifest in self._manifests for request_id in manifest.recent_requests]
+
     async def total(self) -> int:
         """Nouns and verbs, counted."""
         await self.load()

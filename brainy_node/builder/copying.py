@@ -49,6 +49,7 @@ async def copy_source(context: Context, chosen: ChosenSource, shards: Sequence[i
                 writer.finish,
                 position=0,
                 source_cursor=chosen.cursor_for(shard, spec.shard_count),
+                recent_requests=chosen.recent_requests,
                 threads=context.job.threads,
             )
             log_base(record)

@@ -73,6 +73,7 @@ def _write(contents: Contents, shard: Shard, directory: Path, threads: int) -> b
         return writer.finish(
             position=shard.applied,
             source_cursor=shard.source_cursor,
+            recent_requests=shard.recent_requests(),
             threads=threads,
             make_index=_FoldedIndex(contents, shard, threads).make,
         )

@@ -167,6 +167,7 @@ def _write(
     return writer.finish(
         position=manifest.position,
         source_cursor=manifest.source_cursor,
+        recent_requests=manifest.recent_requests,
         threads=context.job.threads,
         make_index=indexing.make,
     )

@@ -146,6 +146,7 @@ async def _write_files(context: Context, base: Base, epoch: int) -> Manifest:
         nonce=context.ids.nonce().hex(),
         position=record.position,
         source_cursor=record.source_cursor,
+        recent_requests=record.recent_requests,
         nouns=tuple(nouns),
         verbs=tuple(verbs),
         index=index,

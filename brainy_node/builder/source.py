@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brainy.bucket import layout
 from brainy.bucket.records import Spec
@@ -40,6 +40,8 @@ class ChosenSource:
     source: Source
     #: 0 where no generation, and so no log, is behind the source.
     shard_count: int
+    #: Requests the source's positions include; a target knows them at its own position 0.
+    recent_requests: Mapping[str, int] = field(default_factory=dict)
 
     def cursor_for(self, shard: int, shard_count: int) -> dict[int, int]:
         """Return the source positions that a target shard includes once it holds what the source yielded.
@@ -78,7 +80,8 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
         origin = await choose_source(store, described)
         return ChosenSource(source=origin.source, shard_count=described.shard_count)
     source = await GenerationSource.open(store, number)
-    return ChosenSource(source=source, shard_count=described.shard_count)
+    known = dict.fromkeys(source.recent_requests, 0)
+    return ChosenSource(source=source, shard_count=described.shard_count, recent_requests=known)
 
 
 async def _read_spec(store: ObjectStore, number: int) -> Spec | None:

@@ -58,6 +58,8 @@ class BaseRecord(Record):
     indexed_count: int
     #: Slots of the index whose vectors were removed since it was last built anew.
     index_removed: int = 0
+    #: The newest request ids at or below ``position`` -> position of their record, oldest first.
+    recent_requests: dict[str, int] = Field(default_factory=dict)
     #: Counts as ``Tally.encode`` gives them.
     tally: dict[str, Any]
     #: The shard's multiset digest folded, hex.

@@ -38,6 +38,9 @@ class Contents:
 #: Requests whose position is remembered, so that a repeat is answered instead of committed again.
 REMEMBERED_REQUESTS = 100_000
 
+#: Of those, how many a fold carries over: some retries' worth, in a manifest that stays small.
+FOLDED_REQUESTS = 4_096
+
 #: Items in one batch of a scan.
 _SCAN_BATCH = 1000
 
@@ -91,7 +94,7 @@ class Shard:
         self.epoch = 0
         self._threads = threads
         self._lock = threading.Lock()
-        self._requests: dict[str, int] = {}
+        self._requests: dict[str, int] = dict(base.record.recent_requests)
         self._base = base
         self._tail = Tail(spec)
         self._rows = _Rows(base)
@@ -218,6 +221,12 @@ class Shard:
         if len(self._requests) > REMEMBERED_REQUESTS:
             for request_id in list(islice(self._requests, len(self._requests) - REMEMBERED_REQUESTS)):
                 del self._requests[request_id]
+
+    def recent_requests(self) -> dict[str, int]:
+        """Return the newest request ids -> positions, oldest first: what the next base has to remember."""
+        with self._lock:
+            skipped = max(0, len(self._requests) - FOLDED_REQUESTS)
+            return dict(islice(self._requests.items(), skipped, None))
 
     def position_of(self, request_id: str) -> int | None:
         """Return the position of the last record that the log object first carrying a request holds for it.

@@ -175,6 +175,7 @@ class BaseWriter:
         *,
         position: int,
         source_cursor: Mapping[int, int] | None = None,
+        recent_requests: Mapping[str, int] | None = None,
         threads: int = 0,
         make_index: IndexMaker | None = None,
     ) -> BaseRecord:
@@ -183,6 +184,7 @@ class BaseWriter:
         Args:
             position: log position the items stand for.
             source_cursor: source positions they stand for.
+            recent_requests: request ids that must still be recognised -> position, oldest first.
             threads: for building the index; 0 means one per core.
             make_index: writes the index file instead of building it from nothing.
 
@@ -215,6 +217,7 @@ class BaseWriter:
             shard=self._shard,
             position=position,
             source_cursor=dict(source_cursor or {}),
+            recent_requests=dict(recent_requests or {}),
             spec=self._spec,
             noun_count=self._nouns.rows,
             verb_count=self._verbs.rows,

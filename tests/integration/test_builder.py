@@ -436,3 +436,37 @@ async def test_sweeping_removes_what_is_no_longer_used(tmp_path):
     assert {Base.open(Path(one.directory)).position for one in new.values()} == {0}
     # What is still mapped goes on answering.
     assert mapped.search(np.array([vector_of(5)], np.float32), 3).counts.tolist() == [3]
+
+
+async def test_a_folded_request_is_still_recognised(tmp_path):
+    store = MemoryStore()
+    spec = spec_of(1, source="empty", shard_count=1)
+    filled = await do(job_of("fill", spec, tmp_path / "a"), store)
+    writer = LogWriter(
+        store,
+        generation=1,
+        shard=0,
+        epoch=5,
+        writer_node="n",
+        incarnation="i",
+        ids=Ids(),
+        clock=SystemClock(),
+        next_position=1,
+    )
+    await writer.fence()
+    noun = noun_to_proto(Noun(id="a", vector=np.ones(DIMENSIONS, "<f4").tobytes()))
+    slot = await writer.commit([log_pb2.LogRecord(request_id="call/0", upsert_noun=noun)])
+    fold = job_of("fold", spec, tmp_path / "a", base_directory=filled[0].directory, publish=True)
+    folded = await do(fold, store)
+    opened = await do(job_of("open", spec, tmp_path / "b"), store)
+    for built in (folded, opened):
+        (shard,) = shards_of(built, spec)
+        assert shard.applied == slot.last
+        assert shard.tail_records == 0
+        assert shard.position_of("call/0") == slot.last
+        assert shard.position_of("call/1") is None
+    # The next generation knows the request too, although it never saw the record.
+    await store.put(layout.spec(1), spec.encode())
+    onward = spec_of(2, source="1", shard_count=3)
+    for shard in shards_of(await do(job_of("fill", onward, tmp_path / "c"), store), onward):
+        assert shard.position_of("call/0") == 0
