@@ -15,7 +15,7 @@ from brainy.bucket.namespace import Namespace
 from brainy.cli.demo.oracle import Oracle, noun_value, sample_faults, sum_of, verb_value
 from brainy.cli.demo.report import LiveView, Report
 from brainy.cli.demo.traffic import Traffic
-from brainy.clock import Clock
+from brainy.clock import Clock, Deadline
 from brainy.config.settings import load_settings
 from brainy.errors import UnavailableError
 from brainy.ids import Ids
@@ -30,7 +30,9 @@ _WRITERS = 3
 _SEARCHERS = 2
 #: Nouns of the sample that each writer may replace and delete.
 _SAMPLE_SHARE = 6
-_FOLD_RECORDS = 50
+#: A shard at rest is folded soon, because the demonstration shows a cold start at its end.
+_SETTINGS = {"BRAINY_NODE__FOLD_IDLE_SLOTS": "1", "BRAINY_NODE__FOLD_IDLE_SECONDS": "1.5"}
+_FOLD_SECONDS = 30.0
 _BEFORE_SECONDS = 2.0
 _AFTER_SECONDS = 2.0
 _START_SECONDS = 60.0
@@ -78,6 +80,8 @@ class Demonstration:
                 self._view.phase("comparing with what was acknowledged")
                 await self._verify(brainy)
                 report.recall_at_10 = await self._recall(brainy)
+                self._view.phase("folding what was written into checkpoints")
+                await self._folded(cluster)
         self._view.phase("starting anew from the bucket alone")
         shutil.rmtree(self._directory / "cluster", ignore_errors=True)
         async with self._cluster() as cluster:
@@ -86,13 +90,19 @@ class Demonstration:
                 report.after_restart = await self._differences(brainy)
         report.seconds = self._clock.monotonic() - began
 
+    async def _folded(self, cluster: LocalCluster) -> None:
+        """Wait until the tails are in checkpoints, as they are in any cluster that has been at rest for a moment."""
+        deadline = Deadline.after(self._clock, _FOLD_SECONDS)
+        while await tails(cluster) and not deadline.passed:
+            await self._clock.sleep(0.2)
+
     def _cluster(self) -> LocalCluster:
         return LocalCluster(
             self.report.namespace,
             nodes=self.report.nodes,
             directory=self._directory / "cluster",
             # Fold early, so that it happens under load and a cold start after it reads little of the log.
-            settings={"BRAINY_NODE__FOLD_RECORDS": str(_FOLD_RECORDS)},
+            settings=_SETTINGS,
         )
 
     async def _put_sample(self) -> None:
@@ -230,6 +240,15 @@ async def scan(brainy: AsyncBrainy) -> tuple[list[Noun], list[Verb]]:
     nouns = [noun async for noun in brainy.scan(include_soft_deleted=True)]
     verbs = [verb async for verb in brainy.scan_verbs()]
     return nouns, verbs
+
+
+async def tails(cluster: LocalCluster) -> int:
+    """Log records that the nodes' replicas hold on top of their bases."""
+    total = 0
+    for endpoint in cluster.endpoints:
+        async with AsyncBrainy([endpoint]) as node:
+            total += (await node.get_performance_metrics()).tail_size
+    return total
 
 
 async def store_calls(cluster: LocalCluster) -> int:
