@@ -317,8 +317,7 @@ class RedisLocks:
         """Carry out a grant or a break; the steps are the module's."""
         if self._floor is None:
             sent_at = self._clock.monotonic()
-            answer = await self._ask(name, wanted, "-")
-            return self._granted(name, wanted, answer, sent_at)
+            return self._granted(name, wanted, await self._ask(name, wanted, "-"), sent_at)
         abandoned: str | None = None
         for _ in range(_MAX_ROUNDS):
             known = self._known.get(name)
@@ -327,12 +326,14 @@ class RedisLocks:
             read_at = self._clock.monotonic() if known is None else known.read_at
             block = await self._floor.current(name) if known is None else known.block
             answer: Sequence[Any] = ()
-            if block:
+            # Breaking a lock that nobody ever held must not reserve anything for it: ask even without a block.
+            if block or wanted.mode == "break":
                 sent_at = self._clock.monotonic()
-                answer = await self._ask(name, wanted, block)
-                if answer[0] != "BLOCK":
+                answer = await self._ask(name, wanted, block or "none")
+                if block and answer[0] != "BLOCK":
                     used = answer[0] == "GRANTED" or (known is not None and known.used)
                     self._known[name] = _Known(block, read_at, used)
+                if answer[0] != "BLOCK":
                     return self._granted(name, wanted, answer, sent_at)
             self._known.pop(name, None)
             named = block if known is None else await self._floor.current(name)
@@ -512,21 +513,22 @@ def _typed() -> Iterator[None]:
     """Turn what Redis and its client raise into errors of this product."""
     try:
         yield
-    except (failures.AuthenticationError, failures.NoPermissionError) as error:
-        raise PermissionDeniedError(
-            "redis refuses this identity",
-            remedy="check the credentials and the ACL: scripts, HSET, INFO, TIME, PUBLISH, SUBSCRIBE and sorted sets",
-            detail=str(error)[:200],
-        ) from error
-    except failures.ResponseError as error:
-        if str(error).startswith("WRONGTYPE") or "WRONGTYPE" in str(error)[:80]:
+    except (failures.RedisError, OSError) as error:
+        said = str(error)
+        refused = isinstance(error, (failures.AuthenticationError, failures.NoPermissionError))
+        # A server that wants a password refuses a long command by its length, before it asks who we are.
+        if refused or said.startswith("NOAUTH") or "unauthenticated multibulk" in said:
+            raise PermissionDeniedError(
+                "redis refuses this identity",
+                remedy="check the credentials and the ACL: scripts, INFO, TIME, hashes, sorted sets, pub/sub, SCAN",
+                detail=said[:200],
+            ) from error
+        if "WRONGTYPE Operation" in said:
             raise CorruptDataError(
                 "a lock's key in redis holds something else",
-                remedy="find out who writes under brainy:, then delete the key",
-                detail=str(error)[:200],
+                remedy="find out who writes under brainy:, then delete the key; its token is kept in the bucket",
+                detail=said[:200],
             ) from error
-        raise _unavailable(error) from error
-    except (failures.RedisError, OSError) as error:
         raise _unavailable(error) from error
 
 
@@ -545,6 +547,7 @@ def _state(name: str, key: str, raw: Mapping[str, str], now: int) -> LockState |
     if raw.get("v") != str(scripts.FORMAT_VERSION):
         raise _version(key, raw.get("v", ""))
     try:
+        int(raw["ceiling"]), raw["nonce"]  # checked as the scripts do
         return LockState(
             name=name,
             token=int(raw["token"]),

