@@ -125,8 +125,10 @@ def load_settings(
         except tomllib.TOMLDecodeError as error:
             raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
-            _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
+        path_in = name.removeprefix("BRAINY_").lower().split("__")
+        # Other programs have BRAINY_ variables too (Brainy's own BRAINY_ROLE); a path with "__" can only be ours.
+        if name.startswith("BRAINY_") and (len(path_in) > 1 or path_in[0] in Settings.model_fields):
+            _assign(values, path_in, text)
     if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
         values["log_level"] = "debug"
     for dotted, value in (overrides or {}).items():
