@@ -123,7 +123,7 @@ class NamespaceControl:
             try:
                 await probe_conditional_writes(self._store, self._components.ids)
             except PreconditionError as error:
-                self._fitness = error.message
+                self._fitness = f"{error.message} (check {error.fields.get('check', '')})"
             else:
                 self._fitness = ""
         return self._fitness

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from brainy.config.environment import debugging
 from brainy.errors import InvalidRequestError
 
 
@@ -127,7 +128,7 @@ def load_settings(
     for name, text in env.items():
         if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
             _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
-    if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
+    if debugging(env):
         values["log_level"] = "debug"
     for dotted, value in (overrides or {}).items():
         if value is not None:

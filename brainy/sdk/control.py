@@ -21,7 +21,7 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, WATCH
-from brainy.sdk.values import NamespaceInfo, NodeInfo, ShardReplica
+from brainy.sdk.values import NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
 
@@ -61,6 +61,7 @@ class ControlCalls(Connection):
                 migration_id=info.migration_id,
                 replicas_ready=info.replicas_ready,
                 replicas_wanted=info.replicas_wanted,
+                problem=_problem(info.problem) if info.HasField("problem") else None,
             )
             for info in answer.namespaces
         ]
@@ -198,6 +199,10 @@ class ControlCalls(Connection):
         return migration_from_proto(answer.migration)
 
 
+def _problem(message: cluster_pb2.Problem) -> Problem:
+    return Problem(reason=message.reason, message=message.message, remedy=message.remedy, fields=dict(message.fields))
+
+
 def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
     return ShardReplica(
         namespace=message.namespace,
@@ -210,5 +215,6 @@ def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
         total=message.total,
         noun_count=message.noun_count,
         verb_count=message.verb_count,
+        reason=message.reason,
         message=message.message,
     )

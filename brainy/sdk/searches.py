@@ -10,7 +10,7 @@ import numpy.typing as npt
 from brainy.api.node.v1 import search_pb2
 from brainy.errors import InvalidRequestError
 from brainy.sdk.connection import Connection
-from brainy.sdk.encoding import decode_metadata, encode_matrix
+from brainy.sdk.encoding import decode_metadata, encode_matrix, sendable
 from brainy.sdk.values import SearchResult
 
 
@@ -107,7 +107,7 @@ class SearchCalls(Connection):
             namespace=self.namespace,
             vectors=body,
             dimensions=dimensions,
-            ids=ids,
+            ids=None if ids is None else [sendable(text) for text in ids],
             k=k,
             include_metadata=include_metadata,
             include_soft_deleted=include_soft_deleted,
