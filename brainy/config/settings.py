@@ -122,9 +122,16 @@ def load_settings(
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InvalidRequestError("cannot read the configuration file", file=path, cause=error) from error
+            raise InvalidRequestError(
+                "cannot read the configuration file",
+                remedy="check the path in --config or BRAINY_CONFIG",
+                file=path,
+                cause=error,
+            ) from error
         except tomllib.TOMLDecodeError as error:
-            raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
+            raise InvalidRequestError(
+                "the configuration file is not TOML", remedy="correct the line and start again", file=path, at=error
+            ) from error
     for name, text in env.items():
         if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
             _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)

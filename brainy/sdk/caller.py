@@ -161,7 +161,7 @@ class _Attempts:
             return
         cause = from_rpc_error(error)
         if error.code() is grpc.StatusCode.CANCELLED:
-            cause = UnavailableError("the connection was closed", address=endpoint.address)
+            cause = UnavailableError("the connection was closed", remedy="try again", address=endpoint.address)
         if not worth_retrying(cause):
             raise cause from error
         if cause.reason == "NOT_LEADER":

@@ -180,7 +180,9 @@ class ControlCalls(Connection):
         async for seen in self.watch_migration(id):
             last = seen
         if last is None:
-            raise UnavailableError("the coordinator said nothing about the migration", migration=id)
+            raise UnavailableError(
+                "the coordinator said nothing about the migration", remedy="ask for the migration again", migration=id
+            )
         return last
 
     async def abort_migration(self, id: str, *, requested_by: str = "") -> Migration:  # noqa: A002 - as the field is called

@@ -99,7 +99,9 @@ class LocalCluster:
                 "processes cannot share a namespace in memory", remedy="use file:///directory or s3://bucket"
             )
         if nodes < 1:
-            raise InvalidRequestError("a cluster needs at least one node", nodes=nodes)
+            raise InvalidRequestError(
+                "a cluster needs at least one node", remedy="ask for one node or more", nodes=nodes
+            )
         self.directory = Path(directory).resolve() if directory else default_directory(str(self.namespace))
         self._node_count = nodes
         self._settings = dict(settings or {})
@@ -215,7 +217,9 @@ class LocalCluster:
         try:
             node = self.nodes[index]
         except IndexError:
-            raise NotFoundError("no such node", index=index, nodes=len(self.nodes)) from None
+            raise NotFoundError(
+                "no such node", remedy="use an index of nodes", index=index, nodes=len(self.nodes)
+            ) from None
         await node.kill(self._clock)
         del self._processes[node.name]
         self._save()

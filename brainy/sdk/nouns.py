@@ -70,7 +70,12 @@ class NounCalls(Connection):
         count = len(body) // width
         for name, column in (("metadata", metadata), ("ids", ids)):
             if column is not None and len(column) != count:
-                raise InvalidRequestError(f"{name} must have one entry per vector", vectors=count, entries=len(column))
+                raise InvalidRequestError(
+                    f"{name} must have one entry per vector",
+                    remedy="give as many entries as vectors; nothing was sent",
+                    vectors=count,
+                    entries=len(column),
+                )
         nouns = [
             common_pb2.Noun(
                 id=sendable(ids[row]) if ids is not None else self._ids.uuid(),

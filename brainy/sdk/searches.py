@@ -101,7 +101,12 @@ class SearchCalls(Connection):
                 "a search needs either vectors or ids", remedy="give the one or the other; nothing was sent"
             )
         if not 1 <= k <= 10_000:
-            raise InvalidRequestError("k must be 1 to 10,000", reason="INVALID_K", k=k)
+            raise InvalidRequestError(
+                "k must be 1 to 10,000",
+                remedy="ask for 1 to 10,000 neighbours; nothing was sent",
+                reason="INVALID_K",
+                k=k,
+            )
         body, dimensions = (b"", 0) if vectors is None else encode_matrix(vectors)
         request = search_pb2.SearchRequest(
             namespace=self.namespace,

@@ -69,7 +69,11 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         name = resolve(request.namespace, stores)
         found = await stores[name].get(layout.ROUTING)
         if found is None:
-            raise NotFoundError("the namespace has no routing record yet", namespace=name)
+            raise NotFoundError(
+                "the namespace has no routing record yet",
+                remedy="wait until the coordinator has adopted it",
+                namespace=name,
+            )
         return cluster_pb2.GetRoutingResponse(routing_json=found.body.decode(), etag=found.etag)
 
     async def _routing(self, name: str) -> Routing | None:
