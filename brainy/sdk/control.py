@@ -20,7 +20,7 @@ from brainy.sdk.migration import (
     strategy_to_proto,
     target_to_proto,
 )
-from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, WATCH
+from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
 from brainy.sdk.values import NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
@@ -32,7 +32,7 @@ class ControlCalls(Connection):
     async def nodes(self) -> list[NodeInfo]:
         """List the nodes and what they hold."""
         answer = await self._coordinators.unary(
-            lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), CONTROL
+            lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), GLANCE
         )
         return [
             NodeInfo(
@@ -49,7 +49,7 @@ class ControlCalls(Connection):
     async def namespaces(self) -> list[NamespaceInfo]:
         """List the namespaces the cluster serves."""
         answer = await self._coordinators.unary(
-            lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), CONTROL
+            lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), GLANCE
         )
         return [
             NamespaceInfo(
