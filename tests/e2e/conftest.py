@@ -67,3 +67,9 @@ def unexpected(cluster: LocalCluster) -> list[dict[str, Any]]:
         for event in events(process)
         if event.get("level") in ("error", "critical") or "exception" in event
     ]
+
+
+def legacy_noun(noun_id: str, vector: object) -> tuple[str, bytes]:
+    """A noun as Brainy 0.46 stores it."""
+    stored = {"id": noun_id, "vector": vector, "connections": {}, "level": 0}
+    return f"nouns/{noun_id}.json", orjson.dumps(stored, option=orjson.OPT_INDENT_2)
