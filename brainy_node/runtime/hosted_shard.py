@@ -50,6 +50,9 @@ _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
 #: What trying again does not cure: a person has to restore or upgrade something first.
 _LASTING = frozenset({"CORRUPT_DATA", "UNSUPPORTED_FORMAT"})
+#: Longest waits between two tries. Each may start a builder and download the shard.
+_RETRY_SECONDS = 5.0
+_LASTING_RETRY_SECONDS = 15.0
 
 
 class HostedShard:
@@ -132,7 +135,7 @@ class HostedShard:
             except BrainyError as error:
                 self._become(_State.SHARD_STATE_FAILED, error)
                 await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, _LASTING_RETRY_SECONDS if error.reason in _LASTING else _RETRY_SECONDS)
             except Exception as error:
                 # A bug must not take the node's other shards with it; it is loud and the shard is not served.
                 _log.exception("shard_duty_crashed", shard=self._label)

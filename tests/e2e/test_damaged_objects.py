@@ -73,7 +73,7 @@ def moved(body: bytes) -> bytes:
     return re.sub(rb'"position": ?(\d)', rb'"position": 7\1', body)
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Awaitable[object]], what: str, seconds: float = 60.0) -> None:
     clock = SystemClock()
     end = clock.monotonic() + seconds
     while not await condition():
