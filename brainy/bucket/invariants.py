@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.bucket.records import GenerationPlacement, Manifest, Routing, StoredFile
+from brainy.bucket.records import Collected, GenerationPlacement, Manifest, Routing, StoredFile
 from brainy.errors import CorruptDataError
 
 T = TypeVar("T")
@@ -228,6 +228,14 @@ BATCH_FOLLOWS: Final[Sequence[SwapInvariant[log_pb2.LogBatch]]] = (
 )
 
 
+# --- collection ----------------------------------------------------------------------------------------------
+
+COLLECTED_SWAP: Final[Sequence[SwapInvariant[Collected]]] = (
+    SwapInvariant("The collected position of a log never falls.", lambda old, new: new.position >= old.position),
+    SwapInvariant("Every write of a collected position has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
+)
+
+
 # --- checks --------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +268,12 @@ def check_routing_swap(old: Routing | None, new: Routing) -> None:
         _check((FIRST_ROUTING,), new, layout.ROUTING)
     else:
         _check_swap(ROUTING_SWAP, old, new, layout.ROUTING)
+
+
+def check_collected_swap(old: Collected | None, new: Collected) -> None:
+    """Check the step of a collected position from the one it replaces. Errors as above."""
+    if old is not None:
+        _check_swap(COLLECTED_SWAP, old, new, layout.collected(new.generation, new.shard))
 
 
 def check_batch(batch: log_pb2.LogBatch, *, key: str) -> None:

@@ -9,7 +9,8 @@ Steps of a duty (they start over whenever the assignment changes in role or epoc
   1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0),
      from the published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, by
      filling it from the source.
-  2. Replay the change log from the base's position to its end, from the bucket.
+  2. Replay the change log from the base's position to its end, from the bucket. If it was collected meanwhile,
+     back to 1: a newer checkpoint is there.
   3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's
      target follows its source (``source_follower``) until the routing record says it serves; then, like any
      owner, it takes client writes through group commit.
@@ -30,15 +31,17 @@ from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
 from brainy.bucket.records import Spec
 from brainy.changelog.batch import Slot
+from brainy.changelog.collection import LogCollector, collected_position
 from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Deadline
-from brainy.errors import BrainyError, FencedError, UnavailableError
+from brainy.errors import BrainyError, FencedError, LogCollectedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
 from brainy_node.runtime.folding import TailSize, fold_is_due
+from brainy_node.runtime.followers import held_by_followers
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -68,6 +71,7 @@ class HostedShard:
         self._follow_no_more = asyncio.Event()
         self._progressed = asyncio.Event()
         self._duty: asyncio.Task[None] | None = None
+        self._collector: LogCollector | None = None
         self._folding = False
         #: Last positions of the slots applied since the base, and when the last one came.
         self._slot_ends: deque[int] = deque()
@@ -125,6 +129,12 @@ class HostedShard:
             except FencedError as error:
                 self._become(_State.SHARD_STATE_FENCED, str(error))
                 return
+            except LogCollectedError as error:
+                # Too far behind to catch up by the log. The next round opens the newest checkpoint.
+                _log.warning("shard_reopened", shard=self._label, cause=str(error))
+                self.shard = None
+                await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
+                delay = min(delay * 2, 5.0)
             except BrainyError as error:
                 self._become(_State.SHARD_STATE_FAILED, str(error))
                 await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
@@ -157,6 +167,8 @@ class HostedShard:
                 await host.clock.sleep(_MANIFEST_POLL_SECONDS)
                 published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
         base = await host.supply.local(spec, duty.shard) if published else None
+        if base is not None and base.position < await collected_position(host.store, duty.generation, duty.shard):
+            base = None
         if base is None:
             kind: JobKind = "adopt" if duty.generation == 0 else "open" if published else "fill"
             if kind == "fill":
@@ -220,19 +232,31 @@ class HostedShard:
             ids=host.ids,
             clock=host.clock,
             next_position=shard.applied + 1,
+            # Half of what collection keeps: rates of clocks differ.
+            proof_seconds=host.settings.log_retention_seconds / 2,
         )
         self._window = SlotWindow(host.store, duty.generation, duty.shard, shard.applied)
         try:
             for slot in await writer.fence():
                 await self._apply(slot)
             self._become(_State.SHARD_STATE_READY)
+            if duty.generation > 0:
+                self._collector = LogCollector(
+                    host.store,
+                    generation=duty.generation,
+                    shard=duty.shard,
+                    epoch=duty.epoch,
+                    retention_seconds=host.settings.log_retention_seconds,
+                    clock=host.clock,
+                    ids=host.ids,
+                )
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
             self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
             self._notify()
             raise await self._commits.run()
         finally:
-            self._commits = None
+            self._commits = self._collector = None
             self._window.close()
             self._window = None
 
@@ -324,6 +348,8 @@ class HostedShard:
             try:
                 async for slot in self._host.follow_owner(duty.generation, duty.shard, self.shard.applied + 1):
                     await self._apply(slot)
+            except LogCollectedError:
+                raise
             except BrainyError as error:
                 _log.info("owner_stream_ended", shard=self._label, reason=error.reason, cause=str(error))
             await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
@@ -377,10 +403,44 @@ class HostedShard:
                 shard.swap_base(base)
                 await self._host.supply.discard_others(shard.spec, self.assignment.shard, base)
                 _log.info("base_folded", shard=self._label, position=base.position)
+        except LogCollectedError:
+            await self._renew_base(shard)
         except BrainyError as error:
             _log.warning("fold_failed", shard=self._label, cause=str(error))
         finally:
             self._folding = False
+
+    async def _renew_base(self, shard: Shard) -> None:
+        """Take the published checkpoint as base, because the log behind the present one has been collected."""
+        duty = self.assignment
+        try:
+            base = await self._host.supply.build(
+                "open", shard.spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress
+            )
+        except BrainyError as error:
+            _log.warning("fold_failed", shard=self._label, cause=str(error))
+            return
+        if self.shard is shard and shard.base.position < base.position <= shard.applied:
+            shard.swap_base(base)
+            await self._host.supply.discard_others(shard.spec, duty.shard, base)
+            _log.info("base_renewed", shard=self._label, position=base.position)
+
+    async def collect_log(self) -> None:
+        """Delete the part of an owned log that a checkpoint has included for the retention time."""
+        collector, shard = self._collector, self.shard
+        if collector is None or shard is None:
+            return
+        collector.observe(shard.applied)
+        try:
+            await collector.collect(self._held_by_followers)
+        except BrainyError as error:
+            _log.warning("collection_failed", shard=self._label, cause=str(error))
+
+    async def _held_by_followers(self) -> int | None:
+        await self._host.view.refresh()
+        return await held_by_followers(
+            self._host.store, self._host.routing, self.assignment.generation, self.assignment.shard
+        )
 
     def report(self) -> control_pb2.ShardReplica:
         """Say how the replica is doing, for heartbeats and the coordinator."""

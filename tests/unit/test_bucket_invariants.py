@@ -10,7 +10,7 @@ import pytest
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import invariants
-from brainy.bucket.records import GenerationPlacement, Manifest, Routing, ShardPlacement, StoredFile
+from brainy.bucket.records import Collected, GenerationPlacement, Manifest, Routing, ShardPlacement, StoredFile
 from brainy.errors import CorruptDataError
 
 SHA = "a" * 64
@@ -158,6 +158,16 @@ FOLLOWING: Mapping[str, log_pb2.LogBatch] = {
 }
 
 
+def collected(position: int, nonce: str) -> Collected:
+    return Collected(generation=1, shard=0, epoch=1, position=position, nonce=nonce)
+
+
+COLLECTED_SWAPS: Mapping[str, Collected] = {
+    "collected position of a log never": collected(4, "y"),
+    "of a collected position has a fresh nonce": collected(6, "x"),
+}
+
+
 def expect_broken(fragment: str, check: Callable[[], None]) -> None:
     with pytest.raises(CorruptDataError) as caught:
         check()
@@ -214,15 +224,31 @@ def test_following_batches(fragment: str) -> None:
     expect_broken(fragment, lambda: invariants.check_batch_follows(batch(), FOLLOWING[fragment], key="k"))
 
 
+@pytest.mark.parametrize("fragment", COLLECTED_SWAPS)
+def test_collected_swaps(fragment: str) -> None:
+    invariants.check_collected_swap(None, COLLECTED_SWAPS[fragment])
+    invariants.check_collected_swap(collected(5, "x"), collected(5, "z"))
+    expect_broken(fragment, lambda: invariants.check_collected_swap(collected(5, "x"), COLLECTED_SWAPS[fragment]))
+
+
 def test_every_invariant_is_documented_and_has_an_example() -> None:
     documented = {
         line.removeprefix("- ") for line in FORMAT.read_text(encoding="utf-8").splitlines() if line[:2] == "- "
     }
     single = [*invariants.MANIFEST, *invariants.ROUTING, *invariants.BATCH, invariants.FIRST_ROUTING]
-    swaps = [*invariants.MANIFEST_SWAP, *invariants.ROUTING_SWAP, *invariants.BATCH_FOLLOWS]
+    swaps = [*invariants.MANIFEST_SWAP, *invariants.ROUTING_SWAP, *invariants.BATCH_FOLLOWS, *invariants.COLLECTED_SWAP]
     sentences = [item.sentence for item in single] + [item.sentence for item in swaps]
     assert [sentence for sentence in sentences if sentence not in documented] == []
-    examples = [*MANIFESTS, *MANIFEST_SWAPS, *ROUTINGS, *ROUTING_SWAPS, *BATCHES, *FOLLOWING, "has epoch one"]
+    examples = [
+        *MANIFESTS,
+        *MANIFEST_SWAPS,
+        *ROUTINGS,
+        *ROUTING_SWAPS,
+        *BATCHES,
+        *FOLLOWING,
+        *COLLECTED_SWAPS,
+        "has epoch one",
+    ]
     assert len(examples) == len(sentences) == len(set(sentences))
     # The other way round: what format.md lists as an invariant is checked.
     blocks = FORMAT.read_text(encoding="utf-8").split("Invariants:\n")[1:]
