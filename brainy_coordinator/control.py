@@ -18,6 +18,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_coordinator.adoption import Adoption, first_routing
 from brainy_coordinator.announcer import Announcer
 from brainy_coordinator.changes import ChangeSignal
+from brainy_coordinator.departures import Departures
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.membership.registry import Registry
@@ -188,6 +189,7 @@ class Term:
         self._on_fenced = on_fenced
         self._announcer = Announcer(components.nodes)
         self.registry = Registry(ttl_seconds=components.settings.node_ttl_seconds)
+        self.departures = Departures(self.registry, components.nodes, clock=components.clock)
         self.changes = ChangeSignal()
         self.namespaces = {
             name: NamespaceControl(
@@ -217,6 +219,7 @@ class Term:
                     tasks.create_task(self._drive(control))
         finally:
             await self._announcer.close()
+            await self.departures.close()
 
     async def _drive(self, control: NamespaceControl) -> None:
         name, clock = control.namespace, self._components.clock
@@ -265,6 +268,8 @@ class Term:
             if not more:
                 break
         self._forget_strangers()
+        if self.ready == self.namespaces.keys():
+            self.departures.dismiss(self.routings)
 
     def _forget_strangers(self) -> None:
         patience = _FORGET_TTLS * self._components.settings.node_ttl_seconds

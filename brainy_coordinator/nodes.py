@@ -50,6 +50,9 @@ class NodeCalls(Protocol):
     ) -> DigestSeen:
         """Sum of the digests of shards the node owns."""
 
+    async def drain(self, address: str, *, timeout: float) -> None:
+        """Tell the node to finish what is in flight and exit."""
+
 
 class GrpcNodeCalls:
     """``NodeCalls`` over a pool of channels."""
@@ -98,3 +101,7 @@ class GrpcNodeCalls:
             raise CorruptDataError(f"a node sent no digest: {error}", address=address) from error
         positions = {(p.generation, p.shard): p.position for p in answer.positions}
         return DigestSeen(digest=digest, nouns=answer.noun_count, verbs=answer.verb_count, positions=positions)
+
+    async def drain(self, address: str, *, timeout: float) -> None:
+        """See ``NodeCalls``."""
+        await call(self._stub(address).Drain, control_pb2.DrainRequest(), deadline=Deadline.after(self._clock, timeout))

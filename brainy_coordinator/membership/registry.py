@@ -4,7 +4,7 @@
             heartbeat                     silent for longer than the TTL
  (unknown) ──────────▶ ALIVE ◀──────────────────────────────▶ SILENT
                         │  ▲ heartbeat         heartbeat
-        draining = true │  │ draining = false
+       draining, drain() │  │ draining = false
                         ▼  │
                       DRAINING ── Leave ──▶ LEFT ── heartbeat of a new incarnation ──▶ ALIVE
 ```
@@ -87,6 +87,8 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         #: Incarnations that a later one of the same node has replaced.
         self._replaced: set[tuple[str, str]] = set()
+        #: Processes an operator wants out, by node and incarnation.
+        self._unwanted: set[tuple[str, str]] = set()
 
     def expect(self, nodes: Mapping[str, NodeAddress], now: float) -> None:
         """Give every node named, unless already heard, one full TTL before it is judged."""
@@ -120,6 +122,19 @@ class Registry:
         if known is not None and known.report.incarnation == incarnation:
             self._entries[node_id] = replace(known, left=True, last_heard=now)
 
+    def drain(self, node_id: str) -> bool:
+        """Treat a node as draining for as long as this process of it lives. False when it is not known."""
+        known = self._entries.get(node_id)
+        if known is None:
+            return False
+        self._unwanted.add((node_id, known.report.incarnation))
+        return True
+
+    def unwanted(self, now: float) -> tuple[Member, ...]:
+        """Return the nodes that were asked to go and still speak."""
+        speaking = (member for member in self.members(now) if member.reachable)
+        return tuple(m for m in speaking if (m.node_id, m.report.incarnation) in self._unwanted)
+
     def members(self, now: float) -> tuple[Member, ...]:
         """Return every node known, by name, with the judgement on it."""
         return tuple(self._judge(entry, now) for _, entry in sorted(self._entries.items()))
@@ -135,7 +150,7 @@ class Registry:
             state = NodeState.LEFT
         elif silent_for > self._ttl:
             state = NodeState.SILENT
-        elif entry.report.draining:
+        elif entry.report.draining or (entry.report.node_id, entry.report.incarnation) in self._unwanted:
             state = NodeState.DRAINING
         else:
             state = NodeState.ALIVE

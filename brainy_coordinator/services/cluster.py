@@ -22,7 +22,10 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         self, request: cluster_pb2.ListNamespacesRequest, context: Context
     ) -> cluster_pb2.ListNamespacesResponse:
         """Return every namespace served; one that has not been adopted yet has epoch 0."""
-        response = cluster_pb2.ListNamespacesResponse(leader_id=self._coordinator.leadership.leader_id)
+        leadership = self._coordinator.leadership
+        response = cluster_pb2.ListNamespacesResponse(
+            leader_id=leadership.leader_id, leader_address=leadership.leader_address
+        )
         for name in self._coordinator.components.stores:
             routing = await self._routing(name)
             response.namespaces.append(

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
@@ -51,6 +52,8 @@ from brainy_node.shard.shard import Shard
 _log = get_logger(__name__)
 _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
+#: Longest wait for a PUT under way when ownership goes; its outcome is found in the log otherwise.
+_HAND_OVER_SECONDS = 1.0
 
 
 class HostedShard:
@@ -103,6 +106,14 @@ class HostedShard:
         self.shard = None
 
     async def _stop_duty(self) -> None:
+        if self._commits is not None:
+            # A planned end: the PUT under way is finished and answered, what waits is sent to the next owner.
+            self._commits.close(
+                UnavailableError("this node owns the shard no more", reason="NOT_OWNER", remedy="ask the new owner")
+            )
+            with suppress(BrainyError, TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_SECONDS):
+                    await self._commits.pause()
         if self._duty is not None:
             self._duty.cancel()
             await asyncio.gather(self._duty, return_exceptions=True)
