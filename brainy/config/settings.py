@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from brainy.config.environment import debugging
 from brainy.errors import InvalidRequestError
 
 
@@ -126,13 +127,22 @@ def load_settings(
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InvalidRequestError("cannot read the configuration file", file=path, cause=error) from error
+            raise InvalidRequestError(
+                "cannot read the configuration file",
+                remedy="check the path in --config or BRAINY_CONFIG",
+                file=path,
+                cause=error,
+            ) from error
         except tomllib.TOMLDecodeError as error:
-            raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
+            raise InvalidRequestError(
+                "the configuration file is not TOML", remedy="correct the line and start again", file=path, at=error
+            ) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
-            _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
-    if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
+        path_in = name.removeprefix("BRAINY_").lower().split("__")
+        # Other programs have BRAINY_ variables too (Brainy's own BRAINY_ROLE); a path with "__" can only be ours.
+        if name.startswith("BRAINY_") and (len(path_in) > 1 or path_in[0] in Settings.model_fields):
+            _assign(values, path_in, text)
+    if debugging(env):
         values["log_level"] = "debug"
     for dotted, value in (overrides or {}).items():
         if value is not None:

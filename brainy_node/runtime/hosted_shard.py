@@ -37,12 +37,12 @@ from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Deadline
-from brainy.errors import BrainyError, FencedError, LogCollectedError, UnavailableError
+from brainy.errors import BrainyError, CorruptDataError, FencedError, LogCollectedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
-from brainy_node.runtime.followers import held_by_followers
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -54,6 +54,11 @@ _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
 #: Longest wait for a PUT under way when ownership goes; its outcome is found in the log otherwise.
 _HAND_OVER_SECONDS = 1.0
+#: What trying again does not cure: a person has to restore or upgrade something first.
+_LASTING = frozenset({"CORRUPT_DATA", "UNSUPPORTED_FORMAT"})
+#: Longest waits between two tries. Each may start a builder and download the shard.
+_RETRY_SECONDS = 5.0
+_LASTING_RETRY_SECONDS = 15.0
 
 
 class HostedShard:
@@ -64,7 +69,9 @@ class HostedShard:
         self.assignment = assignment
         self.shard: Shard | None = None
         self.state: control_pb2.ShardState.ValueType = _State.SHARD_STATE_LOADING
+        #: Why the replica does not answer; stays while it is tried again.
         self.message = ""
+        self.reason = ""
         self.copied = 0
         self.total = 0
         self._spec: Spec | None = None
@@ -138,7 +145,7 @@ class HostedShard:
                     await self._follow()
                 delay = 0.2
             except FencedError as error:
-                self._become(_State.SHARD_STATE_FENCED, str(error))
+                self._become(_State.SHARD_STATE_FENCED, error)
                 return
             except LogCollectedError as error:
                 # Too far behind to catch up by the log. The next round opens the newest checkpoint.
@@ -147,25 +154,34 @@ class HostedShard:
                 await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
                 delay = min(delay * 2, 5.0)
             except BrainyError as error:
-                self._become(_State.SHARD_STATE_FAILED, str(error))
+                # What is in memory stays true while the store is away: reads go on, writes wait.
+                goes_on = self.readable and not isinstance(error, CorruptDataError)
+                self._become(self.state if goes_on else _State.SHARD_STATE_FAILED, error)
                 await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, _LASTING_RETRY_SECONDS if error.reason in _LASTING else _RETRY_SECONDS)
             except Exception as error:
                 # A bug must not take the node's other shards with it; it is loud and the shard is not served.
                 _log.exception("shard_duty_crashed", shard=self._label)
-                self._become(_State.SHARD_STATE_FAILED, f"internal error: {error!r}")
+                self._become(_State.SHARD_STATE_FAILED, BrainyError("internal error", cause=repr(error)))
                 await self._host.clock.sleep(2.0)
 
-    def _become(self, state: control_pb2.ShardState.ValueType, message: str = "") -> None:
-        if state != self.state or message != self.message:
-            _log.info(
+    def _become(self, state: control_pb2.ShardState.ValueType, failure: BrainyError | None = None) -> None:
+        before = (self.state, self.reason, self.message)
+        if failure is not None:
+            self.reason, self.message = failure.reason, str(failure)
+        elif state == _State.SHARD_STATE_READY:
+            self.reason = self.message = ""
+        self.state = state
+        if (self.state, self.reason, self.message) != before:
+            say = _log.info if failure is None else _log.warning
+            say(
                 "shard_state",
                 shard=self._label,
                 state=control_pb2.ShardState.Name(state).removeprefix("SHARD_STATE_"),
                 epoch=self.assignment.epoch,
-                message=message,
+                reason=self.reason,
+                message=self.message,
             )
-        self.state, self.message = state, message
 
     async def _load(self) -> None:
         duty, host = self.assignment, self._host
@@ -251,16 +267,7 @@ class HostedShard:
             for slot in await writer.fence():
                 await self._apply(slot)
             self._become(_State.SHARD_STATE_READY)
-            if duty.generation > 0:
-                self._collector = LogCollector(
-                    host.store,
-                    generation=duty.generation,
-                    shard=duty.shard,
-                    epoch=duty.epoch,
-                    retention_seconds=host.settings.log_retention_seconds,
-                    clock=host.clock,
-                    ids=host.ids,
-                )
+            self._collector = log_collector(host, duty)
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
             self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
@@ -376,6 +383,11 @@ class HostedShard:
         """Whether searches may use this replica."""
         return self.shard is not None and self.state == _State.SHARD_STATE_READY
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the replica will not answer before a person has mended what it is made of."""
+        return not self.readable and self.reason in _LASTING
+
     async def wait_progress(self, timeout_seconds: float) -> bool:
         """Wait until something was applied; False when the time is over."""
         try:
@@ -443,15 +455,9 @@ class HostedShard:
             return
         collector.observe(shard.applied)
         try:
-            await collector.collect(self._held_by_followers)
+            await collector.collect(lambda: held_by_followers(self._host, self.assignment))
         except BrainyError as error:
             _log.warning("collection_failed", shard=self._label, cause=str(error))
-
-    async def _held_by_followers(self) -> int | None:
-        await self._host.view.refresh()
-        return await held_by_followers(
-            self._host.store, self._host.routing, self.assignment.generation, self.assignment.shard
-        )
 
     def report(self) -> control_pb2.ShardReplica:
         """Say how the replica is doing, for heartbeats and the coordinator."""
@@ -467,6 +473,7 @@ class HostedShard:
             copied=self.copied,
             total=self.total,
             message=self.message,
+            reason=self.reason,
         )
         if shard is not None:
             statistics = shard.statistics()

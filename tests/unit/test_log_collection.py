@@ -20,7 +20,10 @@ from brainy.store.base import ObjectStore
 from brainy.store.memory import MemoryStore
 from brainy.testing.clock import ManualClock
 from brainy.testing.faulty import Fault, FaultyStore
-from brainy_node.runtime.followers import held_by_followers
+from brainy_node.runtime.assignment import assignments
+from brainy_node.runtime.collecting import held_by_followers
+from brainy_node.runtime.host import Host
+from brainy_node.runtime.routing_view import RoutingView
 
 RETENTION = 3600.0
 PROOF = RETENTION / 2
@@ -296,25 +299,31 @@ async def test_a_fence_in_a_place_that_was_given_up_is_none() -> None:
         await fencing
 
 
-def routing(**targets: GenerationPlacement) -> Routing:
+async def held(store: ObjectStore, shard: int, **targets: GenerationPlacement) -> int | None:
+    """Ask on behalf of the owner of a shard of generation 0."""
     source = GenerationPlacement(
         state="serving", shard_count=2, shards={n: ShardPlacement(owner="a", epoch=1) for n in range(2)}
     )
     generations = {0: source, **{int(name[1:]): placement for name, placement in targets.items()}}
-    return Routing(
+    routing = Routing(
         namespace="memory://x", epoch=1, nonce="n", leader_epoch=1, active=0, write=0, generations=generations
     )
+    await store.put(layout.ROUTING, routing.encode())
+    host = object.__new__(Host)  # only its store and its view of the routing record are asked
+    object.__setattr__(host, "store", store)
+    object.__setattr__(host, "view", RoutingView(store, lambda routing: None))
+    return await held_by_followers(host, assignments(routing, "a")[0, shard])
 
 
 async def test_followers_hold_what_their_manifests_have_not_reached() -> None:
     store = MemoryStore(ManualClock())
-    assert await held_by_followers(store, routing(), 0, 0) is None
+    assert await held(store, 0) is None
     same = GenerationPlacement(state="building", shard_count=2, follows=0)
-    assert await held_by_followers(store, routing(g1=same), 0, 0) == 0  # still being filled
+    assert await held(store, 0, g1=same) == 0  # still being filled
     await publish(store, 9, epoch=1, cursor={0: 7})
-    assert await held_by_followers(store, routing(g1=same), 0, 0) == 7
+    assert await held(store, 0, g1=same) == 7
     fewer = GenerationPlacement(state="building", shard_count=1, follows=0)
-    assert await held_by_followers(store, routing(g1=fewer), 0, 1) == 0  # its cursor says nothing of shard 1
+    assert await held(store, 1, g1=fewer) == 0  # its cursor says nothing of shard 1
 
 
 def test_the_record() -> None:
