@@ -32,6 +32,7 @@ from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
+from brainy_coordinator.vigil import Vigil
 
 _log = get_logger(__name__)
 
@@ -190,6 +191,12 @@ class Term:
         self._announcer = Announcer(components.nodes)
         self.registry = Registry(ttl_seconds=components.settings.node_ttl_seconds)
         self.departures = Departures(self.registry, components.nodes, clock=components.clock)
+        self._vigil = Vigil(
+            self.registry,
+            components.nodes,
+            interval_seconds=components.settings.heartbeat_interval_seconds,
+            clock=components.clock,
+        )
         self.changes = ChangeSignal()
         self.namespaces = {
             name: NamespaceControl(
@@ -220,6 +227,7 @@ class Term:
         finally:
             await self._announcer.close()
             await self.departures.close()
+            await self._vigil.close()
 
     async def _drive(self, control: NamespaceControl) -> None:
         name, clock = control.namespace, self._components.clock
@@ -268,6 +276,7 @@ class Term:
             if not more:
                 break
         self._forget_strangers()
+        self._vigil.look()
         if self.ready == self.namespaces.keys():
             self.departures.dismiss(self.routings)
 

@@ -24,6 +24,9 @@ from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import NodeAddress
 from brainy.errors import FencedError
 
+#: Two readings of one instant may differ by rounding.
+_SAME_MOMENT_SECONDS = 0.001
+
 
 class NodeState(enum.Enum):
     """The judgement on one node."""
@@ -77,6 +80,8 @@ class _Entry:
     last_heard: float
     heard: bool
     left: bool = False
+    #: Its process is known to be gone.
+    lost: bool = False
 
 
 class Registry:
@@ -122,6 +127,16 @@ class Registry:
         if known is not None and known.report.incarnation == incarnation:
             self._entries[node_id] = replace(known, left=True, last_heard=now)
 
+    def lost(self, node_id: str, incarnation: str, heard_at: float) -> bool:
+        """Count a process as silent from now on, unless it was heard after ``heard_at``. False: it was, or has left."""
+        known = self._entries.get(node_id)
+        if known is None or known.report.incarnation != incarnation or known.left:
+            return False
+        if known.last_heard > heard_at + _SAME_MOMENT_SECONDS:
+            return False
+        self._entries[node_id] = replace(known, lost=True)
+        return True
+
     def drain(self, node_id: str) -> bool:
         """Treat a node as draining for as long as this process of it lives. False when it is not known."""
         known = self._entries.get(node_id)
@@ -148,7 +163,7 @@ class Registry:
         silent_for = max(0.0, now - entry.last_heard)
         if entry.left:
             state = NodeState.LEFT
-        elif silent_for > self._ttl:
+        elif entry.lost or silent_for > self._ttl:
             state = NodeState.SILENT
         elif entry.report.draining or (entry.report.node_id, entry.report.incarnation) in self._unwanted:
             state = NodeState.DRAINING
