@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -43,6 +43,17 @@ class StoreSettings(_Section):
     request_timeout_seconds: float = 30.0
     #: Reads, unconditional writes and lists are retried this often; conditional writes never blindly.
     max_retries: int = 6
+
+
+class LockSettings(_Section):
+    """Where leases are kept."""
+
+    #: store: in the namespace's bucket. redis: in Redis or Valkey, which keep waiters waiting less; tokens then
+    #: still come from the bucket. Every process of a cluster names the same one.
+    provider: Literal["store", "redis"] = "store"
+    #: redis://host:6379/0, rediss:// or unix://; may hold credentials, so it is never logged.
+    redis_url: str = ""
+    redis_timeout_seconds: float = 2.0
 
 
 class CoordinatorSettings(_Section):
@@ -105,6 +116,7 @@ class Settings(_Section):
     log_level: str = "info"
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    locks: LockSettings = Field(default_factory=LockSettings)
     coordinator: CoordinatorSettings = Field(default_factory=CoordinatorSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
 
