@@ -1,0 +1,22 @@
+"""The levels by name, and quiet logs for all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import structlog
+
+from tests.sim import owners
+from tests.sim.outcome import Outcome
+
+LEVELS: dict[str, Callable[[int], Outcome]] = {
+    owners.LEVEL: owners.run,
+}
+
+
+def quiet() -> None:
+    """The product's own log lines are not wanted: a trace says more."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+    )
