@@ -1,4 +1,4 @@
-"""How many seeds a run plays: SIM_SEEDS of the first level, a tenth of the slower ones."""
+"""No log lines of simulated processes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from brainy.config.environment import inherited
 from tests.sim.levels import quiet
-
-#: What a run without SIM_SEEDS plays.
-FEW = 200
-
-
-@pytest.fixture(scope="session")
-def seeds() -> int:
-    """Seeds of the first level."""
-    return int(inherited().get("SIM_SEEDS") or FEW)
 
 
 @pytest.fixture(autouse=True)
 def silence() -> Iterator[None]:
-    """No log lines of simulated processes."""
+    """Put the log configuration back afterwards."""
     configured = structlog.get_config()
     quiet()
     yield

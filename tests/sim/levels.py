@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import structlog
 
-from tests.sim import owners
+from tests.sim import cluster, owners
 from tests.sim.outcome import Outcome
 
+#: The fast one first: it gets most of the seeds.
 LEVELS: dict[str, Callable[[int], Outcome]] = {
     owners.LEVEL: owners.run,
+    cluster.LEVEL: cluster.run,
 }
 
 

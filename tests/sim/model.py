@@ -48,8 +48,10 @@ class Model:
     lock_versions: dict[str, LockRecord] = field(default_factory=dict)
     #: log prefix -> highest epoch that has landed.
     log_epochs: dict[str, int] = field(default_factory=dict)
-    #: (log prefix, epoch) -> the one who commits in it.
+    #: (log prefix, epoch) -> the owner that commits in it.
     committers: dict[tuple[str, int], str] = field(default_factory=dict)
+    #: log prefix -> incarnation that wrote the last fence.
+    fences: dict[str, str] = field(default_factory=dict)
     #: (incarnation, epoch) of owners that were told FENCED.
     fenced: set[tuple[str, int]] = field(default_factory=set)
 
@@ -120,8 +122,13 @@ class Model:
         if batch.epoch < highest:
             self.violated("no un-fencing", key=key, epoch=batch.epoch, after=highest, by=who)
         self.log_epochs[log] = max(highest, batch.epoch)
-        first = self.committers.setdefault((log, batch.epoch), who)
-        if first != who:
+        # A node that restarts may open its shard again at the epoch it has; its earlier life is fenced by that.
+        first = self.committers.setdefault((log, batch.epoch), batch.writer.node_id)
+        if first != batch.writer.node_id:
             self.violated("no two owners commit in one epoch", key=key, epoch=batch.epoch, first=first, second=who)
+        if batch.records[0].WhichOneof("operation") == "fence":
+            self.fences[log] = batch.writer.incarnation
+        elif self.fences.get(log) != batch.writer.incarnation:
+            self.violated("only who fenced last commits", key=key, epoch=batch.epoch, by=who, last=self.fences.get(log))
         if (batch.writer.incarnation, batch.epoch) in self.fenced:
             self.violated("a fenced owner stays fenced", key=key, epoch=batch.epoch, by=who)

@@ -10,9 +10,23 @@ import orjson
 import pytest
 
 from brainy.config.environment import inherited
-from tests.sim import owners
+from tests.sim import cluster, owners
 from tests.sim.levels import LEVELS
 from tests.sim.planted import PLANTED
+
+#: Seeds of the first level; a tenth of them of the slower one.
+SEEDS = int(inherited().get("SIM_SEEDS") or 100)
+
+
+def chunks(count: int, size: int) -> list[range]:
+    """Cut into pieces that end within a test's time limit and can be spread over processes."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def name(seeds: range) -> str:
+    """Name a piece."""
+    return f"{seeds.start}-{seeds.stop - 1}"
+
 
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
 
@@ -42,14 +56,23 @@ def test_the_trace_is_the_same_in_another_interpreter(level: str) -> None:
     assert len(digests) == 1
 
 
-def test_owners_and_their_log(seeds: int) -> None:
+@pytest.mark.parametrize("seeds", chunks(SEEDS, 100), ids=name)
+def test_owners_and_their_log(seeds: range) -> None:
     acknowledged = 0
-    for seed in range(seeds):
+    for seed in seeds:
         outcome = owners.run(seed, clean_up=seed % 50 == 0)
-        assert outcome.violations == (), f"{outcome.level} seed {seed}"
+        assert outcome.violations == (), f"owners seed {seed}"
         acknowledged += outcome.acknowledged
     # The world is hostile, not barren.
-    assert acknowledged >= seeds * 5
+    assert acknowledged >= len(seeds) * 5
+
+
+@pytest.mark.parametrize("seeds", chunks(SEEDS // 10, 20), ids=name)
+def test_clusters_and_a_migration(seeds: range) -> None:
+    for seed in seeds:
+        outcome = cluster.run(seed, clean_up=seed % 5 == 0)
+        assert outcome.violations == (), f"cluster seed {seed}"
+        assert outcome.acknowledged > 0
 
 
 @pytest.mark.parametrize(
