@@ -78,8 +78,6 @@ class SimLoop(base_events.BaseEventLoop):
     """See the module. ``rng`` is the world's source of chance; processes derive theirs from it."""
 
     _ready: deque[Any]
-    _scheduled: list[Any]
-    _timer_cancelled_count: int
     _stopping: bool
 
     def __init__(self, seed: int) -> None:
@@ -89,6 +87,8 @@ class SimLoop(base_events.BaseEventLoop):
         self._ties = random.Random(seed ^ 0x5EED)
         self._now = 0.0
         self._numbers = 0
+        #: Tuples compare faster than handles do.
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         #: Callbacks run so far.
         self.steps = 0
         #: The world's own context: what is scheduled in it belongs to no process.
@@ -118,9 +118,9 @@ class SimLoop(base_events.BaseEventLoop):
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Schedule; timers of one instant are put in an order drawn from the seed."""
-        timer = events.TimerHandle(when + self._ties.random() * _TIE, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = events.TimerHandle(when, callback, args, self, context)
+        self._numbers += 1
+        heapq.heappush(self._timers, (when + self._ties.random() * _TIE, self._numbers, timer))
         return timer
 
     def after(self, seconds: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
@@ -155,20 +155,17 @@ class SimLoop(base_events.BaseEventLoop):
         self._ready.extend(handles)
 
     def _run_once(self) -> None:
-        scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
-        if not self._ready and not self._stopping:
-            if not scheduled:
+        timers, ready = self._timers, self._ready
+        if not ready and not self._stopping:
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
                 raise StuckError(f"nothing is ready and no timer is set at {self._now:.3f}")
-            self._now = max(self._now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            self._ready.append(handle)
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle: Any = ready.popleft()
             if handle._cancelled:
                 continue
             process = handle._context.get(PROCESS)
@@ -218,8 +215,9 @@ def _bury(loop: SimLoop) -> None:
     for task in asyncio.all_tasks(loop):
         if isinstance(task, SimTask):
             _revive(loop, task.process)
-    for handle in list(loop._scheduled):
-        _revive(loop, handle._context.get(PROCESS))
+    for _, _, handle in loop._timers:
+        context: Any = getattr(handle, "_context", None)
+        _revive(loop, context.get(PROCESS) if context is not None else None)
 
     async def gather() -> None:
         for _ in range(8):

@@ -356,6 +356,9 @@ class ClusterWorld:
         last = SimProcess(self.loop, "client-last")
         if not await last.spawn(self.nouns.write(last, self.network.pool(last), attempts=60)):
             model.violated("writes succeed again once all is well")
+        # What is still on its way arrives now.
+        for place in (*self.coordinators, *self.nodes):
+            place.process.stop()
         await asyncio.sleep(settings.store.late[1])
         for failure in self.loop.unhandled:
             model.violated("no task fails unseen", failure=repr(failure.get("exception") or failure["message"]))

@@ -165,7 +165,9 @@ class World:
         pool = self.network.pool(last)
         if not await last.spawn(write(last, pool, self.addresses, self.model, name="last", attempts=400)):
             self.model.violated("writes succeed again once all is well")
-        # What is still on its way arrives now.
+        # What is still on its way arrives now; owners that go on renewing would only cost time.
+        for place in self.places:
+            place.process.stop()
         await asyncio.sleep(self.settings.store.late[1])
         for failure in self.loop.unhandled:
             self.model.violated("no task fails unseen", failure=repr(failure.get("exception") or failure["message"]))

@@ -55,9 +55,13 @@ def main() -> int:
     ]
     failed = 0
     virtual = 0.0
+    done = 0
     with multiprocessing.get_context("forkserver").Pool(options.jobs, initializer=_prepare) as pool:
         for level, seed, violations, seconds in pool.imap_unordered(_play, jobs, chunksize=8):
             virtual += seconds
+            done += 1
+            if done % 1000 == 0:
+                print(f"{done} of {len(jobs)} seeds, {failed} failed", flush=True)
             if violations:
                 failed += 1
                 print(f"{level} seed {seed}: {len(violations)} violations, first: {violations[0]}", flush=True)
