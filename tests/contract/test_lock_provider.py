@@ -103,7 +103,7 @@ async def backend(
     settings = LockSettings()
     if name in ("redis", "valkey"):
         server = request.getfixturevalue("redis_server_7" if name == "redis" else "valkey_server")
-        settings = LockSettings(provider="redis", redis_url=server.url)
+        settings = LockSettings(provider="redis", redis_url=server.url, redis_timeout_seconds=15)
     elif name == "store[local]":
         store = real_store(f"file://{tmp_path}")
     elif name not in ("memory", "store[memory]"):

@@ -57,7 +57,7 @@ class Cluster:
     def on_redis(self, server: RedisServer, *, tokens: int = 1000, clock: Clock | None = None) -> RedisLocks:
         clock = clock or self.clock
         floor = BucketTokens(ObjectStoreLocks(self.metered, clock, Ids()), Ids(), tokens=tokens)
-        locks = RedisLocks(server.url, clock, Ids(), scope=SCOPE, floor=floor, timeout_seconds=2.0)
+        locks = RedisLocks(server.url, clock, Ids(), scope=SCOPE, floor=floor, timeout_seconds=10.0)
         self.opened.append(locks)
         return locks
 
