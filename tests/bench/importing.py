@@ -1,7 +1,9 @@
-"""One import, or the same GETs without it, in a process of its own: ``python -m tests.bench.importing KIND NAMESPACE``.
+"""One import, or the same GETs without it, in a process of its own.
 
-Kinds: ``tree`` streams every shard through ``BrainyTreeSource``; ``raw-threads`` and ``raw-async`` ask obstore alone for
-the keys such an import reads, which were listed before the clock started. Prints one line of JSON.
+    python -m tests.bench.importing KIND NAMESPACE
+
+Kinds: ``tree`` streams every shard through ``BrainyTreeSource``; ``raw-threads`` and ``raw-async`` ask obstore alone
+for the keys such an import reads, which were listed before the clock started. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from brainy.config.settings import StoreSettings
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.store.credentials import credential_provider
 from brainy.store.s3_access import S3Access
+from brainy_node.builder.courtesy import give_way
 from tests.bench.bucket import item_keys, opened
 
 _IN_FLIGHT = 64
@@ -119,6 +122,7 @@ def _peak_bytes() -> int:
 async def _measured(kind: str, namespace: str) -> Imported:
     clock = SystemClock()
     items = 0
+    give_way()  # as builders do
     if kind == "tree":
         cpu, began = _cpu_seconds(), clock.monotonic()
         gets, items = await _tree(namespace)

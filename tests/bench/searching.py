@@ -44,9 +44,13 @@ async def measure_searches(report: Report, directory: Path, vectors: np.ndarray)
         loop = _Loop(client, vectors)
         await loop.during(asyncio.sleep(2.0))  # warm up
 
-        async def beside(name: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def beside(
+            name: str, work: Callable[[], Awaitable[None]], prepare: Callable[[], Awaitable[object]] | None = None
+        ) -> None:
             await wait_until_quiet()
             before = await loop.during(asyncio.sleep(_QUIET_SECONDS))
+            if prepare:
+                await prepare()
             busy = await loop.during(work())
             await wait_until_quiet()
             after = await loop.during(asyncio.sleep(_QUIET_SECONDS))
@@ -74,11 +78,13 @@ async def measure_searches(report: Report, directory: Path, vectors: np.ndarray)
         ).astype(np.float32)
 
         async def fold() -> None:
-            await client.add_many(added, ids=[f"bench-{number}" for number in range(_WRITTEN)])
             while (await client.get_performance_metrics()).tail_size >= _FOLD_RECORDS:
                 await asyncio.sleep(0.1)
 
-        await beside("folds", fold)
+        async def write() -> None:
+            await client.add_many(added, ids=[f"bench-{number}" for number in range(_WRITTEN)])
+
+        await beside("folds", fold, write)
 
 
 async def _settled(client: AsyncBrainy) -> None:
