@@ -11,7 +11,7 @@ from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster
 from tests.bench.bucket import WHOLE, opened
 
-#: Statistics of 10,000 nouns need no debug log, and no poll may fall into a measurement.
+#: Seldom, so that polls of the routing record do not count as the cost of a cold start.
 _SETTINGS = {"BRAINY_NODE__ROUTING_POLL_SECONDS": "5"}
 
 

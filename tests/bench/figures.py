@@ -35,7 +35,11 @@ def at_most(name: str, value: float, bar: float, *, shown: str = "", raw: dict[s
 class Report:
     """Shows each figure as soon as it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience_seconds: float = 60.0) -> None:
+        #: How long a measurement waits for others to leave the machine alone.
+        self.patience_seconds = patience_seconds
+        #: Largest share of the cores that others took during a measurement that counts.
+        self.disturbance = 0.0
         self.figures: list[Figure] = []
         self._console = Console(stderr=True, highlight=False)
 

@@ -7,12 +7,12 @@ from statistics import median
 from tests.bench.bucket import QUARTER, WHOLE
 from tests.bench.figures import Figure, Report, at_least, at_most
 from tests.bench.importing import Imported, run_child
-from tests.bench.quiet import wait_until_quiet, watched
+from tests.bench.quiet import FOREIGN_BAR, wait_until_quiet, watched
 
 _SPEED_BAR = 0.8
 _MEMORY_BAR = 1.25
-#: A round during which others took more of the machine says nothing about us.
-_FOREIGN_BAR = 0.10
+#: Rounds that others disturbed and that are left out, at most.
+_LEFT_OUT = 2
 _KINDS = ("tree", "raw-threads", "raw-async")
 
 
@@ -22,18 +22,19 @@ async def measure_import(report: Report, *, rounds: int) -> None:
     disturbed = 0
     tried = 0
     while min(map(len, runs.values())) < rounds:
-        # Each round begins with another kind; a disturbed round is left out, unless all are.
+        # Each round begins with another kind; a disturbed round is left out, twice at most.
         turn = tried % len(_KINDS)
         tried += 1
-        await wait_until_quiet()
+        await wait_until_quiet(report.patience_seconds)
         async with watched() as foreign:
             done = [await run_child(kind, WHOLE) for kind in (*_KINDS[turn:], *_KINDS[:turn])]
         report.say(
             f"  {foreign.share:.0%} other work; GET/s: " + ", ".join(f"{run.kind} {run.rate:,.0f}" for run in done)
         )
-        if foreign.share > _FOREIGN_BAR and disturbed < rounds:
+        if foreign.share > FOREIGN_BAR and disturbed < _LEFT_OUT:
             disturbed += 1
             continue
+        report.disturbance = max(report.disturbance, foreign.share)
         for run in done:
             runs[run.kind].append(run)
     rates = {kind: median(run.rate for run in some) for kind, some in runs.items()}
@@ -41,10 +42,7 @@ async def measure_import(report: Report, *, rounds: int) -> None:
     raw = {"rates": rates, "cpu_microseconds_a_get": cpu, "rounds": rounds, "left_out": disturbed}
     for kind in _KINDS:
         report.add(Figure(name=f"{kind}: GET/s", value=f"{rates[kind]:,.0f} ({cpu[kind]:.0f} µs CPU a GET)"))
-    ratio = median(
-        tree.rate / max(threads.rate, on_loop.rate)
-        for tree, threads, on_loop in zip(*(runs[kind] for kind in _KINDS), strict=True)
-    )
+    ratio = rates["tree"] / max(rates["raw-threads"], rates["raw-async"])
     report.add(at_least("import / faster of the raw GETs", ratio, _SPEED_BAR, raw=raw))
 
     quarters = [await run_child("tree", QUARTER) for _ in range(rounds)]

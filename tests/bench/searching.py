@@ -14,7 +14,7 @@ from brainy.clock import SystemClock
 from brainy.sdk.client import AsyncBrainy
 from tests.bench.clusters import forget_cluster, fresh_cluster, store_calls
 from tests.bench.figures import Figure, Report, at_most
-from tests.bench.quiet import wait_until_quiet
+from tests.bench.quiet import wait_until_quiet, watched
 
 _BAR = 2.0
 _QUIET_SECONDS = 8.0
@@ -47,12 +47,15 @@ async def measure_searches(report: Report, directory: Path, vectors: np.ndarray)
         async def beside(
             name: str, work: Callable[[], Awaitable[None]], prepare: Callable[[], Awaitable[object]] | None = None
         ) -> None:
-            await wait_until_quiet()
-            before = await loop.during(asyncio.sleep(_QUIET_SECONDS))
+            await wait_until_quiet(report.patience_seconds)
+            async with watched() as calm:
+                before = await loop.during(asyncio.sleep(_QUIET_SECONDS))
             if prepare:
                 await prepare()
-            busy = await loop.during(work())
-            await wait_until_quiet()
+            async with watched() as foreign:
+                busy = await loop.during(work())
+            report.disturbance = max(report.disturbance, calm.share, foreign.share)
+            await wait_until_quiet(report.patience_seconds)
             after = await loop.during(asyncio.sleep(_QUIET_SECONDS))
             quiet = min(before.p99, after.p99)
             report.add(Figure(name=f"search ms, quiet before / after {name}", value=f"{before} / {after}"))

@@ -24,7 +24,7 @@ async def measure_upgrade(report: Report, directory: Path, truth: dict[str, Any]
     """Upgrade the whole bucket in place."""
     nouns = entries(truth["nouns"])
     clock = SystemClock()
-    await wait_until_quiet()
+    await wait_until_quiet(report.patience_seconds)
     began = clock.monotonic()
     async with fresh_cluster(directory, nodes=_NODES) as (cluster, client):
         report.add(Figure(name="start on Brainy's bucket, s", value=f"{clock.monotonic() - began:.1f}"))
@@ -49,7 +49,7 @@ async def measure_upgrade(report: Report, directory: Path, truth: dict[str, Any]
         )
         wrong = await _wrong_vectors(client, nouns)
         report.add(Figure(name="vectors that differ as float32", value=str(wrong), bar="= 0", ok=wrong == 0))
-    await wait_until_quiet()
+    await wait_until_quiet(report.patience_seconds)
     began = clock.monotonic()
     async with fresh_cluster(directory, nodes=_NODES) as (cluster, client):
         report.add(Figure(name="cold start, upgraded, s", value=f"{clock.monotonic() - began:.1f}"))
