@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -423,12 +423,12 @@ class RedisLocks:
         keys = scripts.keys(self._scope, name)
         with _typed():
             try:
-                answer: Sequence[Any] = await script(keys=keys, args=arguments)
+                answer: Sequence[Any] = await _cancellable(script(keys=keys, args=arguments))
             except failures.ConnectionError:
                 # A pooled connection the server has closed since looks like this, too.
                 if not repeat:
                     raise
-                answer = await script(keys=keys, args=arguments)
+                answer = await _cancellable(script(keys=keys, args=arguments))
         if answer[0] == "CORRUPT":
             raise _corrupt(keys[0])
         if answer[0] == "VERSION":
@@ -442,7 +442,7 @@ class RedisLocks:
             for key in keys:
                 pipeline.hgetall(key)
             pipeline.time()
-            *found, (seconds, micros) = await pipeline.execute()
+            *found, (seconds, micros) = await _cancellable(pipeline.execute())
         now = seconds * 1000 + micros // 1000
         return [_state(name, key, raw, now) for name, key, raw in zip(names, keys, found, strict=True)]
 
@@ -484,8 +484,9 @@ class _Wakeups:
     async def close(self) -> None:
         """Stop listening."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            while not self._listening.done():
+                self._listening.cancel()
+                await asyncio.wait([self._listening], timeout=0.1)
             self._listening = None
 
     async def _listen(self) -> None:
@@ -515,6 +516,24 @@ class _Wakeups:
             _log.warning("lock_wakeups_lost", detail=str(error)[:200])
         finally:
             await pubsub.aclose()
+
+
+async def _cancellable(call: Coroutine[Any, Any, Any]) -> Any:
+    """Await a call of the client so that a cancellation is never lost.
+
+    The client sends through ``asyncio.wait_for``, which on Python 3.11 swallows a cancellation that meets the
+    end of the send: a renewing task that was cancelled would go on for ever.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: nobody else will ask for it
+        raise
+    return task.result()
 
 
 @contextlib.contextmanager

@@ -67,7 +67,9 @@ def _main(job: Job, connection: Connection) -> None:
 
 async def _hold(job: Job, connection: Connection) -> None:
     clock, ids = SystemClock(), Ids()
-    store = open_store(Namespace.parse(job.namespace), StoreSettings(), clock=clock, ids=ids)
+    # A loaded test server now and then leaves a request unanswered: ask again soon.
+    settings = StoreSettings(request_timeout_seconds=5.0)
+    store = open_store(Namespace.parse(job.namespace), settings, clock=clock, ids=ids)
     locks = open_locks(job.locks, store, clock, ids, scope=job.namespace)
 
     def say(what: str, **fields: Any) -> None:

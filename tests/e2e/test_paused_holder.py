@@ -53,22 +53,25 @@ class Holder:
     connection: Connection
     said: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    async def until(self, what: str, *, times: int = 1, seconds: float = 60.0) -> dict[str, Any]:
+    async def until(self, what: str, *, times: int = 1, seconds: float = 120.0) -> dict[str, Any]:
         """Wait until it has said something so many times; returns the last one's fields."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(seconds):
+        end = loop.time() + seconds
+        async with asyncio.timeout(seconds + 5):
             while sum(1 for word, _ in self.said if word == what) < times:
+                assert loop.time() < end, f"waited for {what!r}, heard {self.said[-5:]}"
                 assert not any(word == "failed" for word, _ in self.said), self.said
                 readable = asyncio.Event()
                 loop.add_reader(self.connection.fileno(), readable.set)
                 try:
                     if not self.connection.poll():
-                        await readable.wait()
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(readable.wait(), max(0.0, end - loop.time()))
                 finally:
                     loop.remove_reader(self.connection.fileno())
                 heard = len(self.said)
                 self.drain()
-                assert len(self.said) > heard, f"ended without a word: {self.said[-3:]}"
+                assert len(self.said) > heard, f"waited for {what!r}, heard {self.said[-5:]}"
         return [fields for word, fields in self.said if word == what][-1]
 
     def drain(self) -> None:

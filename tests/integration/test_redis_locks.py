@@ -504,6 +504,19 @@ async def test_a_waiter_that_died_is_left_out(cluster: Cluster, server: RedisSer
     assert "dead" not in server.command("ZRANGE", queue, "0", "-1")
 
 
+async def test_a_cancellation_is_never_lost(cluster: Cluster, redis_server_7: RedisServer) -> None:
+    redis_server_7.command("FLUSHALL")
+    locks = cluster.on_redis(redis_server_7)
+    grant = await take(locks)
+    for turns in range(60):
+        task = asyncio.create_task(locks.renew(grant))
+        for _ in range(turns % 12):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
 # --- settings ------------------------------------------------------------------------------------------------
 
 
