@@ -18,6 +18,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from brainy.errors import InvalidRequestError
 
+#: Variables of ours that say something else: where settings are, and what `brainy lock run` tells its command.
+_NO_SETTINGS = ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES", "BRAINY_LOCK_NAME", "BRAINY_LOCK_TOKEN")
+
 
 def _split(value: Any) -> Any:
     if isinstance(value, str):
@@ -125,7 +128,7 @@ def load_settings(
         except tomllib.TOMLDecodeError as error:
             raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES"):
+        if name.startswith("BRAINY_") and name not in _NO_SETTINGS:
             _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
     if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
         values["log_level"] = "debug"

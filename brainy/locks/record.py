@@ -22,6 +22,7 @@ DRIFT: Final = 0.1
 MIN_TTL_SECONDS: Final = 0.05
 MAX_TTL_SECONDS: Final = 86_400.0
 
+_MAX_NAME: Final = 300
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
@@ -47,12 +48,12 @@ def check_name(name: str) -> None:
     """Refuse a name that cannot be a key.
 
     Raises:
-        InvalidRequestError: empty, over 200 characters, or not parts of A-Z a-z 0-9 . _ - joined by '/'.
+        InvalidRequestError: empty, over 300 characters, or not parts of A-Z a-z 0-9 . _ - joined by '/'.
     """
-    if len(name) > 200 or not _NAME.fullmatch(name):
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidRequestError(
             "not a legal lock name",
-            remedy="use up to 200 of A-Z, a-z, 0-9, '.', '_', '-' in parts joined by '/'",
+            remedy="use up to 300 of A-Z, a-z, 0-9, '.', '_', '-' in parts joined by '/'",
             name=name[:200],
         )
 
