@@ -14,6 +14,8 @@ from brainy.locks import record
 #: leaves time for a second coordinator.
 _RENEW_SHARE = 0.45
 _SHORT_SECONDS = 10.0
+#: However little time is left, a coordinator that refuses at once must not be asked without pause.
+_SHORTEST_PAUSE_SECONDS = 0.02
 
 
 class Lease:
@@ -107,7 +109,7 @@ class Lease:
 
     def again_in(self, seconds: float) -> None:
         """Try the next renewal soon."""
-        self.renew_at = self._clock.monotonic() + min(seconds, self.remaining() / 4)
+        self.renew_at = self._clock.monotonic() + max(_SHORTEST_PAUSE_SECONDS, min(seconds, self.remaining() / 4))
 
     def lose(self, because: str) -> None:
         """Say that the lease is over, once."""

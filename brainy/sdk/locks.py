@@ -21,7 +21,7 @@ from brainy.sdk.connection import Connection
 from brainy.sdk.endpoint import Endpoint
 from brainy.sdk.lease import Lease
 from brainy.sdk.lease_keeper import LeaseKeeper
-from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, WATCH, Limits
+from brainy.sdk.retry import CONTROL, LEASE_CHANGE, WATCH, Limits
 
 #: One request waits for a held lock at most this long, so that it can be sent again through another coordinator.
 _WAIT_AT_ONCE_SECONDS = 10.0
@@ -133,7 +133,7 @@ class LockCalls(Connection):
         request = lease_pb2.RevokeRequest(
             namespace=self.namespace, name=name, token=token, lease_id=lease_id, request_id=self._ids.uuid()
         )
-        return _info((await self._coordinators.unary(lambda one: one.leases.Revoke, request, CONTROL_CHANGE)).lock)
+        return _info((await self._coordinators.unary(lambda one: one.leases.Revoke, request, LEASE_CHANGE)).lock)
 
     async def break_lock(self, name: str, *, reason: str, by: str = "", token: int = 0) -> tuple[LockInfo, bool]:
         """End another's lease, whoever has it. Who and why are kept in the lock's record, and logged.
@@ -158,7 +158,7 @@ class LockCalls(Connection):
             reason=reason,
             request_id=self._ids.uuid(),
         )
-        answer = await self._coordinators.unary(lambda one: one.leases.ForceRelease, request, CONTROL_CHANGE)
+        answer = await self._coordinators.unary(lambda one: one.leases.ForceRelease, request, LEASE_CHANGE)
         return _info(answer.lock), answer.broken
 
     async def close(self) -> None:
@@ -239,6 +239,9 @@ class LockCalls(Connection):
         if self._keeper is not None:
             self._keeper.drop(lease)
         lost = lease.lost_because
+        if lost:
+            # Nothing is left to give back, and most likely nobody to give it to.
+            raise _lost(lease, lost)
         request = lease_pb2.RevokeRequest(
             namespace=self.namespace,
             name=lease.name,
@@ -255,7 +258,7 @@ class LockCalls(Connection):
             sends += 1
             return one.leases.Revoke
 
-        limits = Limits(deadline_seconds=max(2.0, min(lease.ttl, 15.0)), attempt_seconds=2.0)
+        limits = Limits(deadline_seconds=max(2.0, min(lease.ttl, 15.0)), attempt_seconds=2.0, fenced_is_final=True)
         try:
             await self._coordinators.unary(revoke, request, limits)
         except (FencedError, NotFoundError) as error:
@@ -266,14 +269,7 @@ class LockCalls(Connection):
             lease.released()
         if lost:
             lease.lost_because = lost
-            raise FencedError(
-                "the lease was lost before it was released",
-                remedy="what was done since then was not exclusive: check it",
-                data_safe=False,
-                lock=lease.name,
-                token=lease.token,
-                because=lost,
-            )
+            raise _lost(lease, lost)
 
     async def _watch_lease(self, lease: Lease) -> None:
         """Lose the lease as soon as its record says that it is over."""
@@ -368,6 +364,17 @@ def default_holder() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}:{os.getpid()}"[:256]
+
+
+def _lost(lease: Lease, because: str) -> FencedError:
+    return FencedError(
+        "the lease was lost before it was released",
+        remedy="what was done since then was not exclusive: check it",
+        data_safe=False,
+        lock=lease.name,
+        token=lease.token,
+        because=because,
+    )
 
 
 def _info(message: lease_pb2.Lock) -> LockInfo:
