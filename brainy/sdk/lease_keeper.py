@@ -15,7 +15,6 @@ from brainy.ids import Ids
 from brainy.rpc.errors import from_rpc_error
 from brainy.sdk.endpoint import Endpoint, EndpointPool
 from brainy.sdk.lease import Lease
-from brainy.telemetry.logs import get_logger
 
 #: Leases due within this share of their length go along with the first that is due.
 _TOGETHER_SHARE = 0.1
@@ -29,8 +28,6 @@ _AGAIN_SECONDS = 0.3
 Stream: TypeAlias = (
     "grpc.aio.StreamStreamCall[lease_pb2.KeepAliveRequest, lease_pb2.KeepAliveResponse]"  # generic in its stubs only
 )
-
-_log = get_logger(__name__)
 
 
 class LeaseKeeper:
@@ -56,6 +53,8 @@ class LeaseKeeper:
         self._endpoint: Endpoint | None = None
         self._stream: Stream | None = None
         self._sequence = 0
+        #: What went wrong last, for people.
+        self._trouble = ""
 
     @property
     def leases(self) -> tuple[Lease, ...]:
@@ -91,7 +90,7 @@ class LeaseKeeper:
             now = self._clock.monotonic()
             for lease in self.leases:
                 if lease.deadline <= now:
-                    self.lose(lease, "it could not be renewed in time")
+                    self.lose(lease, f"it could not be renewed in time: {self._trouble or 'no answer'}")
             first = min((lease.deadline for lease in self.leases), default=now + _LOOK_SECONDS)
             await self._pause(min(first - now, _LOOK_SECONDS), self._woken[0])
 
@@ -106,9 +105,11 @@ class LeaseKeeper:
             due.sort(key=lambda lease: lease.deadline)
             try:
                 await self._renew(due[:_MOST_AT_ONCE])
-            except Exception:
+            except Exception as error:
                 # Whatever it was, the other leases depend on this loop.
-                _log.exception("lease_keeper_failed")
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "leases could not be renewed", "exception": error}
+                )
                 self._hang_up()
                 await self._clock.sleep(_AGAIN_SECONDS)
 
@@ -147,8 +148,7 @@ class LeaseKeeper:
             if self._endpoint is not None:
                 self._pool.answered(self._endpoint)
         except (grpc.aio.AioRpcError, TimeoutError, BrainyError, asyncio.InvalidStateError) as error:
-            cause = from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error
-            _log.info("lease_keep_alive_failed", leases=len(waiting), error=str(cause) or "no answer in time")
+            self._trouble = str(from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error)
             if self._endpoint is not None:
                 self._pool.failed(self._endpoint)
             self._hang_up()
@@ -166,7 +166,6 @@ class LeaseKeeper:
     def lose(self, lease: Lease, because: str) -> None:
         """Say that a lease is over, if it is one that is kept."""
         if self._leases.pop(lease.lease_id, None) is not None:
-            _log.warning("lease_lost", lock=lease.name, token=lease.token, because=because)
             lease.lose(because)
 
     async def _connected(self, limit: float) -> Stream:

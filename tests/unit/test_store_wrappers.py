@@ -221,7 +221,7 @@ class _ChecksThenActs(FaultyStore):
 
 @pytest.mark.parametrize(
     ("kind", "check"),
-    [(_IgnoresMatch, "stale-etag"), (_CreatesOnMatch, "match-on-missing"), (_ChecksThenActs, "race")],
+    [(_IgnoresMatch, "stale-etag"), (_CreatesOnMatch, "match-on-missing"), (_ChecksThenActs, "create-race")],
 )
 async def test_the_probe_finds_the_finer_faults(kind: type[FaultyStore], check: str) -> None:
     with pytest.raises(PreconditionError) as caught:
