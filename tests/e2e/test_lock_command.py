@@ -17,6 +17,8 @@ import pytest
 from brainy.cli.exits import Exit
 from brainy.config.environment import inherited
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
 #: Prints what it was given, then waits; says so when it is asked to stop.
 WORKER = """
 import os, signal, sys
@@ -67,7 +69,7 @@ class Place:
 
     async def ask(self, *arguments: str) -> tuple[int, str, str]:
         process = await self.start(*arguments)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 
@@ -80,7 +82,7 @@ class Place:
 
 
 async def until(condition: Callable[[], bool], process: Process) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             assert process.returncode is None, "the process has ended"
             await asyncio.sleep(0.02)
@@ -88,11 +90,11 @@ async def until(condition: Callable[[], bool], process: Process) -> None:
 
 async def line(process: Process) -> str:
     assert process.stdout is not None
-    return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+    return (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
 
 
 async def ended(process: Process) -> int:
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), 60)
 
 
 @pytest.fixture
@@ -181,11 +183,11 @@ async def test_the_command_ends_with_the_process_that_keeps_its_lock(place: Plac
 
 async def test_the_lock_outlives_one_coordinator_and_is_lost_with_all_of_them(place: Place) -> None:
     await place.add_coordinator()
-    run = await place.start("run", "--ttl", "3", "job", *python(WORKER))
+    run = await place.start("run", "--ttl", "5", "job", *python(WORKER))
     pid = int((await line(run)).split()[2])
     watched = psutil.Process(pid)
     place.coordinators[0][0].kill()
-    other = await place.start("run", "--ttl", "3", "--wait", "5", "job", *python("pass"), coordinators=[1])
+    other = await place.start("run", "--ttl", "5", "--wait", "5", "job", *python("pass"), coordinators=[1])
     assert await ended(other) == Exit.LOCK_HELD
     assert watched.is_running()
     place.coordinators[1][0].send_signal(signal.SIGSTOP)
