@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STORE ?= directory
 
-.PHONY: help setup protos protos-check fix verify test test-fast demo bench crash clean
+.PHONY: help setup protos protos-check fix verify test test-fast demo bench crash fencing clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench: setup ## Speed and memory, as ratios within one run
 
 crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a random process
 	CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s
+
+fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
+	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -37,7 +37,7 @@ def describe(found: Survey, settings: CoordinatorSettings, *, created_at: str) -
         raise PreconditionError(
             "the namespace holds Brainy's oldest layout, which cannot be read yet",
             reason="UNSUPPORTED_FORMAT",
-            remedy="open it once with a newer Brainy, which rewrites it; nothing was changed",
+            remedy="open it once with a newer Brainy, which rewrites it; nothing outside cluster/ was touched",
             trees=",".join(found.trees),
         )
     trees = tuple(tree for tree in _READABLE if tree in found.trees)
@@ -45,7 +45,7 @@ def describe(found: Survey, settings: CoordinatorSettings, *, created_at: str) -
         raise PreconditionError(
             "the namespace holds objects, but none of Brainy's",
             reason="NOT_A_BRAINY_BUCKET",
-            remedy="check bucket and prefix; nothing was changed",
+            remedy="check bucket and prefix; nothing outside cluster/ was touched",
         )
     return Spec(
         generation=0,

@@ -123,7 +123,7 @@ class NamespaceControl:
             try:
                 await probe_conditional_writes(self._store, self._components.ids)
             except PreconditionError as error:
-                self._fitness = error.message
+                self._fitness = f"{error.message} (check {error.fields.get('check', '')})"
             else:
                 self._fitness = ""
         return self._fitness
@@ -167,9 +167,9 @@ class NamespaceControl:
         problem = await self.store_fitness()
         if problem:
             raise PreconditionError(
-                f"the store does not keep conditional writes: {problem}",
+                problem,
                 reason="STORE_UNFIT",
-                remedy="use a store that honours If-None-Match and If-Match; nothing was changed",
+                remedy="use a store that honours If-None-Match and If-Match; nothing outside cluster/ was touched",
                 namespace=self.namespace,
             )
         spec = await self._adoption.spec()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from brainy.testing.fixtures import fixtures_root
-from brainy.testing.servers import S3Server, ministack, seaweedfs
+from brainy.testing.servers import RedisServer, S3Server, ministack, redis_server, seaweedfs, valkey
 
 BUCKET = "brainy-tests"
 
@@ -26,6 +26,20 @@ def ministack_server() -> Iterator[S3Server]:
     """ministack with the bucket ``brainy-tests``."""
     with ministack() as server:
         server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server_7() -> Iterator[RedisServer]:
+    """Debian's redis-server, empty at first."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[RedisServer]:
+    """Valkey, empty at first."""
+    with valkey() as server:
         yield server
 
 

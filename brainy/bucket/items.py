@@ -105,17 +105,27 @@ def check_id(item_id: str) -> None:
     """Refuse an id that cannot be stored.
 
     Raises:
-        InvalidRequestError: empty, over 1,024 bytes, or with a NUL.
+        InvalidRequestError: empty, over 1,024 bytes, with a NUL, or with a lone surrogate, which UTF-8 has not.
     """
-    size = len(item_id.encode("utf-8", "surrogatepass"))
-    if not 1 <= size <= MAX_ID_BYTES or "\x00" in item_id:
+    size = len(item_id.encode("utf-8", "replace"))
+    if not 1 <= size <= MAX_ID_BYTES or "\x00" in item_id or not _is_text(item_id):
         raise InvalidRequestError(
             "an id needs 1 to 1,024 bytes of UTF-8 without NUL",
             reason="INVALID_ID",
             remedy="shorten or change the id; nothing was written",
             size=size,
-            id=item_id[:64],
+            id=item_id[:64].encode("utf-8", "backslashreplace").decode(),
         )
+
+
+def _is_text(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def noun_to_proto(noun: Noun) -> common_pb2.Noun:

@@ -3,10 +3,15 @@
 Each carries a ``format_version``. A reader refuses a version it does not know (``UNSUPPORTED_FORMAT``) rather
 than guess. Mutable objects (routing, manifests) also carry a fresh ``nonce`` at each write, so that equal
 contents never share an ETag.
+
+The first line inside the braces is a checksum over the rest: JSON with a flipped digit is still JSON, and a position
+or an owner off by one digit would be believed. An object without that line (one mended by hand) is accepted.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from brainy.errors import CorruptDataError, PreconditionError
 
 FORMAT_VERSION = 1
+
+_CHECKSUM = re.compile(rb'\{\n  "checksum": "([0-9a-f]{64})",\n')
 
 
 class Record(BaseModel):
@@ -25,7 +32,8 @@ class Record(BaseModel):
 
     def encode(self) -> bytes:
         """Return UTF-8 JSON, indented so that a person can read it at three in the morning."""
-        return self.model_dump_json(indent=2).encode()
+        plain = self.model_dump_json(indent=2).encode()
+        return b'{\n  "checksum": "%s",\n%s' % (hashlib.sha256(plain).hexdigest().encode(), plain[len(b"{\n") :])
 
     @classmethod
     def decode(cls, body: bytes, *, key: str) -> Self:
@@ -33,7 +41,7 @@ class Record(BaseModel):
 
         Raises:
             PreconditionError: written by a newer version of this software (UNSUPPORTED_FORMAT).
-            CorruptDataError: not such a record.
+            CorruptDataError: not such a record, or altered since it was written.
         """
         try:
             version = _Version.model_validate_json(body).format_version
@@ -45,6 +53,15 @@ class Record(BaseModel):
                     key=key,
                     format_version=version,
                 )
+            if (sealed := _CHECKSUM.match(body)) is not None:
+                body = b"{\n" + body[sealed.end() :]
+                if hashlib.sha256(body).hexdigest().encode() != sealed[1]:
+                    raise CorruptDataError(
+                        "the record does not hash to its own checksum",
+                        remedy="restore the object from a copy; nothing was read from it",
+                        data_safe=False,
+                        key=key,
+                    )
             return cls.model_validate_json(body)
         except ValidationError as error:
             raise CorruptDataError(

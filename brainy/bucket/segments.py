@@ -310,7 +310,11 @@ def _read(
                     format_version=version,
                 )
             if version < 1 or metadata.get(_KIND_KEY) != kind.encode():
-                raise CorruptDataError("not a segment of this kind", expected=kind)
+                raise CorruptDataError(
+                    "not a segment of this kind",
+                    remedy="restore the object from a copy; nothing was read from it",
+                    expected=kind,
+                )
             for batch in file.iter_batches(batch_size=batch_rows):
                 yield convert(batch)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

@@ -10,14 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.bucket import layout
 from brainy.cli.output import JsonOption, Output, current, facts, table
 from brainy.cli.target import NamespaceArgument, bucket, run
 from brainy.dataset.base import ItemBatch
 from brainy.dataset.snapshot import stream_current
-from brainy.errors import PreconditionError
+from brainy.errors import NotFoundError, PreconditionError
 from brainy.legacy.backup import BackupCounts, write_backup
 from brainy.legacy.inspection import Inspection, InspectionProgress
 from brainy.legacy.inspection import inspect as inspect_store
+from brainy.legacy.survey import survey
 from brainy.legacy.versions import VersionRange
 from brainy.store.base import ObjectStore
 
@@ -41,9 +43,18 @@ async def _inspect(store: ObjectStore, output: Output) -> Inspection:
                 else:
                     show(progress.objects_listed, None)
 
-            return await inspect_store(store, tell)
+            found = await inspect_store(store, tell)
     finally:
         await store.close()
+    if found.foreign_keys and not found.trees and not found.unsupported_trees:
+        raise PreconditionError(
+            "the namespace holds objects, but none of Brainy's",
+            reason="NOT_A_BRAINY_BUCKET",
+            remedy="check bucket and prefix",
+            objects=found.objects,
+            prefixes=" ".join(list(found.prefixes)[:_SHOWN]).strip() or "none",
+        )
+    return found
 
 
 def _show(console: Console, namespace: str, found: Inspection) -> None:
@@ -116,6 +127,11 @@ def backup(
 async def _backup(store: ObjectStore, path: Path, output: Output) -> BackupCounts:
     done = 0
     try:
+        if (await survey(store)).empty and await store.get(layout.ROUTING) is None:
+            # A mistyped prefix must not look like a backup that succeeded.
+            raise NotFoundError(
+                "nothing is stored here", reason="UNKNOWN_NAMESPACE", remedy="check bucket and prefix; no file was made"
+            )
         with output.progress("reading the namespace") as show:
 
             async def counted() -> AsyncIterator[ItemBatch]:

@@ -56,11 +56,14 @@ async def _up(cluster: LocalCluster, output: Output, *, foreground: bool, timeou
             asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     with output.progress(f"starting {cluster.namespace}"):
         await cluster.start(timeout_seconds=timeout)
+    async with cluster.client() as brainy:
+        damaged = _damaged(await brainy.nodes())
     found = {
         "namespace": str(cluster.namespace),
         "coordinator": cluster.coordinator,
         "endpoints": cluster.endpoints,
         "directory": str(cluster.directory),
+        "damaged": damaged,
         "pids": {process.name: process.record.pid for process in cluster.processes},
     }
 
@@ -77,10 +80,22 @@ async def _up(cluster: LocalCluster, output: Output, *, foreground: bool, timeou
         )
 
     output.result(found, human)
+    for shard, why in damaged.items():
+        output.remark(f"[yellow]shard {shard} is not served:[/] {escape(why)}")
     if foreground:
         await interrupted.wait()
         output.remark("stopping")
         await cluster.stop()
+
+
+def _damaged(nodes: list[NodeInfo]) -> dict[str, str]:
+    """Shard -> why it does not answer."""
+    return {
+        f"{replica.generation}/{replica.shard}": f"{replica.message} [{replica.reason}]"
+        for node in nodes
+        for replica in node.replicas
+        if replica.reason
+    }
 
 
 def down(namespace: OptionalNamespace = None, directory: DirectoryOption = None, json: JsonOption = False) -> None:
@@ -144,3 +159,15 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
         )
     console.print(members)
     console.print("[dim]* owner; state only where not ready[/]")
+    for info in namespaces:
+        if info.problem is not None:
+            where = " ".join(f"{name}={value}" for name, value in info.problem.fields.items())
+            console.print(f"\n[bold red]{escape(info.namespace)} is not served:[/]", soft_wrap=True)
+            console.print(escape(f"  {info.problem.message} {where} [{info.problem.reason}]"), soft_wrap=True)
+            console.print(f"  [bold]what to do:[/] {escape(info.problem.remedy)}", soft_wrap=True)
+    for node in nodes:
+        for replica in node.replicas:
+            if replica.reason:
+                where = f"{node.node_id} g{replica.generation}/{replica.shard}"
+                console.print(f"\n[bold red]{escape(where)} does not answer:[/] [dim]({replica.reason})[/]")
+                console.print(f"  {escape(replica.message)}", soft_wrap=True)

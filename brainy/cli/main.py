@@ -12,6 +12,7 @@ from brainy.cli import buckets, clusters, items, locks, migrations, probe, versi
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
+from brainy.config.environment import debugging
 from brainy.errors import BrainyError
 
 
@@ -28,6 +29,18 @@ class _Reporting(TyperGroup):
             raise typer.Exit(int(exit_of(error))) from error
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise typer.Exit(int(Exit.INTERRUPTED)) from None
+        except Exception as error:
+            # Typer's and click's own exceptions say how the command ends; everything else is a fault of ours.
+            if type(error).__module__.partition(".")[0] in ("click", "typer") or debugging():
+                raise
+            current().error(
+                BrainyError(
+                    "a fault of this program",
+                    remedy="run it again with BRAINY_DEBUG=1 and report what it prints",
+                    cause=f"{type(error).__name__}: {error}",
+                )
+            )
+            raise typer.Exit(int(Exit.INTERNAL)) from error
 
 
 app = typer.Typer(

@@ -35,6 +35,12 @@ def export(**values: str) -> None:
     os.environ.update(values)  # noqa: TID251 - brainy.config may
 
 
+def debugging(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether BRAINY_DEBUG asks for everything that may help to find a fault."""
+    env = os.environ if environment is None else environment  # noqa: TID251 - brainy.config may
+    return env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes")
+
+
 def cache_directory() -> Path:
     """Directory for what can be rebuilt: ``$XDG_CACHE_HOME/brainy`` or ``~/.cache/brainy``."""
     root = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - brainy.config may

@@ -12,14 +12,12 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from brainy.config.environment import debugging
 from brainy.errors import InvalidRequestError
-
-#: Variables of ours that say something else: where settings are, and what `brainy lock run` tells its command.
-_NO_SETTINGS = ("BRAINY_CONFIG", "BRAINY_DEBUG", "BRAINY_FIXTURES", "BRAINY_LOCK_NAME", "BRAINY_LOCK_TOKEN")
 
 
 def _split(value: Any) -> Any:
@@ -45,6 +43,17 @@ class StoreSettings(_Section):
     request_timeout_seconds: float = 30.0
     #: Reads, unconditional writes and lists are retried this often; conditional writes never blindly.
     max_retries: int = 6
+
+
+class LockSettings(_Section):
+    """Where leases are kept."""
+
+    #: store: in the namespace's bucket. redis: in Redis or Valkey, which keep waiters waiting less; tokens then
+    #: still come from the bucket. Every process of a cluster names the same one.
+    provider: Literal["store", "redis"] = "store"
+    #: redis://host:6379/0, rediss:// or unix://; may hold credentials, so it is never logged.
+    redis_url: str = ""
+    redis_timeout_seconds: float = 2.0
 
 
 class CoordinatorSettings(_Section):
@@ -102,6 +111,7 @@ class Settings(_Section):
     log_level: str = "info"
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    locks: LockSettings = Field(default_factory=LockSettings)
     coordinator: CoordinatorSettings = Field(default_factory=CoordinatorSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
 
@@ -124,13 +134,22 @@ def load_settings(
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InvalidRequestError("cannot read the configuration file", file=path, cause=error) from error
+            raise InvalidRequestError(
+                "cannot read the configuration file",
+                remedy="check the path in --config or BRAINY_CONFIG",
+                file=path,
+                cause=error,
+            ) from error
         except tomllib.TOMLDecodeError as error:
-            raise InvalidRequestError("the configuration file is not TOML", file=path, at=error) from error
+            raise InvalidRequestError(
+                "the configuration file is not TOML", remedy="correct the line and start again", file=path, at=error
+            ) from error
     for name, text in env.items():
-        if name.startswith("BRAINY_") and name not in _NO_SETTINGS:
-            _assign(values, name.removeprefix("BRAINY_").lower().split("__"), text)
-    if env.get("BRAINY_DEBUG", "").lower() in ("1", "true", "yes"):
+        path_in = name.removeprefix("BRAINY_").lower().split("__")
+        # Other programs have BRAINY_ variables too (Brainy's own BRAINY_ROLE); a path with "__" can only be ours.
+        if name.startswith("BRAINY_") and (len(path_in) > 1 or path_in[0] in Settings.model_fields):
+            _assign(values, path_in, text)
+    if debugging(env):
         values["log_level"] = "debug"
     for dotted, value in (overrides or {}).items():
         if value is not None:

@@ -51,7 +51,11 @@ async def read_manifests(store: ObjectStore, spec: Spec) -> list[Manifest]:
         manifest = Manifest.decode(found.body, key=key)
         invariants.check_manifest(manifest, key=key)
         if layout.manifest(manifest.generation, manifest.shard) != key:
-            raise CorruptDataError("a manifest lies under a key that is not its own", key=key)
+            raise CorruptDataError(
+                "a manifest lies under a key that is not its own",
+                remedy="restore the object from a copy; nothing was read from it",
+                key=key,
+            )
         manifests.append(manifest)
     return manifests
 
@@ -164,5 +168,9 @@ def _counted(batches: Iterator[list[I]], file: StoredFile) -> Iterator[list[I]]:
         yield batch
     if rows != file.rows:
         raise CorruptDataError(
-            "a segment has other rows than its manifest says", key=file.key, rows=rows, expected=file.rows
+            "a segment has other rows than its manifest says",
+            remedy="restore the shard from a copy; nothing was read from it",
+            key=file.key,
+            rows=rows,
+            expected=file.rows,
         )

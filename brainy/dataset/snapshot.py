@@ -21,7 +21,7 @@ from brainy.changelog.reading import read_log
 from brainy.dataset.base import ItemBatch, Source
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.dataset.generation import BATCH_ITEMS, GenerationSource, read_spec
-from brainy.errors import InvalidRequestError
+from brainy.errors import PreconditionError
 from brainy.legacy.survey import survey
 from brainy.store.base import ObjectStore
 
@@ -72,9 +72,9 @@ async def stream_current(store: ObjectStore) -> AsyncGenerator[ItemBatch]:
     """Yield every item of the namespace as it is now, in bounded batches.
 
     Raises:
-        InvalidRequestError: the namespace holds objects, but none is Brainy's (NOT_A_BRAINY_BUCKET).
         CorruptDataError: something stored does not hash or add up; what was yielded before stands.
-        PreconditionError: a tree or a format this version cannot read (UNSUPPORTED_FORMAT).
+        PreconditionError: a tree or a format this version cannot read (UNSUPPORTED_FORMAT), or objects of which
+            none is Brainy's (NOT_A_BRAINY_BUCKET).
         UnavailableError: the store cannot be read now.
     """
     found = await store.get(layout.ROUTING)
@@ -119,7 +119,7 @@ async def replay(store: ObjectStore, spec: Spec, base: Source | None) -> Overlay
 async def _unadopted(store: ObjectStore) -> Source | None:
     seen = await survey(store)
     if seen.foreign_keys:
-        raise InvalidRequestError(
+        raise PreconditionError(
             "the namespace holds objects, but none that Brainy or this product wrote",
             reason="NOT_A_BRAINY_BUCKET",
             remedy="check the bucket and the prefix",

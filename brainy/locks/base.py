@@ -44,16 +44,18 @@ class LockState:
     ttl_seconds: float
     renewals: int
     purpose: str
-    #: How long this provider has seen the record unchanged; 0 at first sight.
+    #: For how long the record is known to be unchanged; 0 when this provider sees it for the first time and
+    #: its backend does not say.
     unchanged_seconds: float
 
 
 class LockProvider(Protocol):
     """Grants, keeps and releases leases.
 
-    Errors of every method: ``UnavailableError`` when the backend cannot be reached (then nothing is held, and
-    nobody may assume otherwise), ``InvalidRequestError`` for an illegal name or length, ``CorruptDataError``
-    and ``PreconditionError`` (UNSUPPORTED_FORMAT) for a record that cannot be read: it is never overwritten.
+    Errors of every method: ``UnavailableError`` when the backend cannot be reached, is full or read-only (then
+    nothing is held, and nobody may assume otherwise), ``PermissionDeniedError`` when it refuses this identity,
+    ``InvalidRequestError`` for an illegal name or length, ``CorruptDataError`` and ``PreconditionError``
+    (UNSUPPORTED_FORMAT) for a record that cannot be read: it is never overwritten.
     """
 
     async def grant(
@@ -83,7 +85,11 @@ class LockProvider(Protocol):
         wait_until: float,
         purpose: str = "",
     ) -> Grant:
-        """Like ``grant``, but wait for a held lock until the monotonic time ``wait_until``."""
+        """Like ``grant``, but wait for a held lock until the monotonic time ``wait_until``.
+
+        Waiters are served in the order of their arrival where the backend can tell it (Redis, memory); over an
+        object store any waiter may be next.
+        """
 
     async def renew(self, grant: Grant) -> Grant:
         """Begin the lease anew, with the same token.
@@ -93,10 +99,29 @@ class LockProvider(Protocol):
         """
 
     async def release(self, grant: Grant) -> None:
-        """Give the lock back; the token is kept. Releasing what was lost changes nothing and succeeds."""
+        """Give the lock back; the token is kept. Releasing again what this grant released succeeds.
+
+        Raises:
+            FencedError: the lease was lost (taken over, broken, deleted); nothing was changed.
+        """
+
+    async def force_release(self, name: str, *, by: str, reason: str) -> LockState:
+        """Take the lock from whoever holds it and leave it free, one token higher. For operators.
+
+        The record then names ``by`` as its owner and ``reason`` as its purpose, and a log event
+        (``lock_broken``) names both and the former holder. The former holder's writes are refused as soon as the
+        guarded resource has seen a token that is at least the returned one.
+
+        Raises:
+            NotFoundError: nobody ever held a lock of this name.
+            InvalidRequestError: ``by`` is empty.
+        """
 
     async def describe(self, name: str) -> LockState | None:
         """Return a lock's state, or None if nobody ever held it."""
 
     async def list(self, prefix: str = "") -> Sequence[LockState]:
         """Return the state of every lock whose name starts with ``prefix``, by name."""
+
+    async def close(self) -> None:
+        """Give back connections of the provider's own; leases are left as they are, the store stays open."""

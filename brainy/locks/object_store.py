@@ -14,7 +14,8 @@ fresh nonce, so no two versions share an ETag (an ETag may be a checksum of the 
    wait and leaves a log event.
 
 *Renew.* PUT-if-match with the same epoch and a new nonce; the deadline counts from before the PUT was sent.
-*Release.* The same, with state free.
+*Release.* The same, with state free. *Break* (``force_release``): state free with epoch + 1. *Reserve*: state free
+with epoch + n, for a backend that hands out those n tokens itself (``brainy.locks.redis``).
 
 *Every PUT:* won → done. Lost or unknown → read back: my nonce → won. Another's → lost. Unchanged ETag → send
 the same bytes again, with back-off, until definite or until the lease would be over.
@@ -37,7 +38,7 @@ from typing import Final
 
 from brainy.bucket import layout
 from brainy.clock import Clock
-from brainy.errors import FencedError, LeaseHeldError, OutcomeUnknownError, UnavailableError
+from brainy.errors import FencedError, LeaseHeldError, NotFoundError, OutcomeUnknownError, UnavailableError
 from brainy.ids import Ids
 from brainy.locks import record as lease
 from brainy.locks.base import Grant, LockState
@@ -51,6 +52,8 @@ _POLL_MIN: Final = 0.1
 _POLL_MAX: Final = 0.4
 _BACKOFF_FIRST: Final = 0.05
 _BACKOFF_MAX: Final = 2.0
+#: How long a write that is not a lease is sent again before its outcome is given up as unknown.
+_SETTLE_SECONDS: Final = 30.0
 
 _log = get_logger(__name__)
 
@@ -182,17 +185,77 @@ class ObjectStoreLocks:
     async def release(self, grant: Grant) -> None:
         """Give the lock back; see ``LockProvider``."""
         until = self._clock.monotonic() + grant.ttl_seconds
+        sent = False
         while True:
             try:
-                current = await self._own_version(grant)
+                current = await self._own_version(grant, released=True)
             except FencedError:
+                if sent:  # a successor of what we sent to replace: ours may have landed, and it matters no more
+                    return
+                raise
+            if current.record.state == "free":
                 return
+            sent = True
             wanted = lease.freed(current.record, nonce=self._ids.nonce().hex())
             if await self._swap(grant.name, wanted, current, until):
                 self._own.pop(grant.name, None)
                 _log.info("lock_released", lock=grant.name, owner=grant.owner, token=grant.token)
                 return
             self._own.pop(grant.name, None)
+
+    async def force_release(self, name: str, *, by: str, reason: str) -> LockState:
+        """Take the lock from its holder and leave it free; see ``LockProvider``."""
+        lease.check_name(name)
+        lease.check_breaker(by)
+        for _ in range(_MAX_RACES):
+            current = await self._read(name)
+            if current is None:
+                raise NotFoundError("nobody ever held this lock", remedy="check the name", lock=name)
+            floor = self._highest.get(name, 0)
+            wanted = lease.broken(current.record, by=by, reason=reason, nonce=self._ids.nonce().hex(), floor=floor)
+            if await self._swap(name, wanted, current, self._clock.monotonic() + _SETTLE_SECONDS):
+                _log.warning(
+                    "lock_broken",
+                    lock=name,
+                    by=by,
+                    reason=reason,
+                    from_owner=current.record.owner if current.record.state == "held" else "",
+                    token=wanted.epoch,
+                )
+                return self._state(name, self._own.pop(name), self._clock.monotonic())
+        raise LeaseHeldError("too many others want this lock", remedy="retry", lock=name, retry_after=0)
+
+    async def reserve(self, name: str, *, count: int, floor: int, owner: str, block: str) -> int | None:
+        """Set tokens aside for another backend that hands them out itself; one GET and one PUT.
+
+        Returns:
+            The last of ``count`` tokens, all above every token of the record and above ``floor``; every later
+            grant from the record lies above them. None when another party wrote the record meanwhile.
+
+        Raises:
+            LeaseHeldError: somebody holds this lock in the store; as in ``grant``.
+            OutcomeUnknownError: the store did not say; the tokens may be lost, which is harmless.
+        """
+        lease.check_name(name)
+        asked_at = self._clock.monotonic()
+        current = await self._read(name)
+        if current is not None and current.record.state == "held":
+            left = self._watch(name, current, asked_at)
+            if left > 0:
+                raise _held(name, current.record, left)
+        wanted = lease.reserved(
+            current.record if current else None,
+            floor=max(floor, self._highest.get(name, 0)),
+            count=count,
+            owner=owner,
+            block=block,
+            nonce=self._ids.nonce().hex(),
+        )
+        if not await self._swap(name, wanted, current, self._clock.monotonic() + _SETTLE_SECONDS):
+            return None
+        self._own.pop(name, None)
+        _log.info("lock_tokens_reserved", lock=name, by=owner, up_to=wanted.epoch)
+        return wanted.epoch
 
     async def describe(self, name: str) -> LockState | None:
         """Return a lock's state; see ``LockProvider``."""
@@ -203,6 +266,7 @@ class ObjectStoreLocks:
 
     async def list(self, prefix: str = "") -> Sequence[LockState]:
         """Return the state of every lock whose name starts with ``prefix``; see ``LockProvider``."""
+        lease.check_prefix(prefix)
         suffix = len(".json")
         names = [
             meta.key[len(layout.LOCKS) : -suffix]
@@ -218,6 +282,9 @@ class ObjectStoreLocks:
             if found is not None:
                 states.append(self._state(name, self._version(name, found), asked_at))
         return sorted(states, key=lambda state: state.name)
+
+    async def close(self) -> None:
+        """Nothing to give back: the store is the caller's."""
 
     async def _read(self, name: str) -> _Version | None:
         found = await self._store.get(layout.lock(name))
@@ -257,12 +324,17 @@ class ObjectStoreLocks:
             unchanged_seconds=max(0.0, asked_at - self._watches[name].since),
         )
 
-    async def _own_version(self, grant: Grant) -> _Version:
-        """Return the record of a grant as it lies in the bucket; FENCED if another's does."""
+    async def _own_version(self, grant: Grant, *, released: bool = False) -> _Version:
+        """Return the record of a grant as it lies in the bucket; FENCED if another's does.
+
+        With ``released`` also the record of a grant that was given back is one of its own.
+        """
         known = self._own.get(grant.name)
         if known is not None and _is(grant, known.record):
             return known
         found = await self._read(grant.name)
+        if found is not None and released and _was(grant, found.record):
+            return found
         if found is None or not _is(grant, found.record):
             fields = {"lock": grant.name, "token": grant.token}
             if found is not None:
@@ -329,6 +401,10 @@ class ObjectStoreLocks:
 
 def _is(grant: Grant, record: LockRecord) -> bool:
     return lease.holds(record, token=grant.token, owner=grant.owner, incarnation=grant.incarnation)
+
+
+def _was(grant: Grant, record: LockRecord) -> bool:
+    return lease.belongs(record, token=grant.token, owner=grant.owner, incarnation=grant.incarnation)
 
 
 def _grant(name: str, record: LockRecord, deadline: float) -> Grant:

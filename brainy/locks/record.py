@@ -19,10 +19,17 @@ from brainy.errors import InvalidRequestError
 #: differ by a tenth. This is the only assumption about time, and only liveness and manners rest on it.
 DRIFT: Final = 0.1
 
+#: What a provider accepts; a front door is stricter (``check_public_ttl``).
 MIN_TTL_SECONDS: Final = 0.05
 MAX_TTL_SECONDS: Final = 86_400.0
+#: What a caller gets who does not say, and the shortest a caller may ask for.
+DEFAULT_TTL_SECONDS: Final = 30.0
+MIN_PUBLIC_TTL_SECONDS: Final = 1.0
+MAX_NAME_LENGTH: Final = 256
+#: Users' locks lie below this, so that none can be the cluster's own; it does not count as a part of their names.
+USERS: Final = "user/"
 
-_MAX_NAME: Final = 300
+_PREFIX = re.compile(r"[A-Za-z0-9._/-]*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
@@ -48,13 +55,27 @@ def check_name(name: str) -> None:
     """Refuse a name that cannot be a key.
 
     Raises:
-        InvalidRequestError: empty, over 300 characters, or not parts of A-Z a-z 0-9 . _ - joined by '/'.
+        InvalidRequestError: empty, over 256 characters, or not parts of A-Z a-z 0-9 . _ - joined by '/'.
     """
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+    if len(name.removeprefix(USERS)) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise InvalidRequestError(
             "not a legal lock name",
-            remedy="use up to 300 of A-Z, a-z, 0-9, '.', '_', '-' in parts joined by '/'",
-            name=name[:200],
+            remedy="use up to 256 of A-Z, a-z, 0-9, '.', '_', '-' in parts joined by '/'",
+            name=name[:MAX_NAME_LENGTH],
+        )
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse what no name can begin with.
+
+    Raises:
+        InvalidRequestError: other characters than those of names.
+    """
+    if len(prefix.removeprefix(USERS)) > MAX_NAME_LENGTH or not _PREFIX.fullmatch(prefix):
+        raise InvalidRequestError(
+            "no lock name begins like this",
+            remedy="use A-Z, a-z, 0-9, '.', '_', '-' and '/'",
+            prefix=prefix[:MAX_NAME_LENGTH],
         )
 
 
@@ -68,6 +89,20 @@ def check_ttl(ttl_seconds: float) -> None:
         raise InvalidRequestError(
             "not a sensible length for a lease",
             remedy="ask for 0.05 to 86,400 seconds; 30 is usual",
+            ttl_seconds=ttl_seconds,
+        )
+
+
+def check_public_ttl(ttl_seconds: float) -> None:
+    """Refuse a lease that a caller from outside may not ask for.
+
+    Raises:
+        InvalidRequestError: outside 1 s to a day.
+    """
+    if not MIN_PUBLIC_TTL_SECONDS <= ttl_seconds <= MAX_TTL_SECONDS:
+        raise InvalidRequestError(
+            "not a sensible length for a lease",
+            remedy="ask for 1 to 86,400 seconds; 30 is usual",
             ttl_seconds=ttl_seconds,
         )
 
@@ -104,11 +139,55 @@ def freed(record: LockRecord, *, nonce: str) -> LockRecord:
     return record.model_copy(update={"nonce": nonce, "state": "free"})
 
 
+def reserved(previous: LockRecord | None, *, floor: int, count: int, owner: str, block: str, nonce: str) -> LockRecord:
+    """Return the record of a free lock whose next ``count`` tokens another backend hands out.
+
+    Its epoch is the last of them, so that whoever grants from this record grants above all of them.
+    """
+    return LockRecord(
+        epoch=max(previous.epoch if previous else 0, floor) + count,
+        state="free",
+        owner=owner,
+        incarnation=block,
+        nonce=nonce,
+        lease_ms=0,
+        purpose=f"the last {count} tokens up to this epoch are reserved",
+    )
+
+
+def broken(previous: LockRecord, *, by: str, reason: str, nonce: str, floor: int = 0) -> LockRecord:
+    """Return the record of a lock taken from its holder: free, one token higher."""
+    return LockRecord(
+        epoch=max(previous.epoch, floor) + 1,
+        state="free",
+        owner=by,
+        incarnation="",
+        nonce=nonce,
+        lease_ms=previous.lease_ms,
+        purpose=reason,
+    )
+
+
+def check_breaker(by: str) -> None:
+    """Refuse to break a lock for nobody.
+
+    Raises:
+        InvalidRequestError: ``by`` is empty.
+    """
+    if not by.strip():
+        raise InvalidRequestError("breaking a lock needs a name to answer for it", remedy="say who does it")
+
+
 def holds(record: LockRecord, *, token: int, owner: str, incarnation: str) -> bool:
     """Whether a grant is the one in force."""
     return (
         record.state == "held" and record.epoch == token and record.owner == owner and record.incarnation == incarnation
     )
+
+
+def belongs(record: LockRecord, *, token: int, owner: str, incarnation: str) -> bool:
+    """Whether a grant is the latest one, also once it was released."""
+    return (record.epoch, record.owner, record.incarnation) == (token, owner, incarnation)
 
 
 def deadline(sent_at: float, ttl_seconds: float) -> float:

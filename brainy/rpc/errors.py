@@ -8,7 +8,7 @@ A client of any language can read it with its stock gRPC status library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -125,8 +125,16 @@ def from_status(status: status_pb2.Status) -> BrainyError:
     fields = dict(info.metadata)
     remedy = fields.pop("remedy", "")
     data_safe = fields.pop("data_safe", "true") == "true"
-    kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code, BrainyError)
-    error = kind(status.message, reason=info.reason, remedy=remedy, data_safe=data_safe)
+    return error_of(status.code, info.reason, status.message, remedy=remedy, data_safe=data_safe, fields=fields)
+
+
+def error_of(
+    code: int, reason: str, message: str, *, remedy: str = "", data_safe: bool = True, fields: Mapping[str, str]
+) -> BrainyError:
+    """Return the error that a gRPC code and a reason stand for; an unknown reason is kept as it came."""
+    known = _GRPC_CODES.get(code, grpc.StatusCode.UNKNOWN)
+    kind = _BY_REASON.get(reason) or _BY_CODE.get(known, BrainyError)
+    error = kind(message, reason=reason, remedy=remedy, data_safe=data_safe)
     error.fields.update(fields)
     return error
 
@@ -187,7 +195,11 @@ def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) ->
     return packed
 
 
+def legible(text: str) -> str:
+    """Return a text that can travel in a protobuf string: a lone surrogate (of some store's key) becomes '?'."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _cut(text: str, limit: int) -> str:
-    # A lone surrogate (an id as some store returned it) cannot travel in a protobuf string.
-    clean = text.encode("utf-8", "replace").decode("utf-8")
+    clean = legible(text)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -156,7 +156,9 @@ def _default_place() -> str:
 
 def _namespace_settings(dimensions: int, expected_dataset_size: int) -> dict[str, str]:
     if dimensions < 0 or expected_dataset_size < 0:
-        raise InvalidRequestError("dimensions and expected_dataset_size cannot be negative")
+        raise InvalidRequestError(
+            "dimensions and expected_dataset_size cannot be negative", remedy="leave them out, or give positive numbers"
+        )
     settings = {}
     if dimensions:
         settings["BRAINY_COORDINATOR__DIMENSIONS"] = str(dimensions)

@@ -113,6 +113,8 @@ class _Attempts:
         self._deadline = Deadline.after(self._caller._clock, self._limits.deadline_seconds)
         self._backoff = Backoff(self._caller._ids)
         self._maybe_sent = False
+        #: What a node last said. The last attempt is cut short; its silence tells less.
+        self._told: BrainyError | None = None
 
     def seconds(self) -> float:
         """Time limit of the attempt at hand."""
@@ -157,11 +159,12 @@ class _Attempts:
             # Silent: stopped, partitioned or overloaded. It may still have done what was asked.
             pool.failed(endpoint)
             self._maybe_sent = True
-            await self._pause(UnavailableError("no answer in time", remedy="try again", address=endpoint.address))
+            silent = UnavailableError("no answer in time", remedy="try again", address=endpoint.address)
+            await self._pause(self._told or silent)
             return
         cause = from_rpc_error(error)
         if error.code() is grpc.StatusCode.CANCELLED:
-            cause = UnavailableError("the connection was closed", address=endpoint.address)
+            cause = UnavailableError("the connection was closed", remedy="try again", address=endpoint.address)
         if not worth_retrying(cause) or (self._limits.fenced_is_final and isinstance(cause, FencedError)):
             raise cause from error
         if cause.reason == "NOT_LEADER":
@@ -171,6 +174,7 @@ class _Attempts:
             pool.failed(endpoint)
             self._maybe_sent = True
         else:
+            self._told = cause
             self._maybe_sent |= not isinstance(cause, UnavailableError)
         await self._pause(cause)
 

@@ -20,8 +20,8 @@ from brainy.sdk.migration import (
     strategy_to_proto,
     target_to_proto,
 )
-from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, WATCH
-from brainy.sdk.values import NamespaceInfo, NodeInfo, ShardReplica
+from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
+from brainy.sdk.values import NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
 
@@ -32,7 +32,7 @@ class ControlCalls(Connection):
     async def nodes(self) -> list[NodeInfo]:
         """List the nodes and what they hold."""
         answer = await self._coordinators.unary(
-            lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), CONTROL
+            lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), GLANCE
         )
         return [
             NodeInfo(
@@ -49,7 +49,7 @@ class ControlCalls(Connection):
     async def namespaces(self) -> list[NamespaceInfo]:
         """List the namespaces the cluster serves."""
         answer = await self._coordinators.unary(
-            lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), CONTROL
+            lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), GLANCE
         )
         return [
             NamespaceInfo(
@@ -61,6 +61,7 @@ class ControlCalls(Connection):
                 migration_id=info.migration_id,
                 replicas_ready=info.replicas_ready,
                 replicas_wanted=info.replicas_wanted,
+                problem=_problem(info.problem) if info.HasField("problem") else None,
             )
             for info in answer.namespaces
         ]
@@ -179,7 +180,9 @@ class ControlCalls(Connection):
         async for seen in self.watch_migration(id):
             last = seen
         if last is None:
-            raise UnavailableError("the coordinator said nothing about the migration", migration=id)
+            raise UnavailableError(
+                "the coordinator said nothing about the migration", remedy="ask for the migration again", migration=id
+            )
         return last
 
     async def abort_migration(self, id: str, *, requested_by: str = "") -> Migration:  # noqa: A002 - as the field is called
@@ -198,6 +201,10 @@ class ControlCalls(Connection):
         return migration_from_proto(answer.migration)
 
 
+def _problem(message: cluster_pb2.Problem) -> Problem:
+    return Problem(reason=message.reason, message=message.message, remedy=message.remedy, fields=dict(message.fields))
+
+
 def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
     return ShardReplica(
         namespace=message.namespace,
@@ -210,5 +217,6 @@ def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
         total=message.total,
         noun_count=message.noun_count,
         verb_count=message.verb_count,
+        reason=message.reason,
         message=message.message,
     )

@@ -63,6 +63,25 @@ def _bad_vector(
     return error
 
 
+def sendable(text: str) -> str:
+    """Return an id or the like as it is.
+
+    Raises:
+        InvalidRequestError: it holds a lone surrogate, which no message can carry (INVALID_ID).
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            "an id must be text that UTF-8 can hold",
+            reason="INVALID_ID",
+            remedy="remove the lone surrogate; nothing was sent",
+            at=error.start,
+            id=text[:64].encode("utf-8", "backslashreplace").decode(),
+        ) from None
+    return text
+
+
 def decode_vector(body: bytes) -> Vector | None:
     """Return a read-only array over the bytes, or None where there are none."""
     return np.frombuffer(body, dtype="<f4") if body else None

@@ -16,16 +16,20 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from brainy.api.coordinator.v1 import cluster_pb2, cluster_pb2_grpc
 from brainy.bucket.namespace import Namespace
 from brainy.clock import Clock, Deadline, SystemClock
 from brainy.config.environment import cache_directory
 from brainy.errors import (
+    ConflictError,
     CorruptDataError,
+    FencedError,
     InvalidRequestError,
     NotFoundError,
     PreconditionError,
     UnavailableError,
 )
+from brainy.rpc.errors import error_of
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_process import LocalProcess, ProcessRecord
 
@@ -95,7 +99,9 @@ class LocalCluster:
                 "processes cannot share a namespace in memory", remedy="use file:///directory or s3://bucket"
             )
         if nodes < 1:
-            raise InvalidRequestError("a cluster needs at least one node", nodes=nodes)
+            raise InvalidRequestError(
+                "a cluster needs at least one node", remedy="ask for one node or more", nodes=nodes
+            )
         self.directory = Path(directory).resolve() if directory else default_directory(str(self.namespace))
         self._node_count = nodes
         self._settings = dict(settings or {})
@@ -168,6 +174,8 @@ class LocalCluster:
         Raises:
             PreconditionError: a cluster of this directory runs already.
             UnavailableError: a process exited or was not ready in time; the message quotes its log.
+            BrainyError: what the coordinator refuses the namespace for, as soon as it says so: no bucket of
+                Brainy's (NOT_A_BRAINY_BUCKET), a store without conditions (STORE_UNFIT), no permission and so on.
         """
         self._make_directories()
         with self._exclusively():
@@ -209,7 +217,9 @@ class LocalCluster:
         try:
             node = self.nodes[index]
         except IndexError:
-            raise NotFoundError("no such node", index=index, nodes=len(self.nodes)) from None
+            raise NotFoundError(
+                "no such node", remedy="use an index of nodes", index=index, nodes=len(self.nodes)
+            ) from None
         await node.kill(self._clock)
         del self._processes[node.name]
         self._save()
@@ -291,8 +301,12 @@ class LocalCluster:
     async def _serving(self, node: LocalProcess, deadline: Deadline) -> None:
         await node.ready(deadline)
         request = health_pb2.HealthCheckRequest(service="")
-        async with grpc.aio.insecure_channel(node.address) as channel:
+        async with (
+            grpc.aio.insecure_channel(node.address) as channel,
+            grpc.aio.insecure_channel(self.coordinator) as control,
+        ):
             health = health_pb2_grpc.HealthStub(channel)
+            leader = cluster_pb2_grpc.ClusterServiceStub(control)
             while True:
                 try:
                     answer = await health.Check(request, timeout=2.0)
@@ -302,6 +316,7 @@ class LocalCluster:
                     state = error.code().name.lower()
                 else:
                     state = "not serving yet"
+                await self._check_adopted(leader)
                 if not node.alive() or deadline.passed:
                     raise UnavailableError(
                         f"{node.name} does not serve: {state}",
@@ -310,6 +325,21 @@ class LocalCluster:
                         log=node.record.log_file,
                     )
                 await self._clock.sleep(_HEALTH_POLL_SECONDS)
+
+    async def _check_adopted(self, leader: cluster_pb2_grpc.ClusterServiceAsyncStub) -> None:
+        """Raise what keeps the coordinator from serving the namespace, unless it may pass by itself."""
+        try:
+            answer = await leader.ListNamespaces(cluster_pb2.ListNamespacesRequest(), timeout=2.0)
+        except grpc.aio.AioRpcError:
+            return  # it says nothing now; the deadline bounds the wait
+        for info in answer.namespaces:
+            if info.namespace == str(self.namespace) and info.HasField("problem"):
+                found = info.problem
+                error = error_of(
+                    found.code, found.reason, found.message, remedy=found.remedy, fields=dict(found.fields)
+                )
+                if not isinstance(error, (UnavailableError, ConflictError, FencedError)):
+                    raise error
 
     def _make_directories(self) -> None:
         if self.namespace.scheme == "file":

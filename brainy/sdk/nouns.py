@@ -11,7 +11,7 @@ from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2
 from brainy.errors import InvalidRequestError
 from brainy.sdk.connection import Connection
-from brainy.sdk.encoding import encode_matrix, encode_metadata, encode_vector, noun_from_wire
+from brainy.sdk.encoding import encode_matrix, encode_metadata, encode_vector, noun_from_wire, sendable
 from brainy.sdk.values import Json, NewNoun, Noun
 
 #: One message: at most this many items and about this many bytes.
@@ -70,10 +70,15 @@ class NounCalls(Connection):
         count = len(body) // width
         for name, column in (("metadata", metadata), ("ids", ids)):
             if column is not None and len(column) != count:
-                raise InvalidRequestError(f"{name} must have one entry per vector", vectors=count, entries=len(column))
+                raise InvalidRequestError(
+                    f"{name} must have one entry per vector",
+                    remedy="give as many entries as vectors; nothing was sent",
+                    vectors=count,
+                    entries=len(column),
+                )
         nouns = [
             common_pb2.Noun(
-                id=ids[row] if ids is not None else self._ids.uuid(),
+                id=sendable(ids[row]) if ids is not None else self._ids.uuid(),
                 vector=body[row * width : (row + 1) * width],
                 metadata=encode_metadata(metadata[row]) if metadata is not None else None,
             )
@@ -130,7 +135,7 @@ class NounCalls(Connection):
 
     async def get_many(self, ids: Iterable[str], *, include_vectors: bool = True) -> dict[str, Noun]:
         """Read nouns by id. Those that do not exist are left out."""
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(map(sendable, ids)))
         found: dict[str, Noun] = {}
         for start in range(0, len(wanted), BATCH_ITEMS):
             request = data_pb2.GetNounsRequest(
@@ -173,7 +178,7 @@ class NounCalls(Connection):
 
     async def delete_many(self, ids: Iterable[str]) -> None:
         """Delete nouns, in messages of up to 1,000."""
-        gone = list(dict.fromkeys(ids))
+        gone = list(dict.fromkeys(map(sendable, ids)))
         for start in range(0, len(gone), BATCH_ITEMS):
             request = data_pb2.DeleteNounsRequest(
                 namespace=self.namespace,
@@ -185,7 +190,7 @@ class NounCalls(Connection):
 
     def _noun(self, vector: npt.ArrayLike, metadata: Json, noun_id: str | None) -> common_pb2.Noun:
         return common_pb2.Noun(
-            id=self._ids.uuid() if noun_id is None else noun_id,
+            id=self._ids.uuid() if noun_id is None else sendable(noun_id),
             vector=encode_vector(vector),
             metadata=encode_metadata(metadata),
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from brainy.api.node.v1 import search_pb2
 from brainy.errors import InvalidRequestError
 from brainy.sdk.connection import Connection
-from brainy.sdk.encoding import decode_metadata, encode_matrix
+from brainy.sdk.encoding import decode_metadata, encode_matrix, sendable
 from brainy.sdk.values import SearchResult
 
 
@@ -101,13 +101,18 @@ class SearchCalls(Connection):
                 "a search needs either vectors or ids", remedy="give the one or the other; nothing was sent"
             )
         if not 1 <= k <= 10_000:
-            raise InvalidRequestError("k must be 1 to 10,000", reason="INVALID_K", k=k)
+            raise InvalidRequestError(
+                "k must be 1 to 10,000",
+                remedy="ask for 1 to 10,000 neighbours; nothing was sent",
+                reason="INVALID_K",
+                k=k,
+            )
         body, dimensions = (b"", 0) if vectors is None else encode_matrix(vectors)
         request = search_pb2.SearchRequest(
             namespace=self.namespace,
             vectors=body,
             dimensions=dimensions,
-            ids=ids,
+            ids=None if ids is None else [sendable(text) for text in ids],
             k=k,
             include_metadata=include_metadata,
             include_soft_deleted=include_soft_deleted,

@@ -152,6 +152,8 @@ class ShardReplica:
     total: int
     noun_count: int
     verb_count: int
+    #: Why it does not answer: a reason such as CORRUPT_DATA, and in words.
+    reason: str = ""
     message: str = ""
 
 
@@ -170,6 +172,19 @@ class NodeInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What keeps the coordinator from serving a namespace."""
+
+    #: Such as NOT_A_BRAINY_BUCKET, STORE_UNFIT, CORRUPT_DATA.
+    reason: str
+    message: str
+    #: What to do about it.
+    remedy: str
+    #: Key, bucket and the like.
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceInfo:
     """A namespace the cluster serves."""
 
@@ -183,3 +198,5 @@ class NamespaceInfo:
     migration_id: str
     replicas_ready: int
     replicas_wanted: int
+    #: None while all is well.
+    problem: Problem | None = None

@@ -10,7 +10,7 @@ from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2
 from brainy.errors import InvalidRequestError
 from brainy.sdk.connection import Connection
-from brainy.sdk.encoding import encode_metadata, encode_vector, verb_from_wire
+from brainy.sdk.encoding import encode_metadata, encode_vector, sendable, verb_from_wire
 from brainy.sdk.nouns import BATCH_ITEMS
 from brainy.sdk.values import Json, Verb
 
@@ -50,10 +50,10 @@ class VerbCalls(Connection):
             OutcomeUnknownError: not confirmed in time; repeat it with the same id.
         """
         verb = common_pb2.Verb(
-            id=self._ids.uuid() if id is None else id,
-            source_id=source,
-            target_id=target,
-            type=type,
+            id=self._ids.uuid() if id is None else sendable(id),
+            source_id=sendable(source),
+            target_id=sendable(target),
+            type=sendable(type),
             weight=weight,
             vector=b"" if vector is None else encode_vector(vector),
             metadata=encode_metadata(metadata),
@@ -69,7 +69,7 @@ class VerbCalls(Connection):
 
     async def get_verbs(self, ids: Iterable[str], *, include_vectors: bool = True) -> dict[str, Verb]:
         """Read verbs by id. Those that do not exist are left out."""
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(map(sendable, ids)))
         found: dict[str, Verb] = {}
         for start in range(0, len(wanted), BATCH_ITEMS):
             request = data_pb2.GetVerbsRequest(
@@ -113,9 +113,9 @@ class VerbCalls(Connection):
         """Yield every verb that matches once, in no particular order. Survives nodes like ``scan``."""
         request = data_pb2.FindVerbsRequest(
             namespace=self.namespace,
-            source_id=source,
-            target_id=target,
-            type=type,
+            source_id=None if source is None else sendable(source),
+            target_id=None if target is None else sendable(target),
+            type=None if type is None else sendable(type),
             include_vectors=include_vectors,
             session=self._session.tokens(),
         )
@@ -132,7 +132,7 @@ class VerbCalls(Connection):
 
     async def delete_verbs(self, ids: Iterable[str]) -> None:
         """Delete verbs, in messages of up to 1,000."""
-        gone = list(dict.fromkeys(ids))
+        gone = list(dict.fromkeys(map(sendable, ids)))
         for start in range(0, len(gone), BATCH_ITEMS):
             request = data_pb2.DeleteVerbsRequest(
                 namespace=self.namespace,

@@ -51,10 +51,18 @@ def translate(error: OSError, key: str) -> BrainyError:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return PermissionDeniedError("the directory refuses access", remedy="check owner and mode", key=key)
     if error.errno == errno.ENAMETOOLONG:
-        return InvalidRequestError("the file system cannot hold this key", key=key[:80])
+        return InvalidRequestError(
+            "the file system cannot hold this key", remedy="shorten the id or the prefix", key=key[:80]
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UnavailableError("the disk is full", reason="STORE_UNAVAILABLE", remedy="free some space", key=key)
-    return UnavailableError("the directory failed", reason="STORE_UNAVAILABLE", key=key, cause=error)
+    return UnavailableError(
+        "the directory failed",
+        remedy="check the disk and the mount; the call is safe to repeat",
+        reason="STORE_UNAVAILABLE",
+        key=key,
+        cause=error,
+    )
 
 
 class DirectoryFiles:

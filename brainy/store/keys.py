@@ -17,7 +17,9 @@ def check_key(key: str) -> str:
     try:
         size = len(key) if key.isascii() else len(key.encode())
     except UnicodeEncodeError as error:
-        raise InvalidRequestError("the key is not unicode text", key=ascii(key)) from error
+        raise InvalidRequestError(
+            "the key is not unicode text", remedy="correct the key; nothing was written", key=ascii(key)
+        ) from error
     if not key or key[0] == "/" or size > MAX_KEY_BYTES or "\0" in key:
         raise InvalidRequestError(
             "not a legal key",

@@ -58,7 +58,12 @@ def open_store(namespace: StorePlace, settings: StoreSettings, *, clock: Clock, 
         case "memory":
             store = _MEMORY.setdefault(namespace.root, MemoryStore(clock))
         case other:
-            raise InvalidRequestError("unknown kind of namespace", reason="UNKNOWN_NAMESPACE", scheme=other)
+            raise InvalidRequestError(
+                "unknown kind of namespace",
+                remedy="use s3://bucket/prefix or file:///directory",
+                reason="UNKNOWN_NAMESPACE",
+                scheme=other,
+            )
     if namespace.scheme != "memory":
         store = RetryingStore(store, max_retries=settings.max_retries, clock=clock, ids=ids)
     if namespace.prefix:

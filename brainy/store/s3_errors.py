@@ -27,13 +27,8 @@ S3_FAILURES = (BaseError, FileNotFoundError, ClientError, BotoCoreError)
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
 _DETAIL_CHARACTERS = 300
-_SIGNATURE_CODES = (
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "AccessDenied",
-)
+_CREDENTIAL_CODES = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_REFUSALS = (*_CREDENTIAL_CODES, "AccessDenied")
 
 
 class Answer(NamedTuple):
@@ -68,10 +63,12 @@ def failure_of(error: Exception, *, bucket: str, key: str) -> BrainyError:
             remedy="create the bucket, or correct the name or the endpoint",
             bucket=bucket,
         )
-    if answer.status in (401, 403) or answer.code in _SIGNATURE_CODES:
+    if answer.status in (401, 403) or answer.code in _REFUSALS:
         return PermissionDeniedError(
             "s3 refuses these credentials",
-            remedy="allow GetObject, PutObject, DeleteObject and ListBucket on the namespace",
+            remedy="correct the credentials: the AWS variables, profile or role of this process"
+            if answer.code in _CREDENTIAL_CODES
+            else "allow GetObject, PutObject, DeleteObject and ListBucket on the namespace",
             bucket=bucket,
             key=key,
             code=answer.code or answer.status,

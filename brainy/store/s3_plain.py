@@ -102,7 +102,12 @@ class PlainS3:
             more = {"ContinuationToken": token} if token else {"StartAfter": start_after} if start_after else {}
             answer: Any = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
             if LISTING not in answer:
-                raise UnavailableError("s3 sent an unreadable listing", reason="STORE_UNAVAILABLE", prefix=prefix)
+                raise UnavailableError(
+                    "s3 sent an unreadable listing",
+                    remedy="check that the endpoint is an S3 server",
+                    reason="STORE_UNAVAILABLE",
+                    prefix=prefix,
+                )
             listing: Listing = answer[LISTING]
             return listing
 

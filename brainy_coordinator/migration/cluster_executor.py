@@ -134,7 +134,11 @@ class ClusterExecutor:
     async def _routing(self) -> Routing:
         routing = await self._register.current()
         if routing is None:
-            raise PreconditionError("the namespace has no routing record", namespace=self._view.namespace)
+            raise PreconditionError(
+                "the namespace has no routing record",
+                remedy="wait until the coordinator has adopted it",
+                namespace=self._view.namespace,
+            )
         return routing
 
     async def _swap(self, before: Routing, after: Routing, *, tell: bool = True) -> Routing:
@@ -153,7 +157,11 @@ class ClusterExecutor:
     async def _create_target(self, record: MigrationRecord) -> None:
         source = await self._generations.spec(record.source)
         if source is None:
-            raise PreconditionError("the source generation has no description", generation=record.source)
+            raise PreconditionError(
+                "the source generation has no description",
+                remedy="restore its spec.json from a copy",
+                generation=record.source,
+            )
         await self._generations.create(target_spec(source, record.request, created_at=iso(self._clock.wall())))
 
     async def _place_target(self, record: MigrationRecord) -> None:
@@ -163,7 +171,7 @@ class ClusterExecutor:
         spec = await self._generations.spec(record.target)
         usable = self._view.usable()
         if spec is None or not usable:
-            raise UnavailableError("no node can take the target", generation=record.target)
+            raise UnavailableError("no node can take the target", remedy="start a node", generation=record.target)
         source = routing.generations[record.source]
         # With as many shards as before, each shard's target is built where the shard is.
         similar = spec.shard_count == source.shard_count

@@ -77,7 +77,9 @@ class Reconciler:
         try:
             return self._records[migration_id]
         except KeyError:
-            raise NotFoundError("no such migration", migration=migration_id) from None
+            raise NotFoundError(
+                "no such migration", remedy="list the migrations of the namespace", migration=migration_id
+            ) from None
 
     def all(self) -> tuple[MigrationRecord, ...]:
         """Return every migration, the latest first."""

@@ -5,11 +5,23 @@ from __future__ import annotations
 from brainy.api.coordinator.v1 import cluster_pb2, cluster_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.records import Routing
-from brainy.errors import NotFoundError
+from brainy.errors import BrainyError, NotFoundError
+from brainy.rpc.errors import code_of, legible
 from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.routing import open_register
 from brainy_coordinator.services.namespaces import resolve
+
+
+def problem_of(error: BrainyError) -> cluster_pb2.Problem:
+    """Convert an error for the wire; ``brainy.rpc.errors.error_of`` is the way back."""
+    return cluster_pb2.Problem(
+        code=code_of(error).value[0],
+        reason=error.reason,
+        message=legible(error.message),
+        remedy=legible(error.remedy),
+        fields={name: legible(value) for name, value in error.fields.items()},
+    )
 
 
 class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
@@ -21,14 +33,29 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     async def ListNamespaces(
         self, request: cluster_pb2.ListNamespacesRequest, context: Context
     ) -> cluster_pb2.ListNamespacesResponse:
-        """Return every namespace served; one that has not been adopted yet has epoch 0."""
+        """Return every namespace served; one that has not been adopted yet has epoch 0.
+
+        One that cannot be served says why, and does not keep the others from being listed.
+        """
         response = cluster_pb2.ListNamespacesResponse(leader_id=self._coordinator.leadership.leader_id)
         for name in self._coordinator.components.stores:
-            routing = await self._routing(name)
-            response.namespaces.append(
-                self._info(name, routing) if routing else cluster_pb2.NamespaceInfo(namespace=name)
-            )
+            response.namespaces.append(await self._described(name))
         return response
+
+    async def _described(self, name: str) -> cluster_pb2.NamespaceInfo:
+        term = self._coordinator.term_or_none()
+        problem = term.problems.get(name) if term is not None else None
+        info = cluster_pb2.NamespaceInfo(namespace=name)
+        try:
+            routing = await self._routing(name)
+        except BrainyError as error:
+            problem = problem or error
+        else:
+            if routing is not None:
+                info = self._info(name, routing)
+        if problem is not None:
+            info.problem.CopyFrom(problem_of(problem))
+        return info
 
     async def GetRouting(
         self, request: cluster_pb2.GetRoutingRequest, context: Context
@@ -42,7 +69,11 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         name = resolve(request.namespace, stores)
         found = await stores[name].get(layout.ROUTING)
         if found is None:
-            raise NotFoundError("the namespace has no routing record yet", namespace=name)
+            raise NotFoundError(
+                "the namespace has no routing record yet",
+                remedy="wait until the coordinator has adopted it",
+                namespace=name,
+            )
         return cluster_pb2.GetRoutingResponse(routing_json=found.body.decode(), etag=found.etag)
 
     async def _routing(self, name: str) -> Routing | None:

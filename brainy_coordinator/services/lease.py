@@ -11,12 +11,12 @@ answer with it. 3. Otherwise wait, if asked to, and look again at the end.
 *KeepAlive.* Renew each lease of a message, several at a time, the most urgent first. Answers go out as they are
 there, at the latest each second, so that one slow record delays no other.
 *Revoke.* 1. Look. 2. Ours and held: release. Ours and free: an earlier send did it. Another's: FENCED.
-*ForceRelease.* 1. Look. 2. The lease named is in force: take the lock by force in the operator's name (token + 1)
-and release it. A higher token is there: done before.
+*ForceRelease.* 1. Look. 2. The lease named is in force: break it (token + 1, who and why in the record). A higher
+token is there: done before, by this request or otherwise. A holder that takes the lock between 1 and 2 is hit as
+well; it learns of it as any other would.
 
 *After.* As ``LockProvider``: tokens rise, a lease ends by itself.
-*Crash* of a coordinator at any step: the caller sends the same request to another one. Between the two halves of
-a forced release: the operator's lease of one second runs out by itself; a repeat of the request releases it.
+*Crash* of a coordinator at any step: the caller sends the same request to another one.
 *Cancel safety.* A cancelled Grant may have been granted; unless it is repeated, the lease runs out by itself. A
 request delayed until after its lease was given back is granted a lease nobody knows of; it too runs out.
 """
@@ -53,8 +53,6 @@ _LONGEST_WAIT_SECONDS: Final = 30.0
 _LONGEST_RENEWAL_SECONDS: Final = 10.0
 _DEFAULT_PAGE: Final = 100
 _LONGEST_PAGE: Final = 1000
-#: Length of the lease an operator takes in order to end another's.
-_BREAK_TTL_SECONDS: Final = 1.0
 
 _log = get_logger(__name__)
 
@@ -233,10 +231,7 @@ class LeaseServicer(lease_pb2_grpc.LeaseServiceServicer):
         name = messages.stored_name(request.name)
         by = messages.text(request.by, "by", messages.MAX_HOLDER, required=True)
         reason = messages.text(request.reason, "reason", messages.MAX_PURPOSE, required=True)
-        request_id = messages.text(request.request_id, "request_id", 256) or self._components.ids.uuid()
-        lease_id = messages.lease_id(request.name, by, request_id)
         state = _known(request.name, await locks.describe(name))
-        ours = state.incarnation == lease_id
         if request.token > state.token:
             raise FencedError(
                 "no lease with this token was ever granted",
@@ -245,20 +240,11 @@ class LeaseServicer(lease_pb2_grpc.LeaseServiceServicer):
                 token=request.token,
                 current_token=state.token,
             )
-        over = bool(request.token) and state.token > request.token
-        if not state.held or (over and not ours):
-            lock = messages.lock_message(request.name, state)
-            return lease_pb2.ForceReleaseResponse(lock=lock, broken=ours)
-        if ours:
-            until = self._clock.monotonic() + state.ttl_seconds
-            grant = _held_grant(name, by, lease_id, state.token, state.ttl_seconds, until)
-        else:
-            _log.warning("lease_force_released", lock=name, token=state.token, holder=state.owner, by=by, detail=reason)
-            grant = await locks.grant(
-                name, owner=by, incarnation=lease_id, ttl_seconds=_BREAK_TTL_SECONDS, purpose=reason, force=True
-            )
-        await locks.release(grant)
-        freed = _known(request.name, await locks.describe(name))
+        if not state.held or (request.token and state.token > request.token):
+            # Broken by an earlier send of this request, or over in another way.
+            ours = not state.held and state.token > request.token > 0 and (state.owner, state.purpose) == (by, reason)
+            return lease_pb2.ForceReleaseResponse(lock=messages.lock_message(request.name, state), broken=ours)
+        freed = await locks.force_release(name, by=by, reason=reason)
         return lease_pb2.ForceReleaseResponse(lock=messages.lock_message(request.name, freed), broken=True)
 
     async def Watch(self, request: lease_pb2.WatchRequest, context: Context) -> AsyncIterator[lease_pb2.WatchResponse]:
@@ -288,7 +274,7 @@ def _known(user_name: str, state: LockState | None) -> LockState:
 
 
 def _user_name(state: LockState) -> str:
-    return state.name.removeprefix(messages.PREFIX)
+    return state.name.removeprefix(record.USERS)
 
 
 def _urgency(entry: lease_pb2.KeepAliveEntry) -> float:

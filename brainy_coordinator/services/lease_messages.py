@@ -13,13 +13,6 @@ from brainy.errors import InvalidRequestError
 from brainy.locks import record
 from brainy.locks.base import Grant, LockState
 
-#: Users' locks lie below this name, so that none can be the cluster's own (`coordinator`, `shards/...`).
-PREFIX: Final = "user/"
-
-DEFAULT_TTL_SECONDS: Final = 30.0
-MIN_TTL_SECONDS: Final = 1.0
-MAX_TTL_SECONDS: Final = 86_400.0
-MAX_NAME: Final = 256
 MAX_HOLDER: Final = 256
 MAX_PURPOSE: Final = 1024
 MAX_BATCH: Final = 1000
@@ -35,9 +28,11 @@ def stored_name(name: str) -> str:
     Raises:
         InvalidRequestError: not a legal name.
     """
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        raise InvalidRequestError("not a legal lock name", remedy=_NAME_REMEDY, field="name", name=name[:MAX_NAME])
-    return PREFIX + name
+    if len(name) > record.MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            "not a legal lock name", remedy=_NAME_REMEDY, field="name", name=name[: record.MAX_NAME_LENGTH]
+        )
+    return record.USERS + name
 
 
 def stored_prefix(prefix: str) -> str:
@@ -46,9 +41,9 @@ def stored_prefix(prefix: str) -> str:
     Raises:
         InvalidRequestError: no name begins so.
     """
-    if len(prefix) > MAX_NAME or not _PREFIX.fullmatch(prefix):
+    if len(prefix) > record.MAX_NAME_LENGTH or not _PREFIX.fullmatch(prefix):
         raise InvalidRequestError("no lock's name begins so", remedy=_NAME_REMEDY, field="prefix")
-    return PREFIX + prefix
+    return record.USERS + prefix
 
 
 def ttl_seconds(request: lease_pb2.GrantRequest) -> float:
@@ -58,9 +53,9 @@ def ttl_seconds(request: lease_pb2.GrantRequest) -> float:
         InvalidRequestError: shorter than a second or longer than a day.
     """
     if not request.HasField("ttl"):
-        return DEFAULT_TTL_SECONDS
+        return record.DEFAULT_TTL_SECONDS
     asked = seconds(request.ttl)
-    if not MIN_TTL_SECONDS <= asked <= MAX_TTL_SECONDS:
+    if not record.MIN_PUBLIC_TTL_SECONDS <= asked <= record.MAX_TTL_SECONDS:
         raise InvalidRequestError(
             "not a sensible length for a lease",
             remedy="ask for 1 to 86,400 seconds; 30 is usual",

@@ -41,7 +41,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """Take a node's word, and tell it the newest routing epochs."""
         term = self._coordinator.term()
         if not (request.node_id and request.incarnation and request.address):
-            raise InvalidRequestError("a heartbeat needs node_id, incarnation and address", node=request.node_id)
+            raise InvalidRequestError(
+                "a heartbeat needs node_id, incarnation and address", remedy="fill them in", node=request.node_id
+            )
         term.registry.heartbeat(
             Report(
                 node_id=request.node_id,

@@ -119,10 +119,16 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         if request.page_token:
             ids = [record.id for record, _ in seen]
             if request.page_token not in ids:
-                raise InvalidRequestError("not a page token of this list", page_token=request.page_token)
+                raise InvalidRequestError(
+                    "not a page token of this list",
+                    remedy="begin again without a page token",
+                    page_token=request.page_token,
+                )
             start = ids.index(request.page_token) + 1
         if request.page_size < 0:
-            raise InvalidRequestError("page_size is negative", page_size=request.page_size)
+            raise InvalidRequestError(
+                "page_size is negative", remedy="leave it out, or give a positive number", page_size=request.page_size
+            )
         size = min(request.page_size or _DEFAULT_PAGE, _LONGEST_PAGE)
         page = seen[start : start + size]
         more = start + size < len(seen)
@@ -218,7 +224,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         legal = layout.parse_migration_event(layout.migration_event(migration_id, 1)) is not None
         record = await self._history(name).load(migration_id) if legal else None
         if record is None:
-            raise NotFoundError("no such migration", migration=migration_id)
+            raise NotFoundError(
+                "no such migration", remedy="list the migrations of the namespace", migration=migration_id
+            )
         return record, None
 
     async def _all(self, namespace: str) -> Sequence[Seen]:
@@ -245,7 +253,9 @@ def _checked_target(source: Spec, wish: Request) -> Spec:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidRequestError(
-            f"the target cannot be so: {first['msg'].lower()}", field=".".join(map(str, first["loc"]))
+            f"the target cannot be so: {first['msg'].lower()}",
+            remedy="correct the target; nothing was changed",
+            field=".".join(map(str, first["loc"])),
         ) from error
 
 

@@ -204,7 +204,10 @@ class WriteRouter:
             return await self._forward(runtime, group, owner, own, deadline)
         except TimeoutError:
             return UnavailableError(
-                "the write did not become durable in time", reason="OUTCOME_UNKNOWN", data_safe=False
+                "the write did not become durable in time",
+                remedy="repeat the call with the same request_id",
+                reason="OUTCOME_UNKNOWN",
+                data_safe=False,
             )
         except BrainyError as error:
             return error
@@ -235,6 +238,7 @@ class WriteRouter:
                 if placed is None or placed.epoch != epoch:
                     raise UnavailableError(
                         "the shard has got a new owner while the old one was asked",
+                        remedy="repeat the call with the same request_id",
                         reason="OUTCOME_UNKNOWN",
                         data_safe=False,
                         owner=owner,

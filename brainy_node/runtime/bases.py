@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from brainy.bucket.records import Spec
 from brainy.config.settings import Settings
-from brainy.errors import BrainyError, CorruptDataError
+from brainy.errors import CorruptDataError, PreconditionError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient, Built, Progress
 from brainy_node.builder.job import Job, JobKind
@@ -94,7 +94,9 @@ class BaseSupply:
 
     async def _grant(self, kind: JobKind, spec: Spec) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
-        wishes = {wish.shard: wish for wish in self._wishes.pop((kind, spec.generation))}
+        await self._fulfil(kind, spec, {wish.shard: wish for wish in self._wishes.pop((kind, spec.generation))})
+
+    async def _fulfil(self, kind: JobKind, spec: Spec, wishes: Mapping[int, _Wish]) -> None:
         job = Job(
             kind=kind,
             namespace=self._namespace,
@@ -114,14 +116,29 @@ class BaseSupply:
         try:
             built = await self._builder.run(job, report)
             bases = await asyncio.to_thread(_open_all, built)
-        except BrainyError as error:
-            for wish in wishes.values():
+        except (CorruptDataError, PreconditionError) as error:
+            if kind == "open" and len(wishes) > 1:
+                # One of them is damaged in the bucket; each for itself, so that only that one fails.
+                _log.warning("opening_one_by_one", shards=list(job.shards), cause=str(error))
+                for shard, wish in wishes.items():
+                    await self._open_alone(spec, shard, wish)
+            else:
+                _refuse(wishes.values(), error)
+        except Exception as error:
+            # Whatever it is, nobody may wait for ever: the duty that asked reports it and asks again.
+            _refuse(wishes.values(), error)
+        else:
+            for shard, wish in wishes.items():
                 if not wish.result.done():
-                    wish.result.set_exception(error)
-            return
-        for shard, wish in wishes.items():
-            if not wish.result.done():
-                wish.result.set_result(bases[shard])
+                    wish.result.set_result(bases[shard])
+
+    async def _open_alone(self, spec: Spec, shard: int, wish: _Wish) -> None:
+        """Open one shard of a job that failed; it may have finished before another's failure."""
+        done = await self.local(spec, shard)
+        if done is None:
+            await self._fulfil("open", spec, {shard: wish})
+        elif not wish.result.done():
+            wish.result.set_result(done)
 
     async def fold(self, spec: Spec, base: Base, shard: int, *, up_to: int, epoch: int, publish: bool) -> Base:
         """Have the builder merge the log up to a position into a new base; publish it if asked to."""
@@ -158,6 +175,12 @@ class BaseSupply:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _refuse(wishes: Iterable[_Wish], error: Exception) -> None:
+    for wish in wishes:
+        if not wish.result.done():
+            wish.result.set_exception(error)
 
 
 def _open_all(built: Mapping[int, Built]) -> dict[int, Base]:

@@ -34,7 +34,7 @@ from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Deadline
-from brainy.errors import BrainyError, FencedError, UnavailableError
+from brainy.errors import BrainyError, CorruptDataError, FencedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
@@ -48,6 +48,11 @@ from brainy_node.shard.shard import Shard
 _log = get_logger(__name__)
 _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
+#: What trying again does not cure: a person has to restore or upgrade something first.
+_LASTING = frozenset({"CORRUPT_DATA", "UNSUPPORTED_FORMAT"})
+#: Longest waits between two tries. Each may start a builder and download the shard.
+_RETRY_SECONDS = 5.0
+_LASTING_RETRY_SECONDS = 15.0
 
 
 class HostedShard:
@@ -58,7 +63,9 @@ class HostedShard:
         self.assignment = assignment
         self.shard: Shard | None = None
         self.state: control_pb2.ShardState.ValueType = _State.SHARD_STATE_LOADING
+        #: Why the replica does not answer; stays while it is tried again.
         self.message = ""
+        self.reason = ""
         self.copied = 0
         self.total = 0
         self._spec: Spec | None = None
@@ -123,28 +130,37 @@ class HostedShard:
                     await self._follow()
                 delay = 0.2
             except FencedError as error:
-                self._become(_State.SHARD_STATE_FENCED, str(error))
+                self._become(_State.SHARD_STATE_FENCED, error)
                 return
             except BrainyError as error:
-                self._become(_State.SHARD_STATE_FAILED, str(error))
+                # What is in memory stays true while the store is away: reads go on, writes wait.
+                goes_on = self.readable and not isinstance(error, CorruptDataError)
+                self._become(self.state if goes_on else _State.SHARD_STATE_FAILED, error)
                 await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, _LASTING_RETRY_SECONDS if error.reason in _LASTING else _RETRY_SECONDS)
             except Exception as error:
                 # A bug must not take the node's other shards with it; it is loud and the shard is not served.
                 _log.exception("shard_duty_crashed", shard=self._label)
-                self._become(_State.SHARD_STATE_FAILED, f"internal error: {error!r}")
+                self._become(_State.SHARD_STATE_FAILED, BrainyError("internal error", cause=repr(error)))
                 await self._host.clock.sleep(2.0)
 
-    def _become(self, state: control_pb2.ShardState.ValueType, message: str = "") -> None:
-        if state != self.state or message != self.message:
-            _log.info(
+    def _become(self, state: control_pb2.ShardState.ValueType, failure: BrainyError | None = None) -> None:
+        before = (self.state, self.reason, self.message)
+        if failure is not None:
+            self.reason, self.message = failure.reason, str(failure)
+        elif state == _State.SHARD_STATE_READY:
+            self.reason = self.message = ""
+        self.state = state
+        if (self.state, self.reason, self.message) != before:
+            say = _log.info if failure is None else _log.warning
+            say(
                 "shard_state",
                 shard=self._label,
                 state=control_pb2.ShardState.Name(state).removeprefix("SHARD_STATE_"),
                 epoch=self.assignment.epoch,
-                message=message,
+                reason=self.reason,
+                message=self.message,
             )
-        self.state, self.message = state, message
 
     async def _load(self) -> None:
         duty, host = self.assignment, self._host
@@ -339,6 +355,11 @@ class HostedShard:
         """Whether searches may use this replica."""
         return self.shard is not None and self.state == _State.SHARD_STATE_READY
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the replica will not answer before a person has mended what it is made of."""
+        return not self.readable and self.reason in _LASTING
+
     async def wait_progress(self, timeout_seconds: float) -> bool:
         """Wait until something was applied; False when the time is over."""
         try:
@@ -396,6 +417,7 @@ class HostedShard:
             copied=self.copied,
             total=self.total,
             message=self.message,
+            reason=self.reason,
         )
         if shard is not None:
             statistics = shard.statistics()

@@ -20,7 +20,7 @@ from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
-from brainy.errors import BrainyError, NotFoundError, UnavailableError
+from brainy.errors import BrainyError, CorruptDataError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.store.base import PutState
@@ -177,7 +177,7 @@ class HostedNamespace:
         """Description of a generation.
 
         Raises:
-            UnavailableError: it is not written yet.
+            CorruptDataError: it is gone or damaged.
         """
         known = self._specs.get(generation)
         if known is not None and known.dimensions > 0:
@@ -185,7 +185,13 @@ class HostedNamespace:
         key = layout.spec(generation)
         found = await self._store.get(key)
         if found is None:
-            raise UnavailableError("the generation has no spec yet", reason="SHARD_NOT_READY", key=key)
+            # It is written before any routing record names the generation.
+            raise CorruptDataError(
+                "the generation is placed, but its spec is missing",
+                remedy="restore the object from a copy",
+                data_safe=False,
+                key=key,
+            )
         self._specs[generation] = spec = Spec.decode(found.body, key=key)
         return spec
 
@@ -382,13 +388,18 @@ class HostedNamespace:
 
     @property
     def ready(self) -> bool:
-        """Whether every replica this node should serve reads from answers."""
+        """Whether every replica this node should serve reads from answers.
+
+        One that is damaged in the bucket does not hold the node back: it says so in its report, the others serve.
+        """
         routing = self._view.known
         if routing is None:
             return False
         generation = routing.read_generation(self.node_id)
         wanted = [key for key in assignments(routing, self.node_id) if key[0] == generation]
-        return all((hosted := self._shards.get(key)) is not None and hosted.readable for key in wanted)
+        return all(
+            (hosted := self._shards.get(key)) is not None and (hosted.readable or hosted.hopeless) for key in wanted
+        )
 
 
 class HostedNamespaces:

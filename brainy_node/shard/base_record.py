@@ -65,15 +65,6 @@ class BaseRecord(Record):
     #: The shard's multiset digest folded, hex.
     digest: str
     files: dict[str, LocalFile]
-    #: SHA-256 of this record with the field empty.
-    checksum: str = ""
-
-    def sealed(self) -> BaseRecord:
-        """Return the record with its checksum."""
-        return self.model_copy(update={"checksum": self._sum()})
-
-    def _sum(self) -> str:
-        return hashlib.sha256(self.model_copy(update={"checksum": ""}).encode()).hexdigest()
 
     @classmethod
     def read(cls, directory: Path) -> BaseRecord:
@@ -88,10 +79,7 @@ class BaseRecord(Record):
             body = path.read_bytes()
         except FileNotFoundError as error:
             raise CorruptDataError("not a finished base", remedy=_REMEDY, directory=directory, missing=NAME) from error
-        record = cls.decode(body, key=str(path))
-        if record.checksum != record._sum():
-            raise CorruptDataError("a file of the base was altered", remedy=_REMEDY, directory=directory, file=NAME)
-        return record
+        return cls.decode(body, key=str(path))
 
     def check_files(self, directory: Path, *, contents: bool) -> None:
         """Compare every file's size and, if ``contents``, its SHA-256 (about 1.3 GB/s; gives up the GIL).

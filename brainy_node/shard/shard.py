@@ -360,6 +360,8 @@ class Shard:
 
     def metadata_of(self, hits: Hits) -> list[bytes]:
         """Return the metadata of hits of this shard's ``search``, parallel to ``ids``; b"" where none is."""
+        if not hits.ids:
+            return []
         if not isinstance(hits.origin, tuple):
             raise TypeError("these hits are not from a shard")
         base, owners = hits.origin

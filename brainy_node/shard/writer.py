@@ -226,7 +226,7 @@ class BaseWriter:
             tally=self._tally.encode(),
             digest=self._digest.fold(),
             files=files,
-        ).sealed()
+        )
         unfinished = directory / (layout.NAME + ".new")
         unfinished.write_bytes(record.encode())
         unfinished.replace(directory / layout.NAME)

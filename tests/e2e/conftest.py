@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster
+from brainy.sdk.local_process import LocalProcess
 
 #: Short times, so that failures are noticed within a test's patience; the protocols do not depend on them.
 QUICK = {
@@ -43,3 +46,30 @@ def run_cluster(tmp_path: Path) -> RunCluster:
             await cluster.stop(grace_seconds=5.0)
 
     return run
+
+
+def events(process: LocalProcess) -> list[dict[str, Any]]:
+    """What a process has logged; a line that is no JSON (a traceback) is an event of its own."""
+    found = []
+    for line in Path(process.record.log_file).read_text().splitlines():
+        try:
+            found.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            found.append({"event": "stray_line", "level": "error", "line": line})
+    return found
+
+
+def unexpected(cluster: LocalCluster) -> list[dict[str, Any]]:
+    """Errors and tracebacks in the logs of a cluster's processes."""
+    return [
+        event
+        for process in cluster.processes
+        for event in events(process)
+        if event.get("level") in ("error", "critical") or "exception" in event
+    ]
+
+
+def legacy_noun(noun_id: str, vector: object) -> tuple[str, bytes]:
+    """A noun as Brainy 0.46 stores it."""
+    stored = {"id": noun_id, "vector": vector, "connections": {}, "level": 0}
+    return f"nouns/{noun_id}.json", orjson.dumps(stored, option=orjson.OPT_INDENT_2)

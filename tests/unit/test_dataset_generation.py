@@ -22,7 +22,7 @@ from brainy.clock import SystemClock
 from brainy.dataset.base import ItemBatch, Quarantined, Source
 from brainy.dataset.generation import GenerationSource
 from brainy.dataset.snapshot import stream_current
-from brainy.errors import CorruptDataError, InvalidRequestError, NotFoundError
+from brainy.errors import CorruptDataError, NotFoundError, PreconditionError
 from brainy.ids import Ids
 from brainy.store.memory import MemoryStore
 
@@ -273,6 +273,6 @@ async def test_empty_namespaces() -> None:
 async def test_a_foreign_bucket_is_refused() -> None:
     store = MemoryStore()
     await store.put("holiday.jpg", b"\xff\xd8")
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(PreconditionError) as caught:
         [batch async for batch in stream_current(store)]
     assert caught.value.reason == "NOT_A_BRAINY_BUCKET"

@@ -1,4 +1,6 @@
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from brainy.bucket.items import (
 )
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.partition import shard_of
-from brainy.config.settings import load_settings
+from brainy.config.settings import Settings, load_settings
 from brainy.errors import BrainyError, InvalidRequestError
 
 numbers = st.integers(min_value=0, max_value=10**12)
@@ -166,6 +168,19 @@ def test_a_bad_configuration_file_is_named(tmp_path, text):
     with pytest.raises(InvalidRequestError) as refused:
         load_settings(str(file), environment={})
     assert str(file) in str(refused.value)
+
+
+def test_the_example_configuration_shows_every_setting_with_its_default():
+    example = Path(__file__).parents[2] / "deploy" / "brainy.example.toml"
+    assert load_settings(str(example), environment={}) == Settings()
+    shown = tomllib.loads(example.read_text(encoding="utf-8"))
+    assert shown.keys() == Settings.model_fields.keys()
+    for section in ("store", "coordinator", "node"):
+        assert shown[section].keys() == type(getattr(Settings(), section)).model_fields.keys()
+
+
+def test_foreign_brainy_variables_are_left_alone():
+    assert load_settings(environment={"BRAINY_ROLE": "writer", "BRAINY_DEBUG": "true"}).log_level == "debug"
 
 
 def test_errors_say_what_where_and_what_to_do():

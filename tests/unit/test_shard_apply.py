@@ -143,3 +143,15 @@ def test_a_query_of_other_dimensions_is_refused(shard):
     with pytest.raises(InvalidRequestError) as raised:
         shard.search(np.ones((1, 3), np.float32), 1)
     assert raised.value.reason == "INVALID_DIMENSION"
+
+
+def test_a_shard_without_dimensions_finds_nothing_until_they_are_decided(tmp_path):
+    undecided = SPEC.model_copy(update={"dimensions": 0})
+    shard = Shard.open(base_of(tmp_path / "base", [], spec=undecided), undecided, threads=1)
+    query = np.array([[1.0, 1.0]], np.float32)
+    nothing = shard.search(query, 3)
+    assert (nothing.ids, nothing.counts.tolist(), shard.metadata_of(nothing)) == ([], [0], [])
+    shard.use_spec(SPEC)
+    shard.apply(batch(1, upsert(noun("a", metadata=b"{}"))))
+    found = shard.search(query, 3)
+    assert (found.ids, shard.metadata_of(found)) == (["a"], [b"{}"])

@@ -120,7 +120,7 @@ def test_an_altered_description_is_refused(directory, tmp_path, old, new):
     path.write_bytes(path.read_bytes().replace(old, new))
     with pytest.raises(CorruptDataError) as raised:
         Base.open(copy, verify=False)
-    assert raised.value.fields["file"] == base_record.NAME
+    assert raised.value.fields["key"] == str(path)
 
 
 def test_an_unfinished_base_and_a_newer_one_are_refused(directory, tmp_path):

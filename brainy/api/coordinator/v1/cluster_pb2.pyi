@@ -34,6 +34,65 @@ class ListNamespacesRequest(_message.Message):
 Global___ListNamespacesRequest: _TypeAlias = ListNamespacesRequest  # noqa: Y015
 
 @_typing.final
+class Problem(_message.Message):
+    """What keeps the leader from serving a namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The google.rpc.Code that a call for the namespace would get."""
+    reason: _builtins.str
+    """Name of an ErrorReason without its prefix."""
+    message: _builtins.str
+    remedy: _builtins.str
+    """What to do about it."""
+    @_builtins.property
+    def fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Where: key, bucket and the like."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "fields", b"fields", "message", b"message", "reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Problem: _TypeAlias = Problem  # noqa: Y015
+
+@_typing.final
 class NamespaceInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -45,6 +104,7 @@ class NamespaceInfo(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     REPLICAS_READY_FIELD_NUMBER: _builtins.int
     REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     active_generation: _builtins.int
     write_generation: _builtins.int
@@ -55,6 +115,10 @@ class NamespaceInfo(_message.Message):
     replicas_ready: _builtins.int
     """Ready replicas of the active generation and how many it should have."""
     replicas_wanted: _builtins.int
+    @_builtins.property
+    def problem(self) -> Global___Problem:
+        """Absent while all is well. The leader tries again by itself."""
+
     def __init__(
         self,
         *,
@@ -66,10 +130,11 @@ class NamespaceInfo(_message.Message):
         migration_id: _builtins.str = ...,
         replicas_ready: _builtins.int = ...,
         replicas_wanted: _builtins.int = ...,
+        problem: Global___Problem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_generation", b"active_generation", "migration_id", b"migration_id", "namespace", b"namespace", "phase", b"phase", "replicas_ready", b"replicas_ready", "replicas_wanted", b"replicas_wanted", "routing_epoch", b"routing_epoch", "write_generation", b"write_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_generation", b"active_generation", "migration_id", b"migration_id", "namespace", b"namespace", "phase", b"phase", "problem", b"problem", "replicas_ready", b"replicas_ready", "replicas_wanted", b"replicas_wanted", "routing_epoch", b"routing_epoch", "write_generation", b"write_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -112,6 +112,7 @@ class ShardReplica(_message.Message):
     NOUN_COUNT_FIELD_NUMBER: _builtins.int
     VERB_COUNT_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     shard: _builtins.int
@@ -127,6 +128,8 @@ class ShardReplica(_message.Message):
     noun_count: _builtins.int
     verb_count: _builtins.int
     quarantined: _builtins.int
+    reason: _builtins.str
+    """Name of an ErrorReason without its prefix: why the replica does not answer. Stays while it is tried again."""
     @_builtins.property
     def source_cursor(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """While following a source generation: source shard -> position included."""
@@ -148,10 +151,11 @@ class ShardReplica(_message.Message):
         noun_count: _builtins.int = ...,
         verb_count: _builtins.int = ...,
         quarantined: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "copied", b"copied", "epoch", b"epoch", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "copied", b"copied", "epoch", b"epoch", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,121 @@
+"""What a lock costs: calls, round trips and time, measured in one run.
+
+    python -m tests.bench.locks
+
+Prints one line per backend. Fails when an uncontended grant costs more than one GET and one conditional PUT in an
+object store, or more than one round trip to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from contextlib import ExitStack
+
+from brainy.bucket.namespace import Namespace
+from brainy.clock import SystemClock
+from brainy.config.environment import export
+from brainy.config.settings import LockSettings, StoreSettings
+from brainy.ids import Ids
+from brainy.locks.base import Grant, LockProvider
+from brainy.locks.opening import open_locks
+from brainy.store.metered import MeteredStore
+from brainy.store.opening import open_store
+from brainy.telemetry.logs import configure_logs
+from brainy.testing.servers import RedisServer, ministack, redis_server, seaweedfs, valkey
+
+ROUNDS = 200
+HANDOVERS = 30
+CLOCK = SystemClock()
+
+
+def commands(server: RedisServer) -> int:
+    """Scripts a server has run since CONFIG RESETSTAT; what a script calls itself does not count."""
+    lines = server.command("INFO", "commandstats").splitlines()
+    return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines if line.startswith("cmdstat_eval"))
+
+
+async def take(locks: LockProvider, name: str) -> Grant:
+    return await locks.grant(name, owner="bench", incarnation="1", ttl_seconds=30)
+
+
+async def handovers(first: LockProvider, second: LockProvider) -> list[float]:
+    """Seconds from the call of release to the waiter's grant."""
+    times = []
+    holder, waiter = first, second
+    grant = await take(holder, "handover")
+    for _ in range(HANDOVERS):
+        waiting = asyncio.create_task(
+            waiter.acquire("handover", owner="w", incarnation="1", ttl_seconds=30, wait_until=CLOCK.monotonic() + 30)
+        )
+        await asyncio.sleep(Ids().jitter(0.05, 0.15))
+        start = CLOCK.monotonic()
+        await holder.release(grant)
+        grant = await waiting
+        times.append(CLOCK.monotonic() - start)
+        holder, waiter = waiter, holder
+    return sorted(times)
+
+
+async def measure(label: str, namespace: str, settings: LockSettings, server: RedisServer | None) -> None:
+    store: MeteredStore = open_store(Namespace.parse(namespace), StoreSettings(), clock=CLOCK, ids=Ids())
+    locks, other = (open_locks(settings, store, CLOCK, Ids(), scope=namespace) for _ in range(2))
+    for _ in range(5):  # connections, scripts, the first block of tokens
+        await locks.release(await take(locks, "x"))
+    before = dict(store.calls)
+    if server is not None:
+        server.command("CONFIG", "RESETSTAT")
+    times, grants = [], 0.0
+    trips = 0
+    releases = {"get": 0, "put_conditional": 0}
+    for _ in range(ROUNDS):
+        calls = dict(store.calls)
+        start = CLOCK.monotonic()
+        grant = await take(locks, "x")
+        times.append(CLOCK.monotonic() - start)
+        granted = dict(store.calls)
+        grants += 1
+        for kind in releases:
+            releases[kind] += granted[kind] - calls[kind]
+        await locks.release(grant)
+    if server is not None:
+        trips = commands(server)
+        assert trips == 2 * ROUNDS, f"{trips} scripts for {ROUNDS} grants and releases"
+        assert store.calls == before, "an uncontended grant on redis asked the bucket"
+        cost = f"{trips / 2 / ROUNDS:.2f} round trips"
+    else:
+        assert releases == {"get": ROUNDS, "put_conditional": ROUNDS}, releases
+        cost = f"{releases['get'] / ROUNDS:.2f} GET + {releases['put_conditional'] / ROUNDS:.2f} PUT"
+    times.sort()
+    waits = await handovers(locks, other)
+    print(
+        f"{label:12} grant: {cost:22} p50 {statistics.median(times) * 1000:6.2f} ms"
+        f"  p99 {times[int(len(times) * 0.99)] * 1000:6.2f} ms"
+        f"  | hand-over p50 {statistics.median(waits) * 1000:6.1f} ms  max {waits[-1] * 1000:6.1f} ms",
+        flush=True,
+    )
+    for provider in (locks, other):
+        await provider.close()
+    await store.close()
+
+
+def main() -> None:
+    configure_logs(level="error", form="json", role="bench")
+    in_bucket = LockSettings()
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as directory:
+        asyncio.run(measure("directory", f"file://{directory}", in_bucket, None))
+    for label, start_s3 in (("ministack", ministack), ("seaweedfs", seaweedfs)):
+        with start_s3() as s3:
+            s3.create_bucket("bench")
+            export(**s3.environment)
+            asyncio.run(measure(label, "s3://bench/locks", in_bucket, None))
+    for label, start in (("redis", redis_server), ("valkey", valkey)):
+        with ExitStack() as servers:
+            server = servers.enter_context(start())
+            settings = LockSettings(provider="redis", redis_url=server.url)
+            asyncio.run(measure(label, "memory://bench-" + label, settings, server))
+
+
+if __name__ == "__main__":
+    main()
