@@ -3,8 +3,10 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STORE ?= directory
+SEEDS ?= 20000
+SIM_SEEDS ?= 1800
 
-.PHONY: help setup protos protos-check fix verify test test-fast demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast sim sim-ci demo bench crash fencing clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -47,6 +49,12 @@ test: setup ## The whole test suite
 
 test-fast: setup ## Without the tests marked slow
 	$(VENV)/bin/pytest -m 'not slow' -n 2
+
+sim: setup ## Simulations on all cores: SEEDS of the first level, a tenth of them of the whole cluster
+	PYTHONHASHSEED=0 $(PY) -m tests.sim --seeds $(SEEDS)
+
+sim-ci: setup ## The simulations that CI has time for
+	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/bin/pytest -n 2 tests/sim
 
 demo: setup ## A Brainy bucket served and upgraded under load, with a node killed midway (STORE=directory|s3)
 	$(VENV)/bin/brainy demo --store $(STORE)

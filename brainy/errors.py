@@ -15,6 +15,7 @@ of ``brainy.api.common.v1.ErrorReason`` without its prefix; ``fields`` travel wi
      │   └ LeaseHeldError
      ├ FencedError                       ABORTED (FENCED)       stop; a newer holder exists; never retry
      ├ UnavailableError                  UNAVAILABLE            back off, retry
+     │   └ LogCollectedError                                    open the newest checkpoint
      ├ OutcomeUnknownError               UNKNOWN                read back before retrying
      └ CorruptDataError                  DATA_LOSS              page a human
 """
@@ -110,6 +111,12 @@ class UnavailableError(BrainyError):
     """Cannot be answered now; the same call may succeed later."""
 
     default_reason = "UNAVAILABLE"
+
+
+class LogCollectedError(UnavailableError):
+    """The log positions asked for have been given up; a newer checkpoint includes them."""
+
+    default_reason = "LOG_COLLECTED"
 
 
 class OutcomeUnknownError(BrainyError):

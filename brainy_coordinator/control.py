@@ -18,6 +18,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_coordinator.adoption import Adoption, first_routing
 from brainy_coordinator.announcer import Announcer
 from brainy_coordinator.changes import ChangeSignal
+from brainy_coordinator.departures import Departures
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.membership.registry import Registry
@@ -31,6 +32,7 @@ from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
+from brainy_coordinator.vigil import Vigil
 
 _log = get_logger(__name__)
 
@@ -188,6 +190,13 @@ class Term:
         self._on_fenced = on_fenced
         self._announcer = Announcer(components.nodes)
         self.registry = Registry(ttl_seconds=components.settings.node_ttl_seconds)
+        self.departures = Departures(self.registry, components.nodes, clock=components.clock)
+        self._vigil = Vigil(
+            self.registry,
+            components.nodes,
+            interval_seconds=components.settings.heartbeat_interval_seconds,
+            clock=components.clock,
+        )
         self.changes = ChangeSignal()
         self.namespaces = {
             name: NamespaceControl(
@@ -217,6 +226,8 @@ class Term:
                     tasks.create_task(self._drive(control))
         finally:
             await self._announcer.close()
+            await self.departures.close()
+            await self._vigil.close()
 
     async def _drive(self, control: NamespaceControl) -> None:
         name, clock = control.namespace, self._components.clock
@@ -265,6 +276,9 @@ class Term:
             if not more:
                 break
         self._forget_strangers()
+        self._vigil.look()
+        if self.ready == self.namespaces.keys():
+            self.departures.dismiss(self.routings)
 
     def _forget_strangers(self) -> None:
         patience = _FORGET_TTLS * self._components.settings.node_ttl_seconds

@@ -1,7 +1,7 @@
 """One coordinator acts; the others answer questions and wait.
 
-Before: any number of coordinators serve the same namespaces, in the same order. The lock named ``coordinator``
-in the first one's store decides between them; its fencing token is the leader's *epoch*, its purpose the
+Before: any number of coordinators serve the same namespaces. The lock named ``coordinator`` in the store of the
+first one by name decides between them; its fencing token is the leader's *epoch*, its purpose the
 address where the leader answers.
 Steps: 1. ask for the lock, again and again; 2. once it is granted, act, and renew it every third of the lease;
 3. when a renewal is refused, or none succeeded before the lease's end on our own clock, stop acting at once.

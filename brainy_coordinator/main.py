@@ -16,7 +16,7 @@ from brainy.clock import SystemClock
 from brainy.config.settings import Settings, load_settings
 from brainy.errors import BrainyError, InvalidRequestError
 from brainy.ids import Ids
-from brainy.locks.object_store import ObjectStoreLocks
+from brainy.locks.opening import open_locks
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.ready import ready_file as announced
 from brainy.store.opening import open_store
@@ -82,10 +82,11 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         raise InvalidRequestError("no namespace is given", remedy="pass --namespace or set namespaces")
     names = [Namespace.parse(text) for text in settings.namespaces]
     stores = {str(name): open_store(name, settings.store, clock=clock, ids=ids) for name in names}
+    locks = {name: open_locks(settings.locks, store, clock, ids, scope=name) for name, store in stores.items()}
     pool = ChannelPool()
     components = Components(
         stores=stores,
-        locks={name: ObjectStoreLocks(store, clock, ids) for name, store in stores.items()},
+        locks=locks,
         nodes=GrpcNodeCalls(pool, clock=clock),
         settings=settings.coordinator,
         clock=clock,
@@ -105,6 +106,8 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
             await server.stop()
     finally:
         await pool.close()
+        for provider in locks.values():
+            await provider.close()
         for store in stores.values():
             await store.close()
     _log.info("coordinator_stopped")

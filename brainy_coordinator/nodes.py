@@ -9,8 +9,11 @@ from typing import Protocol
 from brainy.api.node.v1 import control_pb2, control_pb2_grpc
 from brainy.bucket.digest import MultisetDigest
 from brainy.clock import Clock, Deadline
-from brainy.errors import CorruptDataError
+from brainy.errors import BrainyError, CorruptDataError
 from brainy.rpc.channel import ChannelPool, call
+
+#: What gRPC says of a connection that was refused; there is no code for it.
+_REFUSED = "Connection refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,12 @@ class NodeCalls(Protocol):
         self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
     ) -> DigestSeen:
         """Sum of the digests of shards the node owns."""
+
+    async def refuses(self, address: str, *, timeout: float) -> bool:
+        """Whether the connection is refused, so that no process listens there. Never raises ``BrainyError``."""
+
+    async def drain(self, address: str, *, timeout: float) -> None:
+        """Tell the node to finish what is in flight and exit."""
 
 
 class GrpcNodeCalls:
@@ -98,3 +107,19 @@ class GrpcNodeCalls:
             raise CorruptDataError(f"a node sent no digest: {error}", address=address) from error
         positions = {(p.generation, p.shard): p.position for p in answer.positions}
         return DigestSeen(digest=digest, nouns=answer.noun_count, verbs=answer.verb_count, positions=positions)
+
+    async def drain(self, address: str, *, timeout: float) -> None:
+        """See ``NodeCalls``."""
+        await call(self._stub(address).Drain, control_pb2.DrainRequest(), deadline=Deadline.after(self._clock, timeout))
+
+    async def refuses(self, address: str, *, timeout: float) -> bool:
+        """See ``NodeCalls``."""
+        try:
+            await call(
+                self._stub(address).ListShardStates,
+                control_pb2.ListShardStatesRequest(),
+                deadline=Deadline.after(self._clock, timeout),
+            )
+        except BrainyError as error:
+            return _REFUSED in error.message
+        return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from brainy.bucket import layout
+from brainy.bucket import invariants, layout
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
 from brainy.errors import ConflictError, FencedError
@@ -21,7 +21,6 @@ from brainy.ids import Ids
 from brainy.store.base import ObjectStore
 from brainy.store.cas import CasRegister
 from brainy.telemetry.logs import get_logger
-from brainy_coordinator import invariants
 
 _log = get_logger(__name__)
 
@@ -98,7 +97,7 @@ class RoutingRegister:
         )
         # model_copy does not validate; a round trip refuses what a reader would refuse.
         stamped = Routing.decode(stamped.encode(), key="routing")
-        invariants.check(held, stamped)
+        invariants.check_routing_swap(held, stamped)
         expected = self._held[1] if self._held else None
         self.forget()
         etag = await self._register.exchange(stamped, expected)

@@ -56,7 +56,8 @@ class CoordinatorServer:
             UnavailableError: the address cannot be bound.
         """
         settings = components.settings
-        first = next(iter(components.stores))
+        # Whatever order each process was given them in, all agree on the first by name.
+        first = min(components.stores)
         leadership = Leadership(
             components.locks[first],
             coordinator_id=coordinator_id,

@@ -23,9 +23,9 @@ _HEALTH_SECONDS = 0.1
 class Node:
     """Runs until drained.
 
-    Draining, in order: health says NOT_SERVING; the coordinator is told, so that the shards move at once;
-    calls in flight end; then the duties end. A crash at any point loses nothing: everything acknowledged is in the
-    bucket, and the coordinator moves the shards when the heartbeats stay away.
+    Draining, in order: health says NOT_SERVING; the coordinator is told, and moves the shards while this node still
+    serves them; the node says good-bye; calls in flight end; then the duties end. A crash at any point loses nothing:
+    everything acknowledged is in the bucket, and the coordinator moves the shards when the heartbeats stay away.
     """
 
     def __init__(
@@ -87,8 +87,9 @@ class Node:
         finally:
             health.cancel()
             await server.set_serving(False)
-            self._heartbeat.draining = True
             heartbeat.cancel()
+            # Shards first, then the process: whoever gets them needs one replay and one fence.
+            await self._heartbeat.relieved(self._settings.drain_seconds / 2)
             await self._heartbeat.leave()
             await server.drain(self._settings.drain_seconds)
             for task in loops:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from brainy.api.node.v1 import (
     control_pb2,
@@ -59,9 +59,30 @@ async def build_node_server(
     Raises:
         BrainyError: as ``build_server``.
     """
+    return await build_server(
+        services(runtimes, channels, settings=settings, clock=clock, ids=ids, on_drain=on_drain),
+        settings.listen,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        endless=ENDLESS,
+        serving=serving,
+    )
+
+
+def services(
+    runtimes: Runtimes,
+    channels: ChannelPool,
+    *,
+    settings: NodeSettings,
+    clock: Clock,
+    ids: Ids,
+    on_drain: Callable[[], None],
+) -> Sequence[Service]:
+    """Return what a node answers; arguments as in ``build_node_server``."""
     door = FrontDoor(runtimes, channels, settings=settings, clock=clock, ids=ids)
     data = data_pb2.DESCRIPTOR.services_by_name
-    services = [
+    return [
         Service(
             search_pb2.DESCRIPTOR.services_by_name["SearchService"],
             search_pb2_grpc.add_SearchServiceServicer_to_server,
@@ -85,12 +106,3 @@ async def build_node_server(
             ControlServicer(runtimes, on_drain),
         ),
     ]
-    return await build_server(
-        services,
-        settings.listen,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        endless=ENDLESS,
-        serving=serving,
-    )

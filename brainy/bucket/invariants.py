@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.bucket.records import GenerationPlacement, Manifest, Routing, StoredFile
+from brainy.bucket.records import Collected, GenerationPlacement, Manifest, Routing, StoredFile
 from brainy.errors import CorruptDataError
 
 T = TypeVar("T")
@@ -116,6 +116,11 @@ MANIFEST_SWAP: Final[Sequence[SwapInvariant[Manifest]]] = (
 # --- routing -------------------------------------------------------------------------------------------------
 
 
+def _active_serves(routing: Routing) -> bool:
+    placement = routing.generations.get(routing.active)
+    return placement is not None and placement.state == "serving"
+
+
 def _owners_apart(routing: Routing) -> bool:
     return all(
         shard.owner not in shard.replicas and len(set(shard.replicas)) == len(shard.replicas)
@@ -124,60 +129,75 @@ def _owners_apart(routing: Routing) -> bool:
     )
 
 
-def _shards_in_range(routing: Routing) -> bool:
+def _shards_all_placed(routing: Routing) -> bool:
     return all(
-        0 <= shard < placement.shard_count for placement in routing.generations.values() for shard in placement.shards
+        placement.shard_count > 0 and set(placement.shards) == set(range(placement.shard_count))
+        for placement in routing.generations.values()
     )
 
 
-def _follows_placed(routing: Routing) -> bool:
+def _holders_have_addresses(routing: Routing) -> bool:
     return all(
-        placement.follows is None or (placement.follows in routing.generations and placement.follows != number)
+        {shard.owner, *shard.replicas} <= routing.nodes.keys()
+        for placement in routing.generations.values()
+        for shard in placement.shards.values()
+    )
+
+
+def _building_follows_active(routing: Routing) -> bool:
+    return all(
+        (placement.follows == routing.active and number != routing.active)
+        if placement.state == "building"
+        else placement.follows is None
         for number, placement in routing.generations.items()
     )
 
 
-def _serving(routing: Routing, generation: int) -> bool:
-    placement = routing.generations.get(generation)
-    return placement is not None and placement.state == "serving"
+def _unusual_has_a_migration(routing: Routing) -> bool:
+    unusual = routing.phase == "draining" or bool(routing.adopted) or len(routing.generations) > 1
+    return routing.migration is not None or not unusual
 
 
 def _both(old: Routing, new: Routing) -> list[tuple[GenerationPlacement, GenerationPlacement]]:
     return [(old.generations[g], new.generations[g]) for g in old.generations.keys() & new.generations.keys()]
 
 
-def _shard_epochs_never_fall(old: Routing, new: Routing) -> bool:
+def _epochs_rise_with_owners(old: Routing, new: Routing) -> bool:
     return all(
-        after.shards[shard].epoch >= placed.epoch
+        now.epoch == was.epoch if now.owner == was.owner else now.epoch > was.epoch
         for before, after in _both(old, new)
-        for shard, placed in before.shards.items()
-        if shard in after.shards
+        for shard, was in before.shards.items()
+        if (now := after.shards.get(shard)) is not None
     )
 
 
-def _new_owner_new_epoch(old: Routing, new: Routing) -> bool:
-    return all(
-        after.shards[shard].owner == placed.owner or after.shards[shard].epoch > placed.epoch
-        for before, after in _both(old, new)
-        for shard, placed in before.shards.items()
-        if shard in after.shards
-    )
+def _active_moves_by_commit(old: Routing, new: Routing) -> bool:
+    if old.active == new.active:
+        return True
+    return old.phase == "draining" and new.phase == "serving" and old.migration == new.migration
+
+
+def _drains_in_peace(old: Routing, new: Routing) -> bool:
+    return old.phase != "draining" or new.phase != "draining" or old.generations == new.generations
 
 
 ROUTING: Final[Sequence[Invariant[Routing]]] = (
-    Invariant("The active generation is placed.", lambda r: r.active in r.generations),
-    Invariant("The write generation is placed.", lambda r: r.write in r.generations),
-    Invariant("The write generation is serving.", lambda r: _serving(r, r.write)),
+    Invariant("The active generation is placed and serving.", _active_serves),
+    Invariant("Writes go to the generation that answers reads.", lambda r: r.write == r.active),
     Invariant("Every adopted generation is placed.", lambda r: set(r.adopted.values()) <= r.generations.keys()),
+    Invariant("Every shard of a placed generation is placed, and no other.", _shards_all_placed),
     Invariant(
         "A shard's owner is not among its replicas, and no replica is named twice.",
         _owners_apart,
     ),
-    Invariant("Every placed shard is below the shard count of its generation.", _shards_in_range),
-    Invariant("A generation follows another one that is placed.", _follows_placed),
+    Invariant("Every node that holds a shard has an address.", _holders_have_addresses),
     Invariant(
-        "A namespace drains only while a migration is in charge.",
-        lambda r: r.phase == "serving" or r.migration is not None,
+        "A generation that is being built follows the active one, and one that serves follows none.",
+        _building_follows_active,
+    ),
+    Invariant(
+        "Draining, adopted nodes and a second generation exist only while a migration is in charge.",
+        _unusual_has_a_migration,
     ),
 )
 
@@ -189,15 +209,18 @@ ROUTING_SWAP: Final[Sequence[SwapInvariant[Routing]]] = (
     SwapInvariant("The leader epoch of routing never falls.", lambda old, new: new.leader_epoch >= old.leader_epoch),
     SwapInvariant("Every write of routing has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
     SwapInvariant(
-        "The write generation changes only out of the draining phase.",
-        lambda old, new: new.write == old.write or old.phase == "draining",
+        "The active generation changes only out of the draining phase, into serving, by one migration.",
+        _active_moves_by_commit,
     ),
     SwapInvariant(
         "The shard count of a generation never changes.",
         lambda old, new: all(before.shard_count == after.shard_count for before, after in _both(old, new)),
     ),
-    SwapInvariant("The epoch of a shard never falls.", _shard_epochs_never_fall),
-    SwapInvariant("A shard that changes its owner changes its epoch.", _new_owner_new_epoch),
+    SwapInvariant(
+        "A shard keeps its epoch while it keeps its owner, and gets a higher one with another.",
+        _epochs_rise_with_owners,
+    ),
+    SwapInvariant("While a namespace drains, no placement changes.", _drains_in_peace),
 )
 
 
@@ -225,6 +248,14 @@ BATCH_FOLLOWS: Final[Sequence[SwapInvariant[log_pb2.LogBatch]]] = (
     ),
     LOG_IS_DENSE,
     SwapInvariant("The epoch of a log never falls.", lambda old, new: new.epoch >= old.epoch),
+)
+
+
+# --- collection ----------------------------------------------------------------------------------------------
+
+COLLECTED_SWAP: Final[Sequence[SwapInvariant[Collected]]] = (
+    SwapInvariant("The collected position of a log never falls.", lambda old, new: new.position >= old.position),
+    SwapInvariant("Every write of a collected position has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
 )
 
 
@@ -260,6 +291,12 @@ def check_routing_swap(old: Routing | None, new: Routing) -> None:
         _check((FIRST_ROUTING,), new, layout.ROUTING)
     else:
         _check_swap(ROUTING_SWAP, old, new, layout.ROUTING)
+
+
+def check_collected_swap(old: Collected | None, new: Collected) -> None:
+    """Check the step of a collected position from the one it replaces. Errors as above."""
+    if old is not None:
+        _check_swap(COLLECTED_SWAP, old, new, layout.collected(new.generation, new.shard))
 
 
 def check_batch(batch: log_pb2.LogBatch, *, key: str) -> None:

@@ -73,6 +73,11 @@ def parse_log_slot(key: str) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
+def collected(number: int, shard: int) -> str:
+    """Key of the position up to which a shard's change log may have been collected."""
+    return f"{generation(number)}collected/{shard}.json"
+
+
 def manifest(number: int, shard: int) -> str:
     """Key of the one mutable object that names a shard's current segments and checkpoint."""
     return f"{generation(number)}manifests/{shard}.json"

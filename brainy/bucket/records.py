@@ -192,3 +192,15 @@ class Manifest(Record):
     recent_requests: dict[str, int] = {}
     #: Hex of the shard's multiset digest folded to 32 bytes (brainy.bucket.digest.fold).
     digest: str
+
+
+class Collected(Record):
+    """``collected/<shard>.json``: how far a shard's change log has been given up. Never falls, never deleted."""
+
+    generation: int
+    shard: int
+    #: Epoch of the owner that gave it up.
+    epoch: int
+    nonce: str
+    #: Slots that begin at or below this may be gone; nobody trusts what lies there.
+    position: int

@@ -12,6 +12,7 @@ from typing import Final
 
 from brainy.bucket import invariants, layout
 from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot, decode_slot
+from brainy.changelog.collection import collected_error, collected_position
 from brainy.errors import CorruptDataError
 from brainy.store.base import ObjectMeta, ObjectStore
 
@@ -27,7 +28,11 @@ async def read_log(store: ObjectStore, generation: int, shard: int, *, from_posi
     slot is served too (the first slot then begins before it) as long as a later slot exists. Ends at the last
     object a LIST shows; it does not wait for more.
 
+    The position given up by collection is read after each run of slots and before it is yielded: a slot above it
+    was never deleted, so what its key holds is what its owner wrote.
+
     Raises:
+        LogCollectedError: ``from_position`` has been collected; open the newest checkpoint and read from there.
         CorruptDataError: a hole, an object that vanished, an epoch that falls, or a damaged object.
         UnavailableError: the store cannot be read now.
     """
@@ -35,7 +40,14 @@ async def read_log(store: ObjectStore, generation: int, shard: int, *, from_posi
     start_after = layout.log_slot(generation, shard, max(0, from_position - 1))
     async for page in store.list(layout.log(generation, shard), start_after=start_after):
         for run in _runs([meta for meta in page if layout.parse_log_slot(meta.key) is not None]):
-            for slot in await _fetch(store, [meta.key for meta in run]):
+            position = from_position if previous is None else previous.last + 1
+            try:
+                slots = await _fetch(store, [meta.key for meta in run])
+            except CorruptDataError:
+                await _check_kept(store, generation, shard, position)
+                raise
+            await _check_kept(store, generation, shard, position)
+            for slot in slots:
                 if previous is None and slot.first > from_position:
                     # Either from_position lies inside an older slot, or that slot is missing.
                     previous = await slot_holding(store, generation, shard, from_position)
@@ -44,6 +56,14 @@ async def read_log(store: ObjectStore, generation: int, shard: int, *, from_posi
                 _check_next(previous, slot, expected=from_position)
                 yield slot
                 previous = slot
+    if previous is None:
+        await _check_kept(store, generation, shard, from_position)
+
+
+async def _check_kept(store: ObjectStore, generation: int, shard: int, position: int) -> None:
+    collected = await collected_position(store, generation, shard)
+    if position <= collected:
+        raise collected_error(generation, shard, position=position, collected=collected)
 
 
 async def slot_holding(store: ObjectStore, generation: int, shard: int, position: int) -> Slot | None:

@@ -3,12 +3,13 @@
 Protocol (docs/protocols/change-log.md)
 ---------------------------------------
 *Before.* Routing names this node owner of the shard at ``epoch``; the owner has replayed the log and hands in
-``next_position``, one past its end. No clock takes part in any of this.
+``next_position``, one past its end. No clock takes part in any of this but in *Proof*, where it only saves a read.
 
 *Fence* (``fence``), the owner's first act:
 
 1. Read the object before ``next_position``. Its epoch is above ours → FENCED. It does not end right before
-   ``next_position`` → the caller's replay was wrong; stop.
+   ``next_position`` → the caller's replay was wrong; stop. Where the log is collected up to there, the manifest's
+   epoch stands for it; where it is collected further, the caller's base is too old: LOG_COLLECTED.
 2. PUT-if-absent a batch holding one Fence record, our epoch and a fresh nonce, at ``next_position``.
 3. Won → this is the owner. Taken by another at our epoch or below → that batch is part of the log: hand it to
    the caller to apply, step past it, go to 2 (at most ``MAX_FENCE_LOSSES`` times). Above ours → FENCED.
@@ -27,6 +28,14 @@ either   nothing                        send the *same bytes* again, with back-o
 ======== ============================== ==================================================================
 
 An equal epoch from another writer means the same owner opened the shard a second time; the later fence wins.
+
+*Proof* (``_prove``). A log may be collected (``brainy.changelog.collection``), and create-if-absent forgets what
+was deleted. So a PUT that was won shows ownership only if its key was never given up. It was not, if less than
+``proof_seconds`` (half the retention) lie between the moment *before* the last proven PUT was sent and the answer to
+this one, on a clock that counts suspension: a slot of another owner in this place would have been written after
+that moment, and kept for the retention. Otherwise, and for every fence, the position given up is read after the
+win: below this batch → proven; at or above it → the key had been another's and was deleted: FENCED, nothing is
+acknowledged, and what was written lies where nobody reads.
 
 *After.* At most one batch per position, positions without holes, epochs that never fall: after a fence at epoch
 e was won, no batch below e can ever appear behind it, because an older owner's next PUT aims at or before the
@@ -49,7 +58,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
+from brainy.bucket.records import Manifest
 from brainy.changelog.batch import FORMAT_VERSION, Slot, decode_slot, encode_batch
+from brainy.changelog.collection import RETENTION_SECONDS, collected_error, collected_position
 from brainy.changelog.reading import slot_holding
 from brainy.clock import Clock
 from brainy.errors import (
@@ -94,6 +105,7 @@ class LogWriter:
         ids: Ids,
         clock: Clock,
         next_position: int,
+        proof_seconds: float = RETENTION_SECONDS / 2,
     ) -> None:
         """Prepare; nothing is read or written before ``fence``."""
         self._store = store
@@ -107,6 +119,9 @@ class LogWriter:
         self._clock = clock
         self._next = next_position
         self._fenced_in = False
+        self._proof_seconds = proof_seconds
+        #: Before the last proven PUT was sent.
+        self._proved_at = float("-inf")
         self._closed: BrainyError | None = None
 
     @property
@@ -132,6 +147,7 @@ class LogWriter:
 
         Raises:
             FencedError: the log already holds a higher epoch.
+            LogCollectedError: the log was collected past ``next_position``; replay from the newest checkpoint.
             UnavailableError: too many slots were in the way (replay and try again), or the store is away.
             CorruptDataError: ``next_position`` is not the end of the log.
         """
@@ -144,10 +160,13 @@ class LogWriter:
                     written_at=Timestamp(seconds=int(self._clock.wall())),
                     fence=log_pb2.Fence(owner=self._writer_node),
                 )
+                sent_at = self._clock.monotonic()
                 slot, ours = await self._place(self._batch([record], None))
                 passed.append(slot)
                 if ours:
-                    self._fenced_in = True
+                    if (collected := await self._collected()) >= slot.first:
+                        raise self._given_up(slot.first, collected)
+                    self._fenced_in, self._proved_at = True, sent_at
                     _log.info("log_fenced", log=self._log_prefix, epoch=self._epoch, passed=len(passed) - 1)
                     return passed
                 if slot.epoch > self._epoch:
@@ -194,10 +213,12 @@ class LogWriter:
             records = [log_pb2.LogRecord(written_at=stamp, advance=log_pb2.Advance())]
         batch = self._batch(records, source_cursor)
         try:
+            sent_at = self._clock.monotonic()
             slot, ours = await self._place(batch)
             if ours:
+                await self._prove(slot, sent_at)
                 return slot
-            if slot.epoch >= self._epoch:
+            if slot.epoch >= self._epoch or await self._collected() >= slot.first:
                 raise self._fenced(slot)
             raise CorruptDataError(
                 "a batch of an older epoch lies behind this owner's fence",
@@ -282,12 +303,48 @@ class LogWriter:
         self._next = slot.last + 1
         return slot
 
+    async def _prove(self, slot: Slot, sent_at: float) -> None:
+        if self._clock.monotonic() - self._proved_at >= self._proof_seconds:
+            collected = await self._collected()
+            if collected >= slot.first:
+                _log.warning("log_stray_left", log=self._log_prefix, epoch=self._epoch, position=slot.first)
+                raise FencedError(
+                    "this shard's log went on without this owner while it stood still",
+                    remedy="stop writing; ask routing who owns the shard",
+                    log=self._log_prefix,
+                    epoch=self._epoch,
+                    position=slot.first,
+                    collected=collected,
+                )
+        self._proved_at = sent_at
+
+    async def _collected(self) -> int:
+        # After a won PUT there is no other way to an answer: wait for the store.
+        pause = _BACKOFF_FIRST
+        while True:
+            try:
+                return await collected_position(self._store, self._generation, self._shard)
+            except (UnavailableError, OutcomeUnknownError) as error:
+                _log.warning("log_proof_unread", log=self._log_prefix, epoch=self._epoch, cause=str(error))
+            await self._clock.sleep(self._ids.jitter(pause / 2, pause))
+            pause = min(_BACKOFF_MAX, pause * 2)
+
+    def _given_up(self, position: int, collected: int) -> UnavailableError:
+        return collected_error(self._generation, self._shard, position=position, collected=collected)
+
     async def _check_end_of_log(self) -> None:
         # A stale owner whose replay started above the newer owner's fence (its base already includes it) would
         # not have seen that epoch; the last object tells.
         if self._next <= 1:
             return
         before = await slot_holding(self._store, self._generation, self._shard, self._next - 1)
+        # Read after the slot: a slot above it was never deleted, so it is what its owner wrote.
+        collected = await collected_position(self._store, self._generation, self._shard)
+        if collected >= self._next:
+            raise self._given_up(self._next, collected)
+        if collected == self._next - 1:
+            await self._check_manifest_epoch()
+            return
         if before is None or before.last != self._next - 1:
             raise CorruptDataError(
                 "the position to write at is not the end of a change-log object",
@@ -298,6 +355,27 @@ class LogWriter:
             )
         if before.epoch > self._epoch:
             raise self._fenced(before)
+
+    async def _check_manifest_epoch(self) -> None:
+        # Whoever published a manifest at this position had applied everything below, so its epoch is no lower.
+        key = layout.manifest(self._generation, self._shard)
+        found = await self._store.get(key)
+        if found is None:
+            raise CorruptDataError(
+                "a log was collected, and no manifest covers it",
+                remedy="restore the manifest from a copy",
+                data_safe=False,
+                key=key,
+            )
+        epoch = Manifest.decode(found.body, key=key).epoch
+        if epoch > self._epoch:
+            raise FencedError(
+                "a newer owner has published this shard",
+                remedy="stop writing; ask routing who owns the shard",
+                log=self._log_prefix,
+                epoch=self._epoch,
+                current_epoch=epoch,
+            )
 
     def _fenced(self, found: Slot) -> FencedError:
         return FencedError(

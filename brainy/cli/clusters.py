@@ -1,4 +1,4 @@
-"""``brainy up``, ``down`` and ``status``: a cluster on this machine."""
+"""``brainy up``, ``down``, ``status`` and ``drain``: a cluster and its nodes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
     NamespaceArgument,
+    NamespaceOption,
     OptionalNamespace,
     connect,
     local,
@@ -28,6 +29,9 @@ from brainy.sdk.values import NamespaceInfo, NodeInfo
 def up(
     namespace: NamespaceArgument,
     nodes: Annotated[int, typer.Option(min=1, max=64, help="How many nodes to start.")] = 3,
+    coordinators: Annotated[
+        int, typer.Option(min=1, max=9, help="How many coordinators to start; one leads, the others stand by.")
+    ] = 1,
     shards: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Shards of a namespace not served before.")
     ] = None,
@@ -39,13 +43,20 @@ def up(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the nodes to serve.")] = 300.0,
     json: JsonOption = False,
 ) -> None:
-    """Start a coordinator and nodes on this machine for a namespace."""
+    """Start coordinators and nodes on this machine for a namespace."""
     settings = {}
     if shards is not None:
         settings["BRAINY_COORDINATOR__SHARD_COUNT"] = str(shards)
     if dimensions is not None:
         settings["BRAINY_COORDINATOR__DIMENSIONS"] = str(dimensions)
-    cluster = LocalCluster(namespace, nodes=nodes, directory=directory, settings=settings, leashed=foreground)
+    cluster = LocalCluster(
+        namespace,
+        nodes=nodes,
+        coordinators=coordinators,
+        directory=directory,
+        settings=settings,
+        leashed=foreground,
+    )
     run(_up(cluster, current(), foreground=foreground, timeout=timeout))
 
 
@@ -61,6 +72,7 @@ async def _up(cluster: LocalCluster, output: Output, *, foreground: bool, timeou
     found = {
         "namespace": str(cluster.namespace),
         "coordinator": cluster.coordinator,
+        "coordinators": cluster.coordinator_addresses,
         "endpoints": cluster.endpoints,
         "directory": str(cluster.directory),
         "damaged": damaged,
@@ -72,7 +84,9 @@ async def _up(cluster: LocalCluster, output: Output, *, foreground: bool, timeou
             console,
             {
                 "namespace": cluster.namespace,
-                "coordinator": cluster.coordinator,
+                "coordinator" if len(cluster.coordinators) == 1 else "coordinators": "  ".join(
+                    cluster.coordinator_addresses
+                ),
                 "nodes": "  ".join(cluster.endpoints),
                 "logs": cluster.directory / "logs",
                 "stop it with": "Ctrl-C" if foreground else f"brainy down {cluster.namespace}",
@@ -171,3 +185,23 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
                 where = f"{node.node_id} g{replica.generation}/{replica.shard}"
                 console.print(f"\n[bold red]{escape(where)} does not answer:[/] [dim]({replica.reason})[/]")
                 console.print(f"  {escape(replica.message)}", soft_wrap=True)
+
+
+def drain(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node, as brainy status shows it.")],
+    namespace: NamespaceOption = None,
+    directory: DirectoryOption = None,
+    coordinator: CoordinatorOption = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for it to be gone.")] = 120.0,
+    json: JsonOption = False,
+) -> None:
+    """Take a node out of service: its shards move to the others, then it exits. Reads and writes go on."""
+    run(_drain(node, namespace, directory, coordinator, timeout))
+    current().result({"node": node, "state": "left"}, lambda console: console.print(f"{escape(node)} has left"))
+
+
+async def _drain(
+    node: str, namespace: str | None, directory: DirectoryOption, coordinators: list[str] | None, timeout: float
+) -> None:
+    async with connect(namespace, None, coordinators, directory) as brainy:
+        await brainy.wait_until_drained(node, timeout_seconds=timeout)

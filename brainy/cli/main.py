@@ -56,6 +56,7 @@ app = typer.Typer(
 app.command("up")(clusters.up)
 app.command("down")(clusters.down)
 app.command("status")(clusters.status)
+app.command("drain")(clusters.drain)
 app.command("inspect")(buckets.inspect)
 app.command("backup")(buckets.backup)
 app.command("search")(items.search)

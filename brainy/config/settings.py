@@ -94,6 +94,11 @@ class NodeSettings(_Section):
     #: Or from this many on once the shard has been idle for so long.
     fold_idle_slots: int = 8
     fold_idle_seconds: float = 10.0
+    #: Keep change-log objects for so long after a checkpoint includes them. The same on every node, and far above
+    #: the life of a signed request (15 minutes).
+    log_retention_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    #: How often to look for change-log objects to delete.
+    log_collection_seconds: Annotated[float, Field(gt=0)] = 60.0
     #: Writes that wait while a namespace drains, per node, and for how long.
     write_buffer_requests: int = 1000
     write_buffer_seconds: float = 10.0

@@ -10,7 +10,7 @@ tokens Redis may hand out (``brainy.locks.tokens``).
 1. One script: held → LEASE_HELD. Waiters queue and this is not the first → LEASE_HELD. Free or run out, and the
    block in Redis is the one this process knows as the bucket's, was put into this very server, and is not used up
    → the next token. Done: one round trip.
-2. Otherwise: read the bucket's record. It names the block that is in Redis → step 1 with that one.
+2. Otherwise: read the bucket's record. It names the block that is in Redis → step 1 with that one, then step 4.
 3. Otherwise reserve a block (one GET, one conditional PUT; above both the record and what Redis last said), put it
    into Redis and take its first token in one script, which is sent once and never again.
 4. Read the record once more: another block → give the lock back, begin anew. (While this process was stopped
@@ -98,14 +98,11 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What this process knows of a name's block."""
+    """A block that was in Redis while the bucket named it. It is put in once: if Redis loses it, it stays lost."""
 
-    #: The one the bucket named ...
     block: str
-    #: ... when it was read.
+    #: When the bucket was asked, monotonic.
     read_at: float
-    #: Whether Redis has granted from it since: then it is not one that is only just being put in.
-    used: bool
 
 
 class RedisLocks:
@@ -330,23 +327,28 @@ class RedisLocks:
             if block or wanted.mode == "break":
                 sent_at = self._clock.monotonic()
                 answer = await self._ask(name, wanted, block or "none")
-                if block and answer[0] != "BLOCK":
-                    used = answer[0] == "GRANTED" or (known is not None and known.used)
-                    self._known[name] = _Known(block, read_at, used)
+                if answer[0] == "GRANTED":
+                    grant = self._granted(name, wanted, answer, sent_at)
+                    if known is None and not await self._confirmed(name, block, grant):
+                        continue
+                    self._known[name] = _Known(block, read_at)
+                    return grant
+                if answer[0] == "HELD" and answer[4] == block:
+                    self._known[name] = _Known(block, read_at)
                 if answer[0] != "BLOCK":
-                    return self._granted(name, wanted, answer, sent_at)
+                    return self._granted(name, wanted, answer, sent_at)  # raises
             self._known.pop(name, None)
             named = block if known is None else await self._floor.current(name)
-            in_use = known is not None and known.used and named == block
+            in_use = known is not None and named == block
             if named and not in_use and named != abandoned:
                 # Reserved by another process that has perhaps not yet put it into Redis, or in use already.
                 abandoned = named
                 if not answer or answer[1] != named:
                     await self._clock.sleep(self._ids.jitter(*_PATIENCE))
                 continue
-            grant = await self._take_from_new_block(name, wanted, above=int(answer[2]) if answer else 0)
-            if grant is not None:
-                return grant
+            first = await self._take_from_new_block(name, wanted, above=int(answer[2]) if answer else 0)
+            if first is not None:
+                return first
             abandoned = None
             await self._clock.sleep(self._ids.jitter(*_PATIENCE))
         raise LeaseHeldError("too many others want this lock", remedy="retry", lock=name, retry_after=0.1)
@@ -362,13 +364,20 @@ class RedisLocks:
         if answer[0] == "BLOCK":
             return None
         grant = self._granted(name, wanted, answer, sent_at)
-        if await self._floor.current(name) != block.id:
-            _log.warning("lock_block_overtaken", lock=name, token=grant.token)
-            with contextlib.suppress(FencedError):
-                await self.release(grant)
+        if not await self._confirmed(name, block.id, grant):
             return None
-        self._known[name] = _Known(block.id, read_at, True)
+        self._known[name] = _Known(block.id, read_at)
         return grant
+
+    async def _confirmed(self, name: str, block: str, grant: Grant) -> bool:
+        """Whether the bucket still names the block a grant came from; if not, the grant is given back."""
+        assert self._floor is not None
+        if await self._floor.current(name) == block:
+            return True
+        _log.warning("lock_block_overtaken", lock=name, token=grant.token)
+        with contextlib.suppress(FencedError):
+            await self.release(grant)
+        return False
 
     async def _ask(self, name: str, wanted: _Wanted, block: str, *, first: int = 0, last: int = 0) -> Sequence[Any]:
         arguments = [

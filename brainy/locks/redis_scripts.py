@@ -46,7 +46,8 @@ end
 
 #: ARGV: mode (grant, force, break), nonce, owner, incarnation, ttl ms, purpose, waiter or "", window of a waiter ms,
 #: block or "-" when nobody keeps a floor, first and last token of a block to put in (0, 0: none).
-#: Answers: GRANTED token | HELD ms-left token owner | BLOCK usable-block token | ABSENT | VERSION v | CORRUPT.
+#: Answers: GRANTED token former-holder | HELD ms-left token owner usable-block | BLOCK usable-block token | ABSENT |
+#: VERSION v | CORRUPT.
 GRANT: Final = (
     _COMMON
     + """
@@ -54,6 +55,8 @@ local mode, nonce, owner, incarnation, ttl, purpose = ARGV[1], ARGV[2], ARGV[3],
 local waiter, window, block = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local first, last = tonumber(ARGV[10]), tonumber(ARGV[11])
 local token = tonumber(s.token or '0')
+local usable = ''
+if s.replid == here and token < tonumber(s.ceiling or '0') then usable = s.block end
 
 local function arrive()
   if waiter == '' then return end
@@ -75,10 +78,10 @@ if mode == 'grant' then
       redis.call('HSET', KEYS[1], 'server', here, 'expires', s.expires)
     end
     left = tonumber(s.expires) - now
-    if left > 0 and s.nonce == nonce then return {'GRANTED', token} end
+    if left > 0 and s.nonce == nonce then return {'GRANTED', token, ''} end
     if left > 0 then
       arrive()
-      return {'HELD', left, token, s.owner}
+      return {'HELD', left, token, s.owner, usable}
     end
   end
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
@@ -90,7 +93,7 @@ if mode == 'grant' then
     arrive()
     wake(head)
     local until_gone = tonumber(redis.call('ZSCORE', KEYS[3], head) or now) - now
-    return {'HELD', math.max(1, until_gone), token, s.owner or ''}
+    return {'HELD', math.max(1, until_gone), token, s.owner or '', usable}
   end
 end
 
@@ -101,8 +104,6 @@ elseif last > 0 then
   if first <= token or last <= ceiling then return {'BLOCK', '', token} end
   token, ceiling, replid = first - 1, last, here
 else
-  local usable = ''
-  if replid == here and token < ceiling then usable = s.block end
   if usable == '' or usable ~= block then return {'BLOCK', usable, token} end
 end
 

@@ -24,6 +24,7 @@ from brainy.errors import (
     FencedError,
     InvalidRequestError,
     LeaseHeldError,
+    LogCollectedError,
     NotFoundError,
     OutcomeUnknownError,
     PastPointOfNoReturnError,
@@ -59,6 +60,7 @@ _CODES: Final[tuple[tuple[type[BrainyError], grpc.StatusCode], ...]] = (
 _BY_REASON: Final[dict[str, type[BrainyError]]] = {
     "FENCED": FencedError,
     "LEASE_HELD": LeaseHeldError,
+    "LOG_COLLECTED": LogCollectedError,
     "PAST_POINT_OF_NO_RETURN": PastPointOfNoReturnError,
 }
 

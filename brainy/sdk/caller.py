@@ -168,7 +168,9 @@ class _Attempts:
         if not worth_retrying(cause) or (self._limits.fenced_is_final and isinstance(cause, FencedError)):
             raise cause from error
         if cause.reason == "NOT_LEADER":
-            pool.prefer(cause.fields.get("leader", cause.fields.get("leader_address", "")))
+            hint = cause.fields.get("address", "")
+            # Who led a moment ago may name itself once more while it finds out.
+            pool.prefer("" if hint == endpoint.address else hint)
         # Every other reason is a healthy node's word about a shard; without one the transport failed.
         elif cause.reason in ("UNAVAILABLE", "DRAINING"):
             pool.failed(endpoint)

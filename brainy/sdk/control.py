@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import cluster_pb2, membership_pb2, migration_pb2
 from brainy.api.node.v1 import control_pb2
+from brainy.clock import Deadline
 from brainy.errors import UnavailableError
 from brainy.sdk.connection import Connection
 from brainy.sdk.migration import (
@@ -21,9 +22,10 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
-from brainy.sdk.values import NamespaceInfo, NodeInfo, Problem, ShardReplica
+from brainy.sdk.values import Drained, NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
+_DRAIN_POLL_SECONDS = 0.2
 
 
 class ControlCalls(Connection):
@@ -34,6 +36,10 @@ class ControlCalls(Connection):
         answer = await self._coordinators.unary(
             lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), GLANCE
         )
+        if self._led_elsewhere(answer.leader_address):
+            answer = await self._coordinators.unary(
+                lambda leader: leader.membership.ListNodes, membership_pb2.ListNodesRequest(), GLANCE
+            )
         return [
             NodeInfo(
                 node_id=node.node_id,
@@ -51,6 +57,10 @@ class ControlCalls(Connection):
         answer = await self._coordinators.unary(
             lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), GLANCE
         )
+        if self._led_elsewhere(answer.leader_address):
+            answer = await self._coordinators.unary(
+                lambda leader: leader.cluster.ListNamespaces, cluster_pb2.ListNamespacesRequest(), GLANCE
+            )
         return [
             NamespaceInfo(
                 namespace=info.namespace,
@@ -65,6 +75,55 @@ class ControlCalls(Connection):
             )
             for info in answer.namespaces
         ]
+
+    def _led_elsewhere(self, leader_address: str) -> bool:
+        """Say whether a better answer is to be had; the leader is then asked first."""
+        if not leader_address or self._coordinator_pool.preferred == leader_address:
+            return False
+        self._coordinator_pool.prefer(leader_address)
+        return len(self._coordinator_pool.addresses) > 1
+
+    async def drain_node(self, node_id: str) -> Drained:
+        """Take a node out of service: its shards move to others, then it is told to exit.
+
+        Answers at once; repeat it until ``gone``, as ``wait_until_drained`` does.
+
+        Raises:
+            NotFoundError: there is no such node.
+            PreconditionError: no other node could serve.
+        """
+        self._changing()
+        answer = await self._coordinators.unary(
+            lambda leader: leader.membership.DrainNode,
+            membership_pb2.DrainNodeRequest(node_id=node_id),
+            CONTROL_CHANGE,
+        )
+        return Drained(
+            state=membership_pb2.NodeState.Name(answer.state).removeprefix("NODE_STATE_").lower(),
+            shards_owned=answer.shards_owned,
+            shards_held=answer.shards_held,
+        )
+
+    async def wait_until_drained(self, node_id: str, *, timeout_seconds: float = 120.0) -> None:
+        """Take a node out of service and return once it has said good-bye.
+
+        Raises:
+            NotFoundError: there is no such node.
+            PreconditionError: no other node could serve.
+            UnavailableError: it was not gone in time; it is still being drained.
+        """
+        deadline = Deadline.after(self._clock, timeout_seconds)
+        while not (seen := await self.drain_node(node_id)).gone:
+            if deadline.passed:
+                raise UnavailableError(
+                    "the node still holds shards",
+                    reason="DRAINING",
+                    remedy="ask again, and see with brainy status what its shards wait for",
+                    node=node_id,
+                    shards_owned=seen.shards_owned,
+                    shards_held=seen.shards_held,
+                )
+            await self._clock.sleep(_DRAIN_POLL_SECONDS)
 
     async def plan_migration(
         self, strategy: Strategy | str = Strategy.ROLLING, target: TargetSpec | None = None

@@ -68,6 +68,8 @@ class EndpointPool:
         self._open: dict[str, Endpoint] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turn = 0
+        #: Asked first while it is in good standing; "" for nobody.
+        self.preferred = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -98,20 +100,20 @@ class EndpointPool:
         candidates = [self.at(address) for address in self._wanted]
         if not_this is not None and len(candidates) > 1:
             candidates = [endpoint for endpoint in candidates if endpoint is not not_this]
+        if self.preferred and not (not_this is not None and not_this.address == self.preferred):
+            leader = self.at(self.preferred)
+            if leader.avoid_until <= now:
+                return leader
         good = [endpoint for endpoint in candidates if endpoint.avoid_until <= now]
         if good:
             return good[self._turn % len(good)]
         return min(candidates, key=lambda endpoint: endpoint.avoid_until)
 
     def prefer(self, address: str) -> None:
-        """Ask this address first next time: a process said that it leads."""
+        """Ask this address first from now on: it is said to lead. "" means that nobody knows who leads."""
+        self.preferred = address
         if address and address not in self._wanted:
             self._wanted = (*self._wanted, address)
-        if address:
-            for endpoint in map(self.at, self._wanted):
-                if endpoint.address != address:
-                    endpoint.avoid_until = self._clock.monotonic() + _COOL_OFF_LIMIT_SECONDS
-            self.at(address).avoid_until = 0.0
 
     def failed(self, endpoint: Endpoint) -> None:
         """Leave an unreachable endpoint alone, longer each time it fails in a row."""

@@ -1,4 +1,4 @@
-"""A coordinator and nodes as child processes on this machine."""
+"""Coordinators and nodes as child processes on this machine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def default_directory(namespace: str) -> Path:
 
 
 class LocalCluster:
-    """One coordinator and n nodes for one namespace.
+    """Coordinators, one of which leads, and nodes for one namespace.
 
     The directory holds ``cluster.json`` (the processes), ``logs/``, ``run/`` (ready files) and ``data/`` (the
     nodes' caches). Nothing in it is needed to keep the namespace's data, which is in the bucket.
@@ -73,6 +73,7 @@ class LocalCluster:
         namespace: str,
         *,
         nodes: int = 3,
+        coordinators: int = 1,
         directory: Path | str | None = None,
         settings: Mapping[str, str] | None = None,
         leashed: bool = True,
@@ -84,6 +85,7 @@ class LocalCluster:
         Args:
             namespace: bucket and prefix in any accepted spelling.
             nodes: how many to start.
+            coordinators: how many to start; one leads, the others stand by.
             directory: of the cluster's state; a directory of the user's cache by default.
             settings: further ``BRAINY_*`` and ``AWS_*`` variables for the processes.
             leashed: whether the processes end with this one (Linux; by the thread that started them).
@@ -91,7 +93,8 @@ class LocalCluster:
             clock: source of time, for tests.
 
         Raises:
-            InvalidRequestError: an illegal namespace, one in memory (processes cannot share it), or no node.
+            InvalidRequestError: an illegal namespace, one in memory (processes cannot share it), no node, or no
+                coordinator.
         """
         self.namespace = Namespace.parse(namespace)
         if self.namespace.scheme == "memory":
@@ -102,8 +105,15 @@ class LocalCluster:
             raise InvalidRequestError(
                 "a cluster needs at least one node", remedy="ask for one node or more", nodes=nodes
             )
+        if coordinators < 1:
+            raise InvalidRequestError(
+                "a cluster needs at least one coordinator",
+                remedy="ask for one coordinator or more",
+                coordinators=coordinators,
+            )
         self.directory = Path(directory).resolve() if directory else default_directory(str(self.namespace))
         self._node_count = nodes
+        self._coordinator_count = coordinators
         self._settings = dict(settings or {})
         self._leashed = leashed
         self._roles = roles or Roles()
@@ -130,13 +140,25 @@ class LocalCluster:
             ) from error
         cluster = cls(stored.namespace, directory=path.parent, leashed=False)
         cluster._processes = {record.name: LocalProcess(record) for record in stored.processes}
-        cluster._node_count = len(cluster._processes) - 1
+        cluster._node_count = len(cluster.nodes)
+        cluster._coordinator_count = len(cluster.coordinators)
         return cluster if any(process.alive() for process in cluster._processes.values()) else None
 
     @property
     def coordinator(self) -> str:
-        """host:port of the coordinator."""
-        return self._processes[_COORDINATOR].address
+        """host:port of the first coordinator that runs."""
+        running = [process.address for process in self.coordinators if process.alive() and process.address]
+        return (running or [process.address for process in self.coordinators])[0]
+
+    @property
+    def coordinators(self) -> list[LocalProcess]:
+        """The coordinators, in the order they were started."""
+        return [process for name, process in self._processes.items() if name.startswith(_COORDINATOR)]
+
+    @property
+    def coordinator_addresses(self) -> list[str]:
+        """host:port of every coordinator, whether it runs or not."""
+        return [process.address for process in self.coordinators]
 
     @property
     def endpoints(self) -> list[str]:
@@ -146,18 +168,18 @@ class LocalCluster:
     @property
     def nodes(self) -> list[LocalProcess]:
         """The nodes, in the order they were started."""
-        return [process for name, process in self._processes.items() if name != _COORDINATOR]
+        return [process for name, process in self._processes.items() if not name.startswith(_COORDINATOR)]
 
     @property
     def processes(self) -> list[LocalProcess]:
-        """Coordinator and nodes."""
+        """Coordinators and nodes."""
         return list(self._processes.values())
 
     def client(self, *, read_only: bool = False, on_close: Callable[[], Awaitable[None]] | None = None) -> AsyncBrainy:
         """Return a client of the whole cluster. The caller closes it."""
         return AsyncBrainy(
             self.endpoints,
-            coordinators=[self.coordinator],
+            coordinators=self.coordinator_addresses,
             namespace=str(self.namespace),
             read_only=read_only,
             on_close=on_close,
@@ -167,7 +189,7 @@ class LocalCluster:
         """Start the processes and wait until every node serves.
 
         Before: no process of this directory runs.
-        Steps: (1) coordinator; (2) all nodes at once; (3) wait for ready files, then for health SERVING, which
+        Steps: (1) all coordinators; (2) all nodes at once; (3) wait for ready files, then for health SERVING, which
         a node reports once its shards answer.
         After: clients can connect. On an error or cancellation every process started here is ended.
 
@@ -189,7 +211,10 @@ class LocalCluster:
                 )
             deadline = Deadline.after(self._clock, timeout_seconds)
             try:
-                await self._start_coordinator("127.0.0.1:0", deadline)
+                names = [_COORDINATOR, *(f"{_COORDINATOR}-{n}" for n in range(2, self._coordinator_count + 1))]
+                for name in names:
+                    self._spawn_coordinator(name, "127.0.0.1:0")
+                await asyncio.gather(*(process.ready(deadline) for process in self.coordinators))
                 for number in range(1, self._node_count + 1):
                     self._spawn_node(f"node-{number}")
                 await asyncio.gather(*(self._serving(node, deadline) for node in self.nodes))
@@ -225,21 +250,29 @@ class LocalCluster:
         self._save()
         return node.name
 
-    async def restart_coordinator(self, *, timeout_seconds: float = 60.0) -> None:
-        """SIGKILL the coordinator and start it anew at the same address."""
-        old = self._processes[_COORDINATOR]
+    async def restart_node(self, index: int, *, timeout_seconds: float = 120.0) -> LocalProcess:
+        """SIGKILL the node at an index of ``nodes`` and start it anew: same name, address and cache."""
+        old = self.nodes[index]
         await old.kill(self._clock)
-        await self._start_coordinator(old.address, Deadline.after(self._clock, timeout_seconds))
+        node = self._spawn_node(old.name, old.address)
+        await self._serving(node, Deadline.after(self._clock, timeout_seconds))
+        self._save()
+        return node
+
+    async def restart_coordinator(self, index: int = 0, *, timeout_seconds: float = 60.0) -> None:
+        """SIGKILL a coordinator and start it anew at the same address."""
+        old = self.coordinators[index]
+        await old.kill(self._clock)
+        await self._spawn_coordinator(old.name, old.address).ready(Deadline.after(self._clock, timeout_seconds))
         self._save()
 
     async def stop(self, *, grace_seconds: float = 15.0) -> None:
-        """End the nodes, then the coordinator: SIGTERM, and SIGKILL to what is left after the grace.
+        """End the nodes, then the coordinators: SIGTERM, and SIGKILL to what is left after the grace.
 
         Only processes whose command line shows that they are ours are signalled. Stopping twice is fine.
         """
         await asyncio.gather(*(node.stop(self._clock, grace_seconds=grace_seconds) for node in self.nodes))
-        if _COORDINATOR in self._processes:
-            await self._processes[_COORDINATOR].stop(self._clock, grace_seconds=grace_seconds)
+        await asyncio.gather(*(each.stop(self._clock, grace_seconds=grace_seconds) for each in self.coordinators))
         self._processes.clear()
         (self.directory / "cluster.json").unlink(missing_ok=True)
 
@@ -253,20 +286,21 @@ class LocalCluster:
         """Stop it."""
         await self.stop()
 
-    async def _start_coordinator(self, listen: str, deadline: Deadline) -> None:
+    def _spawn_coordinator(self, name: str, listen: str) -> LocalProcess:
         coordinator = LocalProcess.start(
-            _COORDINATOR,
+            name,
             [*self._roles.coordinator, "--namespace", str(self.namespace), "--listen", listen],
             directory=self.directory,
             environment={
+                "BRAINY_COORDINATOR__COORDINATOR_ID": name,
                 "BRAINY_COORDINATOR__MIN_NODES": str(self._node_count),
                 "BRAINY_COORDINATOR__REPLICATION": str(min(2, self._node_count)),
                 **self._settings,
             },
             leashed=self._leashed,
         )
-        self._processes[_COORDINATOR] = coordinator
-        await coordinator.ready(deadline)
+        self._processes[name] = coordinator
+        return coordinator
 
     def _fresh_name(self) -> str:
         """Return a name that no node has had: the data directory of a dead one is not this one's cache."""
@@ -278,7 +312,7 @@ class LocalCluster:
             number += 1
         return f"node-{number}"
 
-    def _spawn_node(self, name: str) -> LocalProcess:
+    def _spawn_node(self, name: str, listen: str = "127.0.0.1:0") -> LocalProcess:
         data = self.directory / "data" / name
         data.mkdir(parents=True, exist_ok=True)
         node = LocalProcess.start(
@@ -287,8 +321,8 @@ class LocalCluster:
                 *self._roles.node,
                 *("--namespace", str(self.namespace)),
                 *("--node-id", name),
-                *("--listen", "127.0.0.1:0"),
-                *("--coordinator", self.coordinator),
+                *("--listen", listen),
+                *(part for address in self.coordinator_addresses for part in ("--coordinator", address)),
                 *("--data-dir", str(data)),
             ],
             directory=self.directory,

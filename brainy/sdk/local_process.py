@@ -149,6 +149,15 @@ class LocalProcess:
         if not await self._gone(Deadline.after(clock, 10.0)):
             raise self._failure("does not end, not even by SIGKILL")
 
+    async def gone(self, clock: Clock, *, within_seconds: float) -> None:
+        """Wait until it has ended by itself.
+
+        Raises:
+            UnavailableError: it has not; the end of its log is in the message.
+        """
+        if not await self._gone(Deadline.after(clock, within_seconds)):
+            raise self._failure("is still there")
+
     async def _gone(self, deadline: Deadline) -> bool:
         while self.alive():
             if deadline.passed:

@@ -36,7 +36,7 @@ WRITE = Limits(deadline_seconds=30.0, attempt_seconds=12.0, changes=True)
 #: A stream may pause while a node gathers its shards' answers.
 SCAN = Limits(deadline_seconds=30.0, attempt_seconds=10.0)
 #: A migration that does not move says nothing; the stream is then begun anew, which shows its present state.
-WATCH = Limits(deadline_seconds=120.0, attempt_seconds=30.0)
+WATCH = Limits(deadline_seconds=120.0, attempt_seconds=5.0)
 #: Asking what is there: longer than a leadership takes to move, short enough for somebody who waits.
 GLANCE = Limits(deadline_seconds=15.0, attempt_seconds=5.0)
 #: Planning looks at the bucket.

@@ -131,6 +131,8 @@ class Brainy:
 
     nodes = _Call(AsyncBrainy.nodes)
     namespaces = _Call(AsyncBrainy.namespaces)
+    drain_node = _Call(AsyncBrainy.drain_node)
+    wait_until_drained = _Call(AsyncBrainy.wait_until_drained)
     plan_migration = _Call(AsyncBrainy.plan_migration)
     start_migration = _Call(AsyncBrainy.start_migration)
     get_migration = _Call(AsyncBrainy.get_migration)

@@ -172,6 +172,22 @@ class NodeInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """How far the departure of a node is."""
+
+    #: draining, silent or left.
+    state: str
+    #: Shards it still owns, and those it still holds in all.
+    shards_owned: int
+    shards_held: int
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has said good-bye, or fell silent with nothing to hold."""
+        return self.state == "left" or (self.state == "silent" and self.shards_held == 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """What keeps the coordinator from serving a namespace."""
 

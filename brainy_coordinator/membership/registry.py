@@ -4,7 +4,7 @@
             heartbeat                     silent for longer than the TTL
  (unknown) ──────────▶ ALIVE ◀──────────────────────────────▶ SILENT
                         │  ▲ heartbeat         heartbeat
-        draining = true │  │ draining = false
+       draining, drain() │  │ draining = false
                         ▼  │
                       DRAINING ── Leave ──▶ LEFT ── heartbeat of a new incarnation ──▶ ALIVE
 ```
@@ -23,6 +23,9 @@ from dataclasses import dataclass, replace
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import NodeAddress
 from brainy.errors import FencedError
+
+#: Two readings of one instant may differ by rounding.
+_SAME_MOMENT_SECONDS = 0.001
 
 
 class NodeState(enum.Enum):
@@ -77,6 +80,8 @@ class _Entry:
     last_heard: float
     heard: bool
     left: bool = False
+    #: Its process is known to be gone.
+    lost: bool = False
 
 
 class Registry:
@@ -87,6 +92,8 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         #: Incarnations that a later one of the same node has replaced.
         self._replaced: set[tuple[str, str]] = set()
+        #: Processes an operator wants out, by node and incarnation.
+        self._unwanted: set[tuple[str, str]] = set()
 
     def expect(self, nodes: Mapping[str, NodeAddress], now: float) -> None:
         """Give every node named, unless already heard, one full TTL before it is judged."""
@@ -120,6 +127,29 @@ class Registry:
         if known is not None and known.report.incarnation == incarnation:
             self._entries[node_id] = replace(known, left=True, last_heard=now)
 
+    def lost(self, node_id: str, incarnation: str, heard_at: float) -> bool:
+        """Count a process as silent from now on, unless it was heard after ``heard_at``. False: it was, or has left."""
+        known = self._entries.get(node_id)
+        if known is None or known.report.incarnation != incarnation or known.left:
+            return False
+        if known.last_heard > heard_at + _SAME_MOMENT_SECONDS:
+            return False
+        self._entries[node_id] = replace(known, lost=True)
+        return True
+
+    def drain(self, node_id: str) -> bool:
+        """Treat a node as draining for as long as this process of it lives. False when it is not known."""
+        known = self._entries.get(node_id)
+        if known is None:
+            return False
+        self._unwanted.add((node_id, known.report.incarnation))
+        return True
+
+    def unwanted(self, now: float) -> tuple[Member, ...]:
+        """Return the nodes that were asked to go and still speak."""
+        speaking = (member for member in self.members(now) if member.reachable)
+        return tuple(m for m in speaking if (m.node_id, m.report.incarnation) in self._unwanted)
+
     def members(self, now: float) -> tuple[Member, ...]:
         """Return every node known, by name, with the judgement on it."""
         return tuple(self._judge(entry, now) for _, entry in sorted(self._entries.items()))
@@ -133,9 +163,9 @@ class Registry:
         silent_for = max(0.0, now - entry.last_heard)
         if entry.left:
             state = NodeState.LEFT
-        elif silent_for > self._ttl:
+        elif entry.lost or silent_for > self._ttl:
             state = NodeState.SILENT
-        elif entry.report.draining:
+        elif entry.report.draining or (entry.report.node_id, entry.report.incarnation) in self._unwanted:
             state = NodeState.DRAINING
         else:
             state = NodeState.ALIVE

@@ -37,7 +37,10 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
 
         One that cannot be served says why, and does not keep the others from being listed.
         """
-        response = cluster_pb2.ListNamespacesResponse(leader_id=self._coordinator.leadership.leader_id)
+        leadership = self._coordinator.leadership
+        response = cluster_pb2.ListNamespacesResponse(
+            leader_id=leadership.leader_id, leader_address=leadership.leader_address
+        )
         for name in self._coordinator.components.stores:
             response.namespaces.append(await self._described(name))
         return response

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
-from brainy.errors import InvalidRequestError
+from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.departures import held
 from brainy_coordinator.membership.registry import NodeState, Report
 from brainy_coordinator.routing import open_register
 
@@ -59,7 +60,40 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             leader_id=self._coordinator.leadership.id,
             routing_epochs={name: routing.epoch for name, routing in term.routings.items()},
             interval=duration(self._coordinator.components.settings.heartbeat_interval_seconds),
+            may_leave=request.draining
+            and term.ready == term.namespaces.keys()
+            and term.departures.may_leave(request.node_id, term.routings),
         )
+
+    async def DrainNode(
+        self, request: membership_pb2.DrainNodeRequest, context: Context
+    ) -> membership_pb2.DrainNodeResponse:
+        """Take a node out of service; see ``departures``.
+
+        Raises:
+            NotFoundError: there is no such node.
+            PreconditionError: no other node could serve.
+        """
+        term = self._coordinator.term()
+        members = {member.node_id: member for member in term.registry.members(self._clock.monotonic())}
+        if request.node_id not in members:
+            raise NotFoundError("there is no such node", node=request.node_id, nodes=", ".join(sorted(members)))
+        others = [m for m in members.values() if m.state is NodeState.ALIVE and m.node_id != request.node_id]
+        if members[request.node_id].state is not NodeState.LEFT:
+            if not others:
+                raise PreconditionError(
+                    "no other node could take its shards",
+                    remedy="start another node first, or stop the cluster",
+                    node=request.node_id,
+                )
+            term.registry.drain(request.node_id)
+        owned, total = held(term.routings, request.node_id)
+        (state,) = (
+            member.state
+            for member in term.registry.members(self._clock.monotonic())
+            if member.node_id == request.node_id
+        )
+        return membership_pb2.DrainNodeResponse(state=_STATES[state], shards_owned=owned, shards_held=total)
 
     async def Leave(self, request: membership_pb2.LeaveRequest, context: Context) -> membership_pb2.LeaveResponse:
         """Take a good-bye; the node's shards move in the next turn."""
@@ -73,7 +107,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """Return the nodes; a follower knows only those the routing records name, and judges none."""
         leadership = self._coordinator.leadership
         response = membership_pb2.ListNodesResponse(
-            leader_id=leadership.leader_id, leader_epoch=leadership.leader_epoch
+            leader_id=leadership.leader_id,
+            leader_epoch=leadership.leader_epoch,
+            leader_address=leadership.leader_address,
         )
         term = self._coordinator.term_or_none()
         if term is None:

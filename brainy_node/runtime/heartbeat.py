@@ -5,19 +5,30 @@ Without any coordinator the node goes on serving from the routing record it has;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.clock import Clock, Deadline
-from brainy.errors import BrainyError
+from brainy.errors import BrainyError, UnavailableError
 from brainy.rpc.channel import ChannelPool, call
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.namespace import HostedNamespaces
 
+if TYPE_CHECKING:  # exists in the generated stubs only
+    from brainy.api.coordinator.v1.membership_pb2_grpc import MembershipServiceAsyncStub as _Stub
+
 _log = get_logger(__name__)
 _RPC_TIMEOUT_SECONDS = 2.0
+#: How long one coordinator is waited for before the next is asked as well.
+_STAGGER_SECONDS = 0.25
+_DRAINING_INTERVAL_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 class Heartbeat:
@@ -84,27 +95,74 @@ class Heartbeat:
             draining=self.draining,
             memory_bytes=self._process.memory_info().rss,
         )
-        failure: BrainyError | None = None
-        for address in list(self._coordinators):
-            stub = self._peers.stub(address, membership_pb2_grpc.MembershipServiceStub)
-            try:
-                deadline = Deadline.after(self._clock, _RPC_TIMEOUT_SECONDS)
-                answer = await call(stub.Heartbeat, request, deadline=deadline)
-            except BrainyError as error:
-                failure = error
-                continue
-            # Ask this one first from now on.
-            self._coordinators.remove(address)
-            self._coordinators.insert(0, address)
-            return answer
-        assert failure is not None
+        return await self._leader(
+            lambda stub, deadline: call(stub.Heartbeat, request, deadline=deadline), _RPC_TIMEOUT_SECONDS
+        )
+
+    async def _leader(self, ask: Callable[[_Stub, Deadline], Awaitable[T]], timeout: float) -> T:
+        """Ask every coordinator, the last leader first, the others a moment later, until one answers as leader.
+
+        Raises:
+            BrainyError: none of them leads or can be reached.
+        """
+        deadline = Deadline.after(self._clock, timeout)
+        waiting = deque(self._coordinators)
+        asked: dict[asyncio.Task[T], str] = {}
+        failure: BrainyError = UnavailableError("no coordinator is named", remedy="set node.coordinators")
+        try:
+            while waiting or asked:
+                if waiting:
+                    address = waiting.popleft()
+                    stub = self._peers.stub(address, membership_pb2_grpc.MembershipServiceStub)
+                    asked[asyncio.ensure_future(ask(stub, deadline))] = address
+                # One that is stopped or cut off must not keep the node from the one that leads now.
+                timeout = _STAGGER_SECONDS if waiting else max(deadline.remaining(), _STAGGER_SECONDS)
+                done, _ = await asyncio.wait(asked, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if not done and not waiting:
+                    break
+                for task in done:
+                    address = asked.pop(task)
+                    try:
+                        answer = task.result()
+                    except BrainyError as error:
+                        failure = error
+                        continue
+                    self._coordinators.remove(address)
+                    self._coordinators.insert(0, address)
+                    return answer
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
         raise failure
+
+    async def relieved(self, longest_seconds: float) -> None:
+        """Go on beating as a draining node until the leader says that nothing is lost by leaving.
+
+        Returns as well when no leader answers, or after ``longest_seconds``: then the others take over when they
+        notice.
+        """
+        self.draining = True
+        deadline = Deadline.after(self._clock, longest_seconds)
+        while not deadline.passed:
+            try:
+                answer = await self.beat()
+            except BrainyError as error:
+                _log.info("heartbeat_unanswered", reason=error.reason, cause=str(error))
+                return
+            if answer.may_leave:
+                return
+            for name, epoch in answer.routing_epochs.items():
+                await self._refresh(name, epoch)
+            await self._clock.sleep(_DRAINING_INTERVAL_SECONDS)
+        _log.warning("not_relieved_in_time", seconds=longest_seconds)
 
     async def leave(self) -> None:
         """Say good-bye, so that the shards move at once."""
-        stub = self._peers.stub(self._coordinators[0], membership_pb2_grpc.MembershipServiceStub)
         request = membership_pb2.LeaveRequest(node_id=self._node_id, incarnation=self._incarnation)
         try:
-            await call(stub.Leave, request, deadline=Deadline.after(self._clock, _RPC_TIMEOUT_SECONDS))
+            await self._leader(
+                lambda stub, deadline: call(stub.Leave, request, deadline=deadline), _RPC_TIMEOUT_SECONDS
+            )
         except BrainyError as error:
             _log.info("leave_unanswered", reason=error.reason)

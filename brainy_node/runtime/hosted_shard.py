@@ -9,7 +9,8 @@ Steps of a duty (they start over whenever the assignment changes in role or epoc
   1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0),
      from the published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, by
      filling it from the source.
-  2. Replay the change log from the base's position to its end, from the bucket.
+  2. Replay the change log from the base's position to its end, from the bucket. If it was collected meanwhile,
+     back to 1: a newer checkpoint is there.
   3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's
      target follows its source (``source_follower``) until the routing record says it serves; then, like any
      owner, it takes client writes through group commit.
@@ -24,20 +25,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
 from brainy.bucket.records import Spec
 from brainy.changelog.batch import Slot
+from brainy.changelog.collection import LogCollector, collected_position
 from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Deadline
-from brainy.errors import BrainyError, CorruptDataError, FencedError, UnavailableError
+from brainy.errors import BrainyError, CorruptDataError, FencedError, LogCollectedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
 from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.slot_window import SlotWindow
@@ -48,6 +52,8 @@ from brainy_node.shard.shard import Shard
 _log = get_logger(__name__)
 _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
+#: Longest wait for a PUT under way when ownership goes; its outcome is found in the log otherwise.
+_HAND_OVER_SECONDS = 1.0
 #: What trying again does not cure: a person has to restore or upgrade something first.
 _LASTING = frozenset({"CORRUPT_DATA", "UNSUPPORTED_FORMAT"})
 #: Longest waits between two tries. Each may start a builder and download the shard.
@@ -75,6 +81,7 @@ class HostedShard:
         self._follow_no_more = asyncio.Event()
         self._progressed = asyncio.Event()
         self._duty: asyncio.Task[None] | None = None
+        self._collector: LogCollector | None = None
         self._folding = False
         #: Last positions of the slots applied since the base, and when the last one came.
         self._slot_ends: deque[int] = deque()
@@ -106,6 +113,14 @@ class HostedShard:
         self.shard = None
 
     async def _stop_duty(self) -> None:
+        if self._commits is not None:
+            # A planned end: the PUT under way is finished and answered, what waits is sent to the next owner.
+            self._commits.close(
+                UnavailableError("this node owns the shard no more", reason="NOT_OWNER", remedy="ask the new owner")
+            )
+            with suppress(BrainyError, TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_SECONDS):
+                    await self._commits.pause()
         if self._duty is not None:
             self._duty.cancel()
             await asyncio.gather(self._duty, return_exceptions=True)
@@ -132,6 +147,12 @@ class HostedShard:
             except FencedError as error:
                 self._become(_State.SHARD_STATE_FENCED, error)
                 return
+            except LogCollectedError as error:
+                # Too far behind to catch up by the log. The next round opens the newest checkpoint.
+                _log.warning("shard_reopened", shard=self._label, cause=str(error))
+                self.shard = None
+                await self._host.clock.sleep(self._host.ids.jitter(delay / 2, delay))
+                delay = min(delay * 2, 5.0)
             except BrainyError as error:
                 # What is in memory stays true while the store is away: reads go on, writes wait.
                 goes_on = self.readable and not isinstance(error, CorruptDataError)
@@ -173,6 +194,8 @@ class HostedShard:
                 await host.clock.sleep(_MANIFEST_POLL_SECONDS)
                 published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
         base = await host.supply.local(spec, duty.shard) if published else None
+        if base is not None and base.position < await collected_position(host.store, duty.generation, duty.shard):
+            base = None
         if base is None:
             kind: JobKind = "adopt" if duty.generation == 0 else "open" if published else "fill"
             if kind == "fill":
@@ -236,19 +259,22 @@ class HostedShard:
             ids=host.ids,
             clock=host.clock,
             next_position=shard.applied + 1,
+            # Half of what collection keeps: rates of clocks differ.
+            proof_seconds=host.settings.log_retention_seconds / 2,
         )
         self._window = SlotWindow(host.store, duty.generation, duty.shard, shard.applied)
         try:
             for slot in await writer.fence():
                 await self._apply(slot)
             self._become(_State.SHARD_STATE_READY)
+            self._collector = log_collector(host, duty)
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
             self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
             self._notify()
             raise await self._commits.run()
         finally:
-            self._commits = None
+            self._commits = self._collector = None
             self._window.close()
             self._window = None
 
@@ -340,6 +366,8 @@ class HostedShard:
             try:
                 async for slot in self._host.follow_owner(duty.generation, duty.shard, self.shard.applied + 1):
                     await self._apply(slot)
+            except LogCollectedError:
+                raise
             except BrainyError as error:
                 _log.info("owner_stream_ended", shard=self._label, reason=error.reason, cause=str(error))
             await self._host.clock.sleep(self._host.ids.jitter(0.1, 0.3))
@@ -398,10 +426,38 @@ class HostedShard:
                 shard.swap_base(base)
                 await self._host.supply.discard_others(shard.spec, self.assignment.shard, base)
                 _log.info("base_folded", shard=self._label, position=base.position)
+        except LogCollectedError:
+            await self._renew_base(shard)
         except BrainyError as error:
             _log.warning("fold_failed", shard=self._label, cause=str(error))
         finally:
             self._folding = False
+
+    async def _renew_base(self, shard: Shard) -> None:
+        """Take the published checkpoint as base, because the log behind the present one has been collected."""
+        duty = self.assignment
+        try:
+            base = await self._host.supply.build(
+                "open", shard.spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress
+            )
+        except BrainyError as error:
+            _log.warning("fold_failed", shard=self._label, cause=str(error))
+            return
+        if self.shard is shard and shard.base.position < base.position <= shard.applied:
+            shard.swap_base(base)
+            await self._host.supply.discard_others(shard.spec, duty.shard, base)
+            _log.info("base_renewed", shard=self._label, position=base.position)
+
+    async def collect_log(self) -> None:
+        """Delete the part of an owned log that a checkpoint has included for the retention time."""
+        collector, shard = self._collector, self.shard
+        if collector is None or shard is None:
+            return
+        collector.observe(shard.applied)
+        try:
+            await collector.collect(lambda: held_by_followers(self._host, self.assignment))
+        except BrainyError as error:
+            _log.warning("collection_failed", shard=self._label, cause=str(error))
 
     def report(self) -> control_pb2.ShardReplica:
         """Say how the replica is doing, for heartbeats and the coordinator."""

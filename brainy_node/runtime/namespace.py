@@ -105,6 +105,7 @@ class HostedNamespace:
                 group.create_task(self._poll())
                 group.create_task(self._reconcile())
                 group.create_task(self._fold())
+                group.create_task(self._collect())
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
@@ -160,6 +161,12 @@ class HostedNamespace:
             await self._clock.sleep(_FOLD_CHECK_SECONDS)
             for hosted in list(self._shards.values()):
                 await hosted.fold_if_due()
+
+    async def _collect(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.log_collection_seconds)
+            for hosted in list(self._shards.values()):
+                await hosted.collect_log()
 
     # --- what the front door asks ---------------------------------------------------------------
 

@@ -32,10 +32,14 @@ def run_cluster(tmp_path: Path) -> RunCluster:
 
     @asynccontextmanager
     async def run(
-        namespace: str, *, nodes: int = 3, settings: dict[str, str] | None = None
+        namespace: str, *, nodes: int = 3, coordinators: int = 1, settings: dict[str, str] | None = None
     ) -> AsyncIterator[tuple[LocalCluster, AsyncBrainy]]:
         cluster = LocalCluster(
-            namespace, nodes=nodes, directory=tmp_path / "cluster", settings={**QUICK, **(settings or {})}
+            namespace,
+            nodes=nodes,
+            coordinators=coordinators,
+            directory=tmp_path / "cluster",
+            settings={**QUICK, **(settings or {})},
         )
         await cluster.start()
         client = cluster.client()

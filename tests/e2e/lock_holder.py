@@ -26,6 +26,7 @@ from brainy.ids import Ids
 from brainy.locks.opening import open_locks
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
+from brainy.telemetry.logs import configure_logs
 
 GENERATION, SHARD = 1, 0
 LOCK = "shards/1/0"
@@ -59,6 +60,7 @@ def start(job: Job) -> tuple[multiprocessing.process.BaseProcess, Connection]:
 
 def _main(job: Job, connection: Connection) -> None:
     export(**job.variables)
+    configure_logs(level="error", form="json", role=job.owner)
     with contextlib.suppress(BrokenPipeError):
         asyncio.run(_hold(job, connection))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from brainy.clock import SystemClock
 from brainy.errors import BrainyError
 from brainy.sdk.client import AsyncBrainy
 
@@ -20,6 +21,8 @@ class Oracle:
     #: Items whose last operation was not acknowledged: either outcome is right.
     unsure: set[str] = field(default_factory=set)
     writes: int = 0
+    #: The longest any write took, with all its retries.
+    slowest_write_seconds: float = 0.0
     failed_writes: list[str] = field(default_factory=list)
     reads: int = 0
     failed_reads: list[str] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Traffic:
         self._client = client
         self._dimensions = dimensions
         self._seed = seed
+        self._clock = SystemClock()
         self._stopping = asyncio.Event()
         self._tasks = [asyncio.create_task(self._write(n)) for n in range(writers)]
         self._tasks += [asyncio.create_task(self._read(n)) for n in range(readers)]
@@ -80,6 +84,7 @@ class Traffic:
                 vector = vectors.normal(size=self._dimensions).astype(np.float32)
                 mine.append(item)
             self.oracle.unsure.add(item)
+            begun = self._clock.monotonic()
             try:
                 if vector is None:
                     await self._client.delete(item)
@@ -88,6 +93,8 @@ class Traffic:
             except BrainyError as error:
                 self.oracle.failed_writes.append(f"{error.reason}: {error}")
                 continue
+            took = self._clock.monotonic() - begun
+            self.oracle.slowest_write_seconds = max(took, self.oracle.slowest_write_seconds)
             self.oracle.writes += 1
             self.oracle.acknowledged[item] = vector
             self.oracle.unsure.discard(item)

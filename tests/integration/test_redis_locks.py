@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -259,6 +259,59 @@ async def test_a_block_that_was_overtaken_is_given_up(cluster: Cluster, server: 
     assert tokens == [1001, 1002]
     assert grant.token > 1002
     assert (await slow.renew(grant)).token == grant.token
+
+
+async def test_a_block_that_was_overtaken_is_not_used_by_a_newcomer_either(
+    cluster: Cluster, server: RedisServer
+) -> None:
+    """One stopped before it puts a block in, one that has read of that block, and a Redis that forgets in between."""
+    has_read, may_ask, tokens = asyncio.Event(), asyncio.Event(), list[int]()
+
+    class Newcomer(BucketTokens):
+        async def current(self, name: str) -> str:
+            block = await super().current(name)
+            has_read.set()
+            await may_ask.wait()
+            return block
+
+    class Stopped(BucketTokens):
+        asked: asyncio.Task[Grant] | None = None
+
+        async def reserve(self, name: str, *, above: int) -> TokenBlock | None:
+            block = await super().reserve(name, above=above)
+            if self.asked is None:
+                self.asked = asyncio.create_task(take(newcomer))
+                await has_read.wait()
+                tokens.extend(await take_and_release(cluster.on_redis(server), 2))
+                server.command("FLUSHALL")
+            return block
+
+        async def current(self, name: str) -> str:
+            if self.asked is not None:
+                may_ask.set()
+            return await super().current(name)
+
+    def on(floor: BucketTokens) -> RedisLocks:
+        locks = RedisLocks(server.url, cluster.clock, Ids(), scope=SCOPE, floor=floor)
+        cluster.opened.append(locks)
+        return locks
+
+    newcomer = on(Newcomer(cluster.on_store(), Ids()))
+    stopped = Stopped(cluster.on_store(), Ids())
+    locks = on(stopped)
+    granted: list[int] = []
+    try:
+        grant = await take(locks)
+        granted.append(grant.token)
+        await locks.release(grant)
+    except LeaseHeldError:
+        pass  # the newcomer was faster
+    assert stopped.asked is not None
+    with suppress(LeaseHeldError):
+        granted.append((await stopped.asked).token)
+    assert tokens == [1001, 1002]
+    assert granted
+    assert min(granted) > 1002
 
 
 async def test_without_a_floor_tokens_are_the_servers(cluster: Cluster, server: RedisServer) -> None:

@@ -100,20 +100,20 @@ class Owner:
     async def open(self) -> LogWriter:
         while True:
             self.applied.clear()
-            async for slot in read_log(self.store, 1, 0, from_position=1):
-                self.apply(slot)
-            writer = LogWriter(
-                self.store,
-                generation=1,
-                shard=0,
-                epoch=self.epoch,
-                writer_node=f"node-{self.epoch}",
-                incarnation="i",
-                ids=Ids(self.store.rng),
-                clock=SwiftClock(),
-                next_position=len(self.applied) + 1,
-            )
             try:
+                async for slot in read_log(self.store, 1, 0, from_position=1):
+                    self.apply(slot)
+                writer = LogWriter(
+                    self.store,
+                    generation=1,
+                    shard=0,
+                    epoch=self.epoch,
+                    writer_node=f"node-{self.epoch}",
+                    incarnation="i",
+                    ids=Ids(self.store.rng),
+                    clock=SwiftClock(),
+                    next_position=len(self.applied) + 1,
+                )
                 for slot in await writer.fence():
                     self.apply(slot)
                 return writer

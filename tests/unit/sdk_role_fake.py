@@ -21,8 +21,9 @@ def announce(ready_file: Path, address: str) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--namespace", "--listen", "--ready-file", "--node-id", "--coordinator", "--data-dir"):
+    for name in ("--namespace", "--listen", "--ready-file", "--node-id", "--data-dir"):
         parser.add_argument(name)
+    parser.add_argument("--coordinator", action="append")
     options = parser.parse_args()
     if "unwilling" in options.namespace:
         sys.exit("this role is unwilling")

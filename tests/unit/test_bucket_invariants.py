@@ -10,7 +10,15 @@ import pytest
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import invariants
-from brainy.bucket.records import GenerationPlacement, Manifest, Routing, ShardPlacement, StoredFile
+from brainy.bucket.records import (
+    Collected,
+    GenerationPlacement,
+    Manifest,
+    NodeAddress,
+    Routing,
+    ShardPlacement,
+    StoredFile,
+)
 from brainy.errors import CorruptDataError
 
 SHA = "a" * 64
@@ -47,7 +55,7 @@ def manifest(**changes: Any) -> Manifest:
 
 def placement(owner: str = "a", epoch: int = 1, **changes: Any) -> GenerationPlacement:
     shard = ShardPlacement(owner=owner, epoch=epoch, replicas=("b", "c"))
-    values: dict[str, Any] = {"state": "serving", "shard_count": 2, "shards": {0: shard}}
+    values: dict[str, Any] = {"state": "serving", "shard_count": 1, "shards": {0: shard}}
     return GenerationPlacement(**(values | changes))
 
 
@@ -59,6 +67,8 @@ def routing(**changes: Any) -> Routing:
         "leader_epoch": 2,
         "active": 1,
         "write": 1,
+        "migration": "m",
+        "nodes": {name: NodeAddress(address=f"{name}:1", incarnation="1") for name in ("a", "b", "c", "z")},
         "generations": {1: placement(), 2: placement(state="building", follows=1)},
     }
     return Routing(**(values | changes))
@@ -66,6 +76,10 @@ def routing(**changes: Any) -> Routing:
 
 def shards(owner: str, replicas: tuple[str, ...]) -> dict[int, ShardPlacement]:
     return {0: ShardPlacement(owner=owner, epoch=1, replicas=replicas)}
+
+
+def two() -> dict[int, ShardPlacement]:
+    return {number: ShardPlacement(owner="a", epoch=1, replicas=("b", "c")) for number in range(2)}
 
 
 MANIFESTS: Mapping[str, Manifest] = {
@@ -90,26 +104,33 @@ MANIFEST_SWAPS: Mapping[str, Manifest] = {
     "same bytes": manifest(nonce="y", index=file(INDEX.key, sha256="b" * 64)),
 }
 ROUTINGS: Mapping[str, Routing] = {
-    "active generation is placed": routing(active=9),
-    "write generation is placed": routing(write=9),
-    "write generation is serving": routing(write=2),
-    "adopted": routing(adopted={"a": 9}),
+    "active generation is placed and serving": routing(active=2, write=2),
+    "that answers reads": routing(write=2),
+    "adopted generation": routing(adopted={"a": 9}),
+    "and no other": routing(generations={1: placement(shard_count=2)}),
     "not among its replicas": routing(generations={1: placement(shards=shards("a", ("a",)))}),
-    "below the shard count": routing(generations={1: placement(shard_count=0)}),
-    "follows another": routing(generations={1: placement(), 2: placement(follows=2)}),
-    "drains only": routing(phase="draining"),
+    "has an address": routing(nodes={}),
+    "follows none": routing(generations={1: placement(), 2: placement(state="building", follows=2)}),
+    "only while a migration is in charge": routing(phase="draining", migration=None, generations={1: placement()}),
 }
-ROUTING_SWAPS: Mapping[str, Routing] = {
-    "exactly one": routing(nonce="y", epoch=6),
-    "its namespace": routing(nonce="y", epoch=5, namespace="s3://other"),
-    "leader epoch": routing(nonce="y", epoch=5, leader_epoch=1),
-    "of routing has a fresh nonce": routing(epoch=5),
-    "out of the draining phase": routing(
-        nonce="y", epoch=5, active=2, write=2, generations={1: placement(), 2: placement()}
+ROUTING_SWAPS: Mapping[str, tuple[Routing, Routing]] = {
+    "exactly one": (routing(), routing(nonce="y", epoch=6)),
+    "its namespace": (routing(), routing(nonce="y", epoch=5, namespace="s3://other")),
+    "leader epoch": (routing(), routing(nonce="y", epoch=5, leader_epoch=1)),
+    "of routing has a fresh nonce": (routing(), routing(epoch=5)),
+    "out of the draining phase": (
+        routing(),
+        routing(nonce="y", epoch=5, active=2, write=2, generations={1: placement(), 2: placement()}),
     ),
-    "shard count of a generation": routing(nonce="y", epoch=5, generations={1: placement(shard_count=3)}),
-    "epoch of a shard": routing(nonce="y", epoch=5, generations={1: placement(epoch=0)}),
-    "changes its owner": routing(nonce="y", epoch=5, generations={1: placement(owner="z")}),
+    "shard count of a generation": (
+        routing(),
+        routing(nonce="y", epoch=5, generations={1: placement(shard_count=2, shards=two())}),
+    ),
+    "keeps its epoch": (routing(), routing(nonce="y", epoch=5, generations={1: placement(owner="z")})),
+    "no placement changes": (
+        routing(phase="draining"),
+        routing(phase="draining", nonce="y", epoch=5, generations={1: placement(owner="z", epoch=2)}),
+    ),
 }
 
 
@@ -158,6 +179,16 @@ FOLLOWING: Mapping[str, log_pb2.LogBatch] = {
 }
 
 
+def collected(position: int, nonce: str) -> Collected:
+    return Collected(generation=1, shard=0, epoch=1, position=position, nonce=nonce)
+
+
+COLLECTED_SWAPS: Mapping[str, Collected] = {
+    "collected position of a log never": collected(4, "y"),
+    "of a collected position has a fresh nonce": collected(6, "x"),
+}
+
+
 def expect_broken(fragment: str, check: Callable[[], None]) -> None:
     with pytest.raises(CorruptDataError) as caught:
         check()
@@ -196,8 +227,14 @@ def test_routings(fragment: str) -> None:
 
 @pytest.mark.parametrize("fragment", ROUTING_SWAPS)
 def test_routing_swaps(fragment: str) -> None:
-    invariants.check_routing(ROUTING_SWAPS[fragment])
-    expect_broken(fragment, lambda: invariants.check_routing_swap(routing(), ROUTING_SWAPS[fragment]))
+    old, new = ROUTING_SWAPS[fragment]
+    invariants.check_routing(new)
+    expect_broken(fragment, lambda: invariants.check_routing_swap(old, new))
+
+
+def test_a_shard_that_keeps_its_owner_keeps_its_epoch() -> None:
+    risen = routing(nonce="y", epoch=5, generations={1: placement(epoch=2)})
+    expect_broken("keeps its epoch", lambda: invariants.check_routing_swap(routing(), risen))
 
 
 def test_the_first_routing_record() -> None:
@@ -214,15 +251,31 @@ def test_following_batches(fragment: str) -> None:
     expect_broken(fragment, lambda: invariants.check_batch_follows(batch(), FOLLOWING[fragment], key="k"))
 
 
+@pytest.mark.parametrize("fragment", COLLECTED_SWAPS)
+def test_collected_swaps(fragment: str) -> None:
+    invariants.check_collected_swap(None, COLLECTED_SWAPS[fragment])
+    invariants.check_collected_swap(collected(5, "x"), collected(5, "z"))
+    expect_broken(fragment, lambda: invariants.check_collected_swap(collected(5, "x"), COLLECTED_SWAPS[fragment]))
+
+
 def test_every_invariant_is_documented_and_has_an_example() -> None:
     documented = {
         line.removeprefix("- ") for line in FORMAT.read_text(encoding="utf-8").splitlines() if line[:2] == "- "
     }
     single = [*invariants.MANIFEST, *invariants.ROUTING, *invariants.BATCH, invariants.FIRST_ROUTING]
-    swaps = [*invariants.MANIFEST_SWAP, *invariants.ROUTING_SWAP, *invariants.BATCH_FOLLOWS]
+    swaps = [*invariants.MANIFEST_SWAP, *invariants.ROUTING_SWAP, *invariants.BATCH_FOLLOWS, *invariants.COLLECTED_SWAP]
     sentences = [item.sentence for item in single] + [item.sentence for item in swaps]
     assert [sentence for sentence in sentences if sentence not in documented] == []
-    examples = [*MANIFESTS, *MANIFEST_SWAPS, *ROUTINGS, *ROUTING_SWAPS, *BATCHES, *FOLLOWING, "has epoch one"]
+    examples = [
+        *MANIFESTS,
+        *MANIFEST_SWAPS,
+        *ROUTINGS,
+        *ROUTING_SWAPS,
+        *BATCHES,
+        *FOLLOWING,
+        *COLLECTED_SWAPS,
+        "has epoch one",
+    ]
     assert len(examples) == len(sentences) == len(set(sentences))
     # The other way round: what format.md lists as an invariant is checked.
     blocks = FORMAT.read_text(encoding="utf-8").split("Invariants:\n")[1:]

@@ -61,3 +61,28 @@ def test_leaving_is_final_for_the_incarnation_only() -> None:
     assert state(registry, 3.0) is NodeState.ALIVE
     registry.leave("nobody", "1", 4.0)
     assert state(registry, 4.0, "nobody") is None
+
+
+def test_a_process_that_is_gone_is_silent_before_its_time_until_it_speaks() -> None:
+    registry = Registry(ttl_seconds=6.0)
+    registry.heartbeat(report(), 10.0)
+    assert not registry.lost("a", "0", 10.0)
+    assert not registry.lost("a", "1", 9.0), "it was heard after the call began"
+    assert not registry.lost("nobody", "1", 10.0)
+    assert registry.lost("a", "1", 10.0)
+    assert state(registry, 10.5) is NodeState.SILENT
+    registry.heartbeat(report(), 11.0)
+    assert state(registry, 11.0) is NodeState.ALIVE
+
+
+def test_a_drain_lasts_as_long_as_the_process() -> None:
+    registry = Registry(ttl_seconds=6.0)
+    assert not registry.drain("a")
+    registry.heartbeat(report(), 0.0)
+    assert registry.drain("a")
+    registry.heartbeat(report(), 1.0)
+    assert state(registry, 1.0) is NodeState.DRAINING
+    assert [member.node_id for member in registry.unwanted(1.0)] == ["a"]
+    registry.heartbeat(report(incarnation="2"), 2.0)
+    assert state(registry, 2.0) is NodeState.ALIVE
+    assert registry.unwanted(2.0) == ()

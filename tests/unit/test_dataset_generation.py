@@ -15,7 +15,7 @@ from brainy.bucket.digest import digest_of
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.partition import shard_of
 from brainy.bucket.quarantine import QuarantinedObject, QuarantineList
-from brainy.bucket.records import GenerationPlacement, Manifest, Routing, Spec, StoredFile
+from brainy.bucket.records import GenerationPlacement, Manifest, NodeAddress, Routing, ShardPlacement, Spec, StoredFile
 from brainy.bucket.segments import stored_file, write_nouns, write_verbs
 from brainy.changelog.writing import LogWriter
 from brainy.clock import SystemClock
@@ -53,7 +53,8 @@ async def put_spec(store: MemoryStore, generation: int, *, source: str, shard_co
 
 
 async def put_routing(store: MemoryStore, active: int, shard_count: int = SHARDS) -> None:
-    placement = GenerationPlacement(state="serving", shard_count=shard_count)
+    shards = {number: ShardPlacement(owner="n", epoch=1) for number in range(shard_count)}
+    placement = GenerationPlacement(state="serving", shard_count=shard_count, shards=shards)
     routing = Routing(
         namespace="memory://test",
         epoch=1,
@@ -61,6 +62,7 @@ async def put_routing(store: MemoryStore, active: int, shard_count: int = SHARDS
         leader_epoch=1,
         active=active,
         write=active,
+        nodes={"n": NodeAddress(address="n:1", incarnation="1")},
         generations={active: placement},
     )
     await store.put(layout.ROUTING, routing.encode())

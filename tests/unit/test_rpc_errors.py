@@ -19,6 +19,7 @@ CODES = {
     errors.LeaseHeldError: grpc.StatusCode.ABORTED,
     errors.FencedError: grpc.StatusCode.ABORTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.LogCollectedError: grpc.StatusCode.UNAVAILABLE,
     errors.OutcomeUnknownError: grpc.StatusCode.UNKNOWN,
     errors.CorruptDataError: grpc.StatusCode.DATA_LOSS,
     errors.BrainyError: grpc.StatusCode.INTERNAL,

@@ -64,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CORRUPT_DATA: _ErrorReason.ValueType  # 31
     """A checksum failed: nothing was served from it."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 32
+    ERROR_REASON_LOG_COLLECTED: _ErrorReason.ValueType  # 33
+    """This part of a change log is in a newer checkpoint and nowhere else: open that one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable causes, sent as google.rpc.ErrorInfo.reason with domain "brainy"."""
@@ -107,6 +109,8 @@ ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 30
 ERROR_REASON_CORRUPT_DATA: ErrorReason.ValueType  # 31
 """A checksum failed: nothing was served from it."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 32
+ERROR_REASON_LOG_COLLECTED: ErrorReason.ValueType  # 33
+"""This part of a change log is in a newer checkpoint and nowhere else: open that one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'brainy/api/coordinator/v1/cluster.proto\x12\x19\x62rainy.api.coordinator.v1\"\x17\n\x15ListNamespacesRequest\"\xb7\x01\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12>\n\x06\x66ields\x18\x05 \x03(\x0b\x32..brainy.api.coordinator.v1.Problem.FieldsEntry\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\rNamespaceInfo\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63tive_generation\x18\x02 \x01(\r\x12\x18\n\x10write_generation\x18\x03 \x01(\r\x12\x15\n\rrouting_epoch\x18\x04 \x01(\x04\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x14\n\x0cmigration_id\x18\x06 \x01(\t\x12\x16\n\x0ereplicas_ready\x18\x07 \x01(\r\x12\x17\n\x0freplicas_wanted\x18\x08 \x01(\r\x12\x33\n\x07problem\x18\t \x01(\x0b\x32\".brainy.api.coordinator.v1.Problem\"i\n\x16ListNamespacesResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12<\n\nnamespaces\x18\x02 \x03(\x0b\x32(.brainy.api.coordinator.v1.NamespaceInfo\"&\n\x11GetRoutingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"8\n\x12GetRoutingResponse\x12\x14\n\x0crouting_json\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xf2\x01\n\x0e\x43lusterService\x12u\n\x0eListNamespaces\x12\x30.brainy.api.coordinator.v1.ListNamespacesRequest\x1a\x31.brainy.api.coordinator.v1.ListNamespacesResponse\x12i\n\nGetRouting\x12,.brainy.api.coordinator.v1.GetRoutingRequest\x1a-.brainy.api.coordinator.v1.GetRoutingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'brainy/api/coordinator/v1/cluster.proto\x12\x19\x62rainy.api.coordinator.v1\"\x17\n\x15ListNamespacesRequest\"\xb7\x01\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12>\n\x06\x66ields\x18\x05 \x03(\x0b\x32..brainy.api.coordinator.v1.Problem.FieldsEntry\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\rNamespaceInfo\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63tive_generation\x18\x02 \x01(\r\x12\x18\n\x10write_generation\x18\x03 \x01(\r\x12\x15\n\rrouting_epoch\x18\x04 \x01(\x04\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x14\n\x0cmigration_id\x18\x06 \x01(\t\x12\x16\n\x0ereplicas_ready\x18\x07 \x01(\r\x12\x17\n\x0freplicas_wanted\x18\x08 \x01(\r\x12\x33\n\x07problem\x18\t \x01(\x0b\x32\".brainy.api.coordinator.v1.Problem\"\x81\x01\n\x16ListNamespacesResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12<\n\nnamespaces\x18\x02 \x03(\x0b\x32(.brainy.api.coordinator.v1.NamespaceInfo\x12\x16\n\x0eleader_address\x18\x03 \x01(\t\"&\n\x11GetRoutingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"8\n\x12GetRoutingResponse\x12\x14\n\x0crouting_json\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xf2\x01\n\x0e\x43lusterService\x12u\n\x0eListNamespaces\x12\x30.brainy.api.coordinator.v1.ListNamespacesRequest\x1a\x31.brainy.api.coordinator.v1.ListNamespacesResponse\x12i\n\nGetRouting\x12,.brainy.api.coordinator.v1.GetRoutingRequest\x1a-.brainy.api.coordinator.v1.GetRoutingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBLEM_FIELDSENTRY']._serialized_end=279
   _globals['_NAMESPACEINFO']._serialized_start=282
   _globals['_NAMESPACEINFO']._serialized_end=531
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=533
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=638
-  _globals['_GETROUTINGREQUEST']._serialized_start=640
-  _globals['_GETROUTINGREQUEST']._serialized_end=678
-  _globals['_GETROUTINGRESPONSE']._serialized_start=680
-  _globals['_GETROUTINGRESPONSE']._serialized_end=736
-  _globals['_CLUSTERSERVICE']._serialized_start=739
-  _globals['_CLUSTERSERVICE']._serialized_end=981
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=534
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=663
+  _globals['_GETROUTINGREQUEST']._serialized_start=665
+  _globals['_GETROUTINGREQUEST']._serialized_end=703
+  _globals['_GETROUTINGRESPONSE']._serialized_start=705
+  _globals['_GETROUTINGRESPONSE']._serialized_end=761
+  _globals['_CLUSTERSERVICE']._serialized_start=764
+  _globals['_CLUSTERSERVICE']._serialized_end=1006
 # @@protoc_insertion_point(module_scope)

@@ -146,7 +146,10 @@ class ListNamespacesResponse(_message.Message):
 
     LEADER_ID_FIELD_NUMBER: _builtins.int
     NAMESPACES_FIELD_NUMBER: _builtins.int
+    LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.str
+    leader_address: _builtins.str
+    """Where the leader answers, if the one asked knows. Only the leader counts replicas that are ready."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceInfo]: ...
     def __init__(
@@ -154,10 +157,11 @@ class ListNamespacesResponse(_message.Message):
         *,
         leader_id: _builtins.str = ...,
         namespaces: _abc.Iterable[Global___NamespaceInfo] | None = ...,
+        leader_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_id", b"leader_id", "namespaces", b"namespaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_address", b"leader_address", "leader_id", b"leader_id", "namespaces", b"namespaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

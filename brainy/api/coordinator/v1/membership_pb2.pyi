@@ -106,7 +106,10 @@ class HeartbeatResponse(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     ROUTING_EPOCHS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    MAY_LEAVE_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.str
+    may_leave: _builtins.bool
+    """To a draining node: it holds nothing any more, or nobody can take over what it holds."""
     @_builtins.property
     def routing_epochs(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Epoch of the newest routing record, by namespace."""
@@ -121,10 +124,11 @@ class HeartbeatResponse(_message.Message):
         leader_id: _builtins.str = ...,
         routing_epochs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         interval: _duration_pb2.Duration | None = ...,
+        may_leave: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "leader_id", b"leader_id", "routing_epochs", b"routing_epochs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "leader_id", b"leader_id", "may_leave", b"may_leave", "routing_epochs", b"routing_epochs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,8 +232,11 @@ class ListNodesResponse(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.str
     leader_epoch: _builtins.int
+    leader_address: _builtins.str
+    """Where the leader answers, if the one asked knows. Only the leader judges nodes."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
     def __init__(
@@ -238,11 +245,57 @@ class ListNodesResponse(_message.Message):
         leader_id: _builtins.str = ...,
         leader_epoch: _builtins.int = ...,
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
+        leader_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_epoch", b"leader_epoch", "leader_id", b"leader_id", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_address", b"leader_address", "leader_epoch", b"leader_epoch", "leader_id", b"leader_id", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SHARDS_OWNED_FIELD_NUMBER: _builtins.int
+    SHARDS_HELD_FIELD_NUMBER: _builtins.int
+    state: Global___NodeState.ValueType
+    shards_owned: _builtins.int
+    """Shards the routing records still name it for, as owner and in all."""
+    shards_held: _builtins.int
+    def __init__(
+        self,
+        *,
+        state: Global___NodeState.ValueType = ...,
+        shards_owned: _builtins.int = ...,
+        shards_held: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shards_held", b"shards_held", "shards_owned", b"shards_owned", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015

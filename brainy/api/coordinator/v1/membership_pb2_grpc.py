@@ -50,6 +50,11 @@ class MembershipServiceStub:
                 request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MembershipService/DrainNode',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -76,6 +81,15 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Take a node out of service: its shards move to others, then it is told to exit. Answers at once with how far
+        that is; repeat it to see the rest (a new leader has to be asked again). NOT_FOUND: no such node.
+        FAILED_PRECONDITION: nobody else could serve.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +107,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveRequest.FromString,
                     response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +196,33 @@ class MembershipService:
             '/brainy.api.coordinator.v1.MembershipService/Leave',
             brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
             brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MembershipService/DrainNode',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_membership__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,11 @@ class MembershipServiceStub:
     ListNodes: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]
     Leave: _grpc.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]
     """A node says good-bye: its shards move at once."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.DrainNodeRequest, _membership_pb2.DrainNodeResponse]
+    """Take a node out of service: its shards move to others, then it is told to exit. Answers at once with how far
+    that is; repeat it to see the rest (a new leader has to be asked again). NOT_FOUND: no such node.
+    FAILED_PRECONDITION: nobody else could serve.
+    """
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
@@ -49,6 +54,11 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]  # type: ignore[assignment]
     Leave: _aio.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]  # type: ignore[assignment]
     """A node says good-bye: its shards move at once."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.DrainNodeRequest, _membership_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """Take a node out of service: its shards move to others, then it is told to exit. Answers at once with how far
+    that is; repeat it to see the rest (a new leader has to be asked again). NOT_FOUND: no such node.
+    FAILED_PRECONDITION: nobody else could serve.
+    """
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     """Nodes report themselves. A node that is silent for longer than its time to live loses its shards."""
@@ -75,5 +85,16 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.LeaveResponse, _abc.Awaitable[_membership_pb2.LeaveResponse]]:
         """A node says good-bye: its shards move at once."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _membership_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.DrainNodeResponse, _abc.Awaitable[_membership_pb2.DrainNodeResponse]]:
+        """Take a node out of service: its shards move to others, then it is told to exit. Answers at once with how far
+        that is; repeat it to see the rest (a new leader has to be asked again). NOT_FOUND: no such node.
+        FAILED_PRECONDITION: nobody else could serve.
+        """
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,50 @@
+"""Collecting the log of an owned shard: the collector, and what the generations that follow it still need."""
+
+from __future__ import annotations
+
+from brainy.bucket import layout
+from brainy.bucket.records import Manifest
+from brainy.changelog.collection import LogCollector
+from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.host import Host
+
+
+def log_collector(host: Host, duty: Assignment) -> LogCollector | None:
+    """Return a collector of a shard's log, None for generation 0, whose log is kept."""
+    if duty.generation == 0:
+        return None
+    return LogCollector(
+        host.store,
+        generation=duty.generation,
+        shard=duty.shard,
+        epoch=duty.epoch,
+        retention_seconds=host.settings.log_retention_seconds,
+        clock=host.clock,
+        ids=host.ids,
+    )
+
+
+async def held_by_followers(host: Host, duty: Assignment) -> int | None:
+    """Return the highest position that no follower of a shard needs any more; None where nobody follows.
+
+    A target that restarts begins at its manifest and finds later cursors in its own log, so the cursor of the
+    manifest is what it may need. A target without a manifest is still being filled: it may need everything.
+
+    Raises:
+        CorruptDataError: a manifest is damaged.
+        UnavailableError: the store cannot be read now.
+    """
+    await host.view.refresh()
+    routing = host.routing
+    positions: list[int] = []
+    for number, placement in routing.generations.items():
+        if placement.follows != duty.generation:
+            continue
+        for target in range(placement.shard_count):
+            if duty.shard not in followed_shards(routing, number, target):
+                continue
+            key = layout.manifest(number, target)
+            found = await host.store.get(key)
+            cursor = {} if found is None else Manifest.decode(found.body, key=key).source_cursor
+            positions.append(cursor.get(duty.shard, 0))
+    return min(positions, default=None)

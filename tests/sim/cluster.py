@@ -1,0 +1,429 @@
+"""Level two: the whole cluster. Real coordinators and nodes, one migration, clients, over a bad world.
+
+Replaced at their seams: the transport (``brainy.testing.network``), the store (``brainy.testing.sim_store``) and the
+builder's process, whose jobs run in the node's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251 - seeded
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
+from brainy.bucket import invariants, layout
+from brainy.bucket.namespace import Namespace
+from brainy.bucket.records import Routing
+from brainy.clock import Deadline
+from brainy.config.settings import CoordinatorSettings, NodeSettings, Settings
+from brainy.errors import BrainyError
+from brainy.locks.object_store import ObjectStoreLocks
+from brainy.rpc.channel import ChannelPool, call
+from brainy.store.metered import MeteredStore
+from brainy.store.retrying import RetryingStore
+from brainy.testing.loop import SimLoop, simulate
+from brainy.testing.network import NetworkWeather, SimNetwork
+from brainy.testing.process import SimProcess
+from brainy.testing.sim_store import CLEAR, SimBucket, SimStore, StoreWeather
+from brainy_coordinator.control import Components
+from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.leadership import Leadership
+from brainy_coordinator.nodes import GrpcNodeCalls
+from brainy_coordinator.server import services as coordinator_services
+from brainy_node.builder.job import Built, Job, Progress
+from brainy_node.builder.run import run_job
+from brainy_node.runtime.heartbeat import Heartbeat
+from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
+from brainy_node.server import ENDLESS
+from brainy_node.server import services as node_services
+from tests.sim.model import Model
+from tests.sim.nemesis import Malice, Nemesis, Victim
+from tests.sim.nouns import Nouns
+from tests.sim.outcome import Outcome
+from tests.sim.trace import Trace
+from tests.sim.validate import check_nouns, check_one_effect
+
+LEVEL = "cluster"
+NAMESPACE = "memory://sim"
+_ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """One scenario."""
+
+    coordinators: int = 2
+    nodes: int = 3
+    clients: int = 2
+    writes: int = 12
+    #: Seconds the harm goes on for.
+    seconds: float = 20.0
+    store: StoreWeather = CLEAR
+    network: NetworkWeather = field(default_factory=NetworkWeather)
+    malice: Malice = field(default_factory=lambda: Malice(every=(1.0, 6.0)))
+    victims: Literal["all", "coordinators", "nodes", "none"] = "all"
+    strategy: migration_pb2.Strategy.ValueType = migration_pb2.STRATEGY_IN_PLACE_UPGRADE
+    shards: int = 2
+    target_shards: int = 2
+    replication: int = 2
+    lease: float = 3.0
+    node_ttl: float = 2.0
+    #: Change-log objects after which a base is folded.
+    fold_slots: int = 10_000
+    migrates: bool = True
+    #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
+    first_clock: float = 1.0
+
+
+def drawn(seed: int) -> ClusterSettings:
+    """Settings of a seed."""
+    rng = random.Random(f"{seed}/settings")
+    harshness = rng.choice((0.0, 0.3, 0.6, 1.0))
+    shards = rng.choice((1, 2, 2))
+    return ClusterSettings(
+        coordinators=rng.choice((1, 2, 2, 3)),
+        nodes=rng.choice((2, 3)),
+        clients=rng.choice((1, 2)),
+        seconds=rng.choice((10.0, 15.0)),
+        malice=Malice(every=rng.choice(((0.3, 2.0), (0.5, 4.0))), longest=rng.choice((3.0, 8.0))),
+        store=StoreWeather(
+            slow_rate=0.01,
+            failure=0.02,
+            vanishes=0.02,
+            landed_unknown=0.02,
+            landed_late=0.02,
+            landed_lost=0.02,
+            conflict=0.01,
+            raises=0.01,
+        ).scaled(harshness),
+        network=NetworkWeather(slow_rate=0.01 * harshness, loss=0.01 * harshness, duplicate=0.02 * harshness),
+        victims=rng.choice(("all", "all", "coordinators", "nodes")),
+        strategy=rng.choice((migration_pb2.STRATEGY_IN_PLACE_UPGRADE, migration_pb2.STRATEGY_ROLLING)),
+        shards=shards,
+        target_shards=rng.choice((shards, shards, 2, 3)),
+        replication=rng.choice((1, 2)),
+        fold_slots=rng.choice((10_000, 10_000, 6)),
+    )
+
+
+class InlineBuilder:
+    """``BuilderClient`` without a process: the job runs here, one at a time, and dies with its node."""
+
+    def __init__(self, store: Callable[[], MeteredStore], process: SimProcess) -> None:
+        self._store = store
+        self._process = process
+        self._turn = asyncio.Semaphore(1)
+        self.store_calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    async def run(self, job: Job, on_progress: Callable[[Progress], None]) -> dict[int, Built]:
+        """Do a job."""
+        async with self._turn:
+            built = await run_job(
+                job.model_copy(update={"threads": 1}),
+                self._store(),
+                clock=self._process.clock,
+                ids=self._process.ids,
+                report=on_progress,
+            )
+        return {each.shard: each for each in built}
+
+
+class Place:
+    """A machine: one process at a time, the same address and disk."""
+
+    def __init__(self, world: ClusterWorld, name: str) -> None:
+        self.name = name
+        self.address = f"{name}:1"
+        self.world = world
+        self.rng = random.Random(f"{world.loop.seed}/{name}")
+        self._rate = self.rng.uniform(0.97, 1.03)
+        if name == "coordinator-0":
+            self._rate *= world.settings.first_clock
+        self._lives = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the next life."""
+        self._lives += 1
+        world = self.world
+        self.process = SimProcess(
+            world.loop, self.name, incarnation=self._lives, rate=self._rate, wall_offset=self.rng.uniform(-5, 5)
+        )
+        self.raw_store = SimStore(world.bucket, self.process, lambda: world.store_weather)
+        world.trace.event("start", process=self.process.incarnation)
+        self.process.spawn(self.main())
+
+    def store(self) -> MeteredStore:
+        """A store as ``open_store`` makes it."""
+        process = self.process
+        return MeteredStore(RetryingStore(self.raw_store, max_retries=4, clock=process.clock, ids=process.ids))
+
+    async def main(self) -> None:
+        """Be the process."""
+        raise NotImplementedError
+
+
+class CoordinatorPlace(Place):
+    """Where a coordinator runs."""
+
+    coordinator: Coordinator | None = None
+
+    async def main(self) -> None:
+        """As ``brainy_coordinator.main``."""
+        world, process, settings = self.world, self.process, self.world.settings
+        store = self.store()
+        locks = ObjectStoreLocks(store, process.clock, process.ids)
+        components = Components(
+            stores={NAMESPACE: store},
+            locks={NAMESPACE: locks},
+            nodes=GrpcNodeCalls(world.network.pool(process), clock=process.clock),
+            settings=CoordinatorSettings(
+                coordinator_id=self.name,
+                leader_lease_seconds=settings.lease,
+                heartbeat_interval_seconds=0.5,
+                node_ttl_seconds=settings.node_ttl,
+                min_nodes=settings.nodes,
+                shard_count=settings.shards,
+                replication=settings.replication,
+                dimensions=2,
+            ),
+            clock=process.clock,
+            ids=process.ids,
+        )
+        leadership = Leadership(
+            locks,
+            coordinator_id=self.name,
+            address=self.address,
+            lease_seconds=settings.lease,
+            clock=process.clock,
+            ids=process.ids,
+        )
+        self.coordinator = Coordinator(components, leadership)
+        world.network.serve(process, self.address, coordinator_services(self.coordinator))
+        self.coordinator.start()
+
+    @property
+    def leads(self) -> bool:
+        """Whether its process believes that it leads."""
+        return self.process.alive and self.coordinator is not None and self.coordinator.leadership.is_leader
+
+
+class NodePlace(Place):
+    """Where a node runs."""
+
+    async def main(self) -> None:
+        """As ``brainy_node.main``."""
+        world, process = self.world, self.process
+        disk = world.disk / self.name
+        if self.rng.random() < 0.3:
+            shutil.rmtree(disk, ignore_errors=True)
+        settings = Settings(
+            node=NodeSettings(
+                node_id=self.name,
+                advertise=self.address,
+                coordinators=tuple(place.address for place in world.coordinators),
+                fold_records=world.settings.fold_slots,
+                fold_slots=world.settings.fold_slots,
+                fold_idle_slots=world.settings.fold_slots,
+            )
+        )
+        pool = world.network.pool(process)
+        builder: Any = InlineBuilder(self.store, process)
+        hosted = HostedNamespace(
+            Namespace.parse(NAMESPACE),
+            store=self.store(),
+            settings=settings,
+            node_id=self.name,
+            incarnation=process.incarnation,
+            data_dir=disk,
+            builder=builder,
+            peers=pool,
+            clock=process.clock,
+            ids=process.ids,
+        )
+        namespaces = HostedNamespaces([hosted])
+        world.network.serve(
+            process,
+            self.address,
+            node_services(
+                namespaces,
+                pool,
+                settings=settings.node,
+                clock=process.clock,
+                ids=process.ids,
+                on_drain=lambda: None,
+            ),
+            ENDLESS,
+        )
+        heartbeat = Heartbeat(
+            node_id=self.name,
+            incarnation=process.incarnation,
+            address=lambda: self.address,
+            coordinators=settings.node.coordinators,
+            namespaces=namespaces,
+            peers=pool,
+            clock=process.clock,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hosted.run())
+            group.create_task(heartbeat.run())
+
+
+class ClusterWorld:
+    """Everything of one simulation."""
+
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, disk: Path) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.disk = disk
+        self.trace = Trace(loop, level=LEVEL, settings=asdict(settings))
+        self.model = Model(loop, self.trace)
+        self.bucket = SimBucket(loop)
+        self.bucket.observers += [self.model.saw, self._saw]
+        self.store_weather = CLEAR
+        self.network = SimNetwork(loop, NetworkWeather(), self._arrived)
+        self.routing: Routing | None = None
+        #: Routing records written while more than one coordinator believed that it leads.
+        self.both_led = 0
+        self.coordinators: list[CoordinatorPlace] = []
+        self.coordinators += [CoordinatorPlace(self, f"coordinator-{n}") for n in range(settings.coordinators)]
+        self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
+        self.nouns = Nouns(self.model, [place.address for place in self.nodes])
+
+    def _arrived(self, source: str, target: str, method: str) -> None:
+        self.trace.event("call", by=source, to=target, method=method.rpartition("/")[2])
+
+    def _saw(self, kind: str, key: str, body: bytes | None, done: bool, who: str) -> None:
+        """Judge every version of the routing record, and who is there to write it."""
+        if not done or key != layout.ROUTING or body is None:
+            return
+        routing = Routing.decode(body, key=key)
+        try:
+            invariants.check_routing_swap(self.routing, routing)
+        except BrainyError as error:
+            self.model.violated("every routing record obeys", error=error, by=who)
+        self.routing = routing
+        leaders = [place.name for place in self.coordinators if place.leads]
+        if len(leaders) > 1:
+            self.both_led += 1
+            if self.settings.first_clock == 1.0:
+                self.model.violated("one coordinator leads", leaders=leaders)
+
+    async def play(self) -> None:
+        """A cluster comes up, is written to and migrated under harm, and is judged in peace."""
+        settings, model = self.settings, self.model
+        clients = [SimProcess(self.loop, f"client-{number}") for number in range(settings.clients)]
+        pools = [self.network.pool(process) for process in clients]
+        first = SimProcess(self.loop, "client-first")
+        if not await first.spawn(self.nouns.write(first, self.network.pool(first), attempts=100)):
+            model.violated("a new cluster takes writes")
+        self.store_weather, self.network.weather = settings.store, settings.network
+        victims: list[Victim] = []
+        if settings.victims in ("all", "coordinators"):
+            victims += self.coordinators
+        if settings.victims in ("all", "nodes"):
+            victims += self.nodes
+        names = [process.name for process in clients]
+        nemesis = Nemesis(self.loop, self.network, victims, names, settings.malice, self.trace)
+        harm = asyncio.ensure_future(nemesis.run()) if victims else None
+        traffic = [
+            process.spawn(self.nouns.traffic(process, pool, writes=settings.writes, pause=settings.seconds / 8))
+            for process, pool in zip(clients, pools, strict=True)
+        ]
+        operator = SimProcess(self.loop, "operator")
+        migration = operator.spawn(self._migrate(operator)) if settings.migrates else None
+        await asyncio.sleep(settings.seconds)
+        if harm is not None:
+            harm.cancel()
+        nemesis.heal()
+        self.store_weather, self.network.weather = CLEAR, NetworkWeather()
+        try:
+            async with asyncio.timeout(900):
+                await asyncio.gather(*traffic)
+                if migration is not None:
+                    await migration
+        except TimeoutError:
+            model.violated("everything ends once all is well", migrated=migration is not None and migration.done())
+        last = SimProcess(self.loop, "client-last")
+        if not await last.spawn(self.nouns.write(last, self.network.pool(last), attempts=60)):
+            model.violated("writes succeed again once all is well")
+        # What is still on its way arrives now.
+        for place in (*self.coordinators, *self.nodes):
+            place.process.stop()
+        await asyncio.sleep(settings.store.late[1])
+        for failure in self.loop.unhandled:
+            model.violated("no task fails unseen", failure=repr(failure.get("exception") or failure["message"]))
+        await check_nouns(model, self.bucket.objects, self.nouns)
+        await check_one_effect(model, self.bucket.objects)
+        self.trace.close()
+
+    async def _migrate(self, process: SimProcess) -> None:
+        """Start a migration and wait for its end; an aborted one is no failure, one that hangs is."""
+        pool = self.network.pool(process)
+        await process.clock.sleep(process.rng.uniform(0.0, 4.0))
+        started = await self._ask(
+            process,
+            pool,
+            "StartMigration",
+            migration_pb2.StartMigrationRequest(
+                namespace=NAMESPACE,
+                strategy=self.settings.strategy,
+                target=migration_pb2.TargetSpec(shard_count=self.settings.target_shards),
+                request_id="upgrade",
+            ),
+        )
+        question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
+        state = None
+        while state not in _ENDED:
+            await process.clock.sleep(1.0)
+            state = (await self._ask(process, pool, "GetMigration", question)).migration.state
+            self.trace.event("migration", state=migration_pb2.MigrationState.Name(state))
+
+    async def _ask(self, process: SimProcess, pool: ChannelPool, method: str, request: Any) -> Any:
+        while True:
+            for place in self.coordinators:
+                stub = pool.stub(place.address, migration_pb2_grpc.MigrationServiceStub)
+                try:
+                    return await call(getattr(stub, method), request, deadline=Deadline.after(process.clock, 5.0))
+                except BrainyError as error:
+                    self.trace.event("refused", method=method, by=place.name, reason=error.reason)
+            await process.clock.sleep(process.rng.uniform(0.3, 1.0))
+
+
+def run(seed: int, *, settings: ClusterSettings | None = None, clean_up: bool = True) -> Outcome:
+    """Play one seed."""
+    return outcome_of(play(seed, settings, clean_up=clean_up))
+
+
+def play(seed: int, settings: ClusterSettings | None = None, *, clean_up: bool = True) -> ClusterWorld:
+    """Play one seed and return its world."""
+    played: list[ClusterWorld] = []
+    fast = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=fast if fast.is_dir() else None) as disk:
+
+        async def scenario(loop: SimLoop) -> None:
+            world = ClusterWorld(loop, settings or drawn(seed), Path(disk))
+            played.append(world)
+            await world.play()
+
+        simulate(seed, scenario, clean_up=clean_up)
+    return played[0]
+
+
+def outcome_of(world: ClusterWorld) -> Outcome:
+    """What a simulation came to."""
+    return Outcome(
+        level=LEVEL,
+        seed=world.loop.seed,
+        violations=tuple(world.model.violations),
+        trace=world.trace,
+        seconds=world.loop.time(),
+        steps=world.loop.steps,
+        acknowledged=world.nouns.acknowledged,
+    )
