@@ -59,8 +59,8 @@ sim-ci: setup ## The simulations that CI has time for
 demo: setup ## A Brainy bucket served and upgraded under load, with a node killed midway (STORE=directory|s3)
 	$(VENV)/bin/brainy demo --store $(STORE)
 
-bench: setup ## Speed and memory, as ratios within one run
-	$(VENV)/bin/python -m tests.bench.upgrade
+bench: setup ## Speed, memory and store calls against their bars (needs the recorded buckets)
+	$(VENV)/bin/python -m tests.bench
 
 crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a random process
 	CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     )
     from brainy.sdk.auto import AutoOptions, S3Config, create_auto_brainy, create_auto_brainy_async
     from brainy.sdk.client import AsyncBrainy
+    from brainy.sdk.lease import Lease
     from brainy.sdk.local_cluster import LocalCluster
+    from brainy.sdk.locks import Lock, LockInfo
     from brainy.sdk.migration import (
         Migration,
         MigrationEvent,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         TargetSpec,
     )
     from brainy.sdk.sync import Brainy
+    from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
         NamespaceInfo,
         NewNoun,
@@ -57,14 +60,19 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncBrainy",
     "AutoOptions",
+    "BlockingLease",
+    "BlockingLock",
     "Brainy",
     "BrainyError",
     "ConflictError",
     "CorruptDataError",
     "FencedError",
     "InvalidRequestError",
+    "Lease",
     "LeaseHeldError",
     "LocalCluster",
+    "Lock",
+    "LockInfo",
     "Migration",
     "MigrationEvent",
     "MigrationPlan",
@@ -97,7 +105,9 @@ __all__ = [
 _MODULES = {
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
+    "brainy.sdk.lease": ("Lease",),
     "brainy.sdk.local_cluster": ("LocalCluster",),
+    "brainy.sdk.locks": ("Lock", "LockInfo"),
     "brainy.sdk.migration": (
         "Migration",
         "MigrationEvent",
@@ -107,6 +117,7 @@ _MODULES = {
         "TargetSpec",
     ),
     "brainy.sdk.sync": ("Brainy",),
+    "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    lease_pb2,
+    lease_pb2_grpc,
     membership_pb2,
     membership_pb2_grpc,
     migration_pb2,
@@ -15,11 +17,16 @@ from brainy_coordinator.control import Components
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.services.cluster import ClusterServicer
+from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
 
 #: Streams that last as long as their caller likes.
-_ENDLESS = ("/brainy.api.coordinator.v1.MigrationService/WatchMigration",)
+_ENDLESS = (
+    "/brainy.api.coordinator.v1.MigrationService/WatchMigration",
+    "/brainy.api.coordinator.v1.LeaseService/KeepAlive",
+    "/brainy.api.coordinator.v1.LeaseService/Watch",
+)
 _GRACE_SECONDS = 5.0
 
 
@@ -99,5 +106,10 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             migration_pb2.DESCRIPTOR.services_by_name["MigrationService"],
             migration_pb2_grpc.add_MigrationServiceServicer_to_server,
             MigrationServicer(coordinator),
+        ),
+        Service(
+            lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],
+            lease_pb2_grpc.add_LeaseServiceServicer_to_server,
+            LeaseServicer(coordinator.components),
         ),
     )

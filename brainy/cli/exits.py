@@ -11,6 +11,7 @@ from brainy.errors import (
     CorruptDataError,
     FencedError,
     InvalidRequestError,
+    LeaseHeldError,
     NotFoundError,
     OutcomeUnknownError,
     PermissionDeniedError,
@@ -42,6 +43,10 @@ class Exit(enum.IntEnum):
     OUTCOME_UNKNOWN = 8
     #: A fault of this program.
     INTERNAL = 70
+    #: Another held the lock for as long as was waited. The command was not started.
+    LOCK_HELD = 75
+    #: The lock was lost while the command ran, which was stopped.
+    LOCK_LOST = 76
     #: Ctrl-C.
     INTERRUPTED = 130
 
@@ -51,6 +56,7 @@ _TABLE: tuple[tuple[type[BrainyError], Exit], ...] = (
     (NotFoundError, Exit.NOT_FOUND),
     (AlreadyExistsError, Exit.PRECONDITION),
     (PreconditionError, Exit.PRECONDITION),
+    (LeaseHeldError, Exit.LOCK_HELD),
     (ConflictError, Exit.PRECONDITION),
     (FencedError, Exit.PRECONDITION),
     (UnavailableError, Exit.UNAVAILABLE),
@@ -78,6 +84,8 @@ def table() -> str:
         Exit.PERMISSION: "not permitted",
         Exit.OUTCOME_UNKNOWN: "outcome unknown, read back",
         Exit.INTERNAL: "a fault of this program",
+        Exit.LOCK_HELD: "another holds the lock",
+        Exit.LOCK_LOST: "the lock was lost",
         Exit.INTERRUPTED: "interrupted",
     }
     return "Exit status: " + ", ".join(f"{code.value} {meanings[code]}" for code in Exit) + "."

@@ -20,6 +20,7 @@ from brainy.legacy.inventory import Inventory
 from brainy.legacy.keys import TYPED, Kind
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.reading import TreeReader, Wanted
+from brainy.legacy.statistics_lock import expires_at_ms
 from brainy.legacy.survey import survey
 from brainy.legacy.tally import Tally
 from brainy.legacy.trees import open_trees
@@ -304,8 +305,7 @@ async def _locks(fetcher: Fetcher, inventory: Inventory, clock: Clock) -> tuple[
     for stored in await fetcher.get_all(inventory.locks):
         if stored is None:
             continue
-        text = stored.user_metadata.get("expires-at", "")
-        expires = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+        expires = expires_at_ms(stored)
         found.append(
             LockFound(
                 key=stored.key,

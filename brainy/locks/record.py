@@ -26,6 +26,8 @@ MAX_TTL_SECONDS: Final = 86_400.0
 DEFAULT_TTL_SECONDS: Final = 30.0
 MIN_PUBLIC_TTL_SECONDS: Final = 1.0
 MAX_NAME_LENGTH: Final = 256
+#: Users' locks lie below this, so that none can be the cluster's own; it does not count as a part of their names.
+USERS: Final = "user/"
 
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]*")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -55,7 +57,7 @@ def check_name(name: str) -> None:
     Raises:
         InvalidRequestError: empty, over 256 characters, or not parts of A-Z a-z 0-9 . _ - joined by '/'.
     """
-    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+    if len(name.removeprefix(USERS)) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise InvalidRequestError(
             "not a legal lock name",
             remedy="use up to 256 of A-Z, a-z, 0-9, '.', '_', '-' in parts joined by '/'",
@@ -69,7 +71,7 @@ def check_prefix(prefix: str) -> None:
     Raises:
         InvalidRequestError: other characters than those of names.
     """
-    if len(prefix) > MAX_NAME_LENGTH or not _PREFIX.fullmatch(prefix):
+    if len(prefix.removeprefix(USERS)) > MAX_NAME_LENGTH or not _PREFIX.fullmatch(prefix):
         raise InvalidRequestError(
             "no lock name begins like this",
             remedy="use A-Z, a-z, 0-9, '.', '_', '-' and '/'",

@@ -9,7 +9,7 @@ from typing import TypeVar
 import grpc
 
 from brainy.clock import Clock, Deadline
-from brainy.errors import BrainyError, OutcomeUnknownError, UnavailableError
+from brainy.errors import BrainyError, FencedError, OutcomeUnknownError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.errors import from_rpc_error
 from brainy.sdk.endpoint import Endpoint, EndpointPool
@@ -165,7 +165,7 @@ class _Attempts:
         cause = from_rpc_error(error)
         if error.code() is grpc.StatusCode.CANCELLED:
             cause = UnavailableError("the connection was closed", remedy="try again", address=endpoint.address)
-        if not worth_retrying(cause):
+        if not worth_retrying(cause) or (self._limits.fenced_is_final and isinstance(cause, FencedError)):
             raise cause from error
         if cause.reason == "NOT_LEADER":
             hint = cause.fields.get("address", "")

@@ -26,6 +26,8 @@ class Limits:
     attempt_seconds: float
     #: Whether the call changes anything, so that running out of time leaves its outcome open.
     changes: bool = False
+    #: Whether FENCED ends the call: for leases it does, while a write to a fenced shard only has to find its new owner.
+    fenced_is_final: bool = False
 
 
 READ = Limits(deadline_seconds=10.0, attempt_seconds=4.0)
@@ -40,6 +42,7 @@ GLANCE = Limits(deadline_seconds=15.0, attempt_seconds=5.0)
 #: Planning looks at the bucket.
 CONTROL = Limits(deadline_seconds=60.0, attempt_seconds=30.0)
 CONTROL_CHANGE = Limits(deadline_seconds=60.0, attempt_seconds=30.0, changes=True)
+LEASE_CHANGE = Limits(deadline_seconds=30.0, attempt_seconds=5.0, changes=True, fenced_is_final=True)
 
 
 def worth_retrying(error: BrainyError) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, ov
 
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.loop_thread import LOOP
+from brainy.sdk.sync_locks import BlockingLock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,6 +140,27 @@ class Brainy:
     watch_migration = _Iteration(AsyncBrainy.watch_migration, at_once=1)
     wait_for_migration = _Call(AsyncBrainy.wait_for_migration)
     abort_migration = _Call(AsyncBrainy.abort_migration)
+
+    get_lock = _Call(AsyncBrainy.get_lock)
+    list_locks = _Call(AsyncBrainy.list_locks)
+    watch_lock = _Iteration(AsyncBrainy.watch_lock, at_once=1)
+    release_lock = _Call(AsyncBrainy.release_lock)
+    break_lock = _Call(AsyncBrainy.break_lock)
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = 30.0,
+        wait: float | None = None,
+        holder: str = "",
+        purpose: str = "",
+        watch: bool = False,
+    ) -> BlockingLock:
+        """Return a lock to be taken, with ``with``; see ``AsyncBrainy.lock``."""
+        return BlockingLock(
+            self.asynchronous.lock(name, ttl=ttl, wait=wait, holder=holder, purpose=purpose, watch=watch)
+        )
 
     @property
     def namespace(self) -> str:

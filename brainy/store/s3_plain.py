@@ -28,7 +28,8 @@ class PlainS3:
     def __init__(self, bucket: str, access: S3Access) -> None:
         self._bucket = bucket
         self._client = s3_client(access)
-        self._client.meta.events.register("before-parse.s3.ListObjectsV2", parse_early)
+        # The wildcard puts it before botocore's own handler, which parses a page to see whether it is an error.
+        self._client.meta.events.register_first("before-parse.*.ListObjectsV2", parse_early)
 
     async def get(self, key: str) -> StoredObject | None:
         """Read a whole object, or None."""

@@ -60,6 +60,8 @@ class Reconciler:
         self._executors: dict[str, Executor] = {}
         self._progress: dict[str, Progress] = {}
         self._stale: set[str] = set()
+        #: Migrations whose first event was sent, and whether it landed is not known.
+        self._begun: dict[str, Request] = {}
 
     async def take_over(self) -> None:
         """Read every history and seal the running ones; the first thing a new leader does."""
@@ -102,6 +104,7 @@ class Reconciler:
             PreconditionError: another migration runs (MIGRATION_RUNNING).
         """
         async with self._turn:
+            await self._settle()
             found = self.same(migration_id, request)
             if found is not None:
                 return found
@@ -113,9 +116,26 @@ class Reconciler:
                     remedy="wait for it, or abort it",
                     migration=running.id,
                 )
+            self._begun[migration_id] = request
+            await self._begin(migration_id, request)
+            return self.same(migration_id, request) or self.get(migration_id)
+
+    async def _settle(self) -> None:
+        """Finish what a ``start`` began without seeing its end: its event may be there, or may come yet."""
+        for migration_id, request in list(self._begun.items()):
+            await self._begin(migration_id, request)
+
+    async def _begin(self, migration_id: str, request: Request) -> None:
+        try:
             record = await self._history.create(migration_id, request, by=request.requested_by)
-            self._keep(record)
-            return record
+        except AlreadyExistsError:
+            # Written by a call whose answer was lost, here or under an earlier leader.
+            found = await self._history.load(migration_id)
+            if found is None:
+                raise
+            record = await self._history.seal(found)
+        self._keep(record)
+        del self._begun[migration_id]
 
     def same(self, migration_id: str, request: Request) -> MigrationRecord | None:
         """Return the migration an earlier call with the same request id started, or None.
@@ -165,6 +185,7 @@ class Reconciler:
     async def tick(self) -> bool:
         """Take one step of the running migration, if any. Returns whether another may follow at once."""
         async with self._turn:
+            await self._settle()
             record = self.running()
             if record is None:
                 return False

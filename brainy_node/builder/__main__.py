@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import threading
-from contextlib import suppress
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,10 +19,10 @@ from brainy.errors import InvalidRequestError
 from brainy.ids import Ids
 from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs, get_logger
+from brainy_node.builder.courtesy import give_way, index_threads
 from brainy_node.builder.job import Done, Failed, Job, Progress
 from brainy_node.builder.run import run_job
 
-_NICE = 5
 _ORPHAN_CHECK_SECONDS = 1.0
 #: Progress lines of one shard are at least this far apart, so that the reader is never the bottleneck.
 _REPORT_SECONDS = 0.1
@@ -84,10 +83,10 @@ def main() -> int:
             Failed.of(InvalidRequestError("not a job", remedy="send one line of JSON", cause=error.errors()[0]["msg"]))
         )
         return 1
+    give_way()
+    job = job.model_copy(update={"threads": index_threads(job.threads)})
     configure_logs(level=job.log_level, form=job.log_format, role="builder", node=job.node_id)
     _end_with_parent()
-    with suppress(OSError):
-        os.nice(_NICE)
     try:
         done = asyncio.run(_run(job, output, clock, ids))
     except Exception as failure:

@@ -45,7 +45,7 @@ class Job(_Value):
     up_to_position: int | None = None
     #: fold: also publish segments, index and manifest (never for generation 0).
     publish: bool = False
-    #: For building indexes; 0 means one per core.
+    #: For building indexes; 0 means all cores but one.
     threads: int = 0
     log_level: str = "info"
     log_format: str = "json"

@@ -19,6 +19,8 @@ from brainy.cli.main import app
 from brainy.samples import sample_objects
 from brainy.sdk.local_cluster import LocalCluster, Roles
 from brainy.sdk.loop_thread import LOOP
+from brainy.store.memory import MemoryStore
+from brainy.testing.faulty import UnconditionalStore
 
 ROLE = str(Path(__file__).with_name("sdk_role_fake.py"))
 
@@ -223,3 +225,23 @@ def test_every_error_has_an_exit_status():
         assert exit_of(kind("x")) not in (Exit.OK, Exit.FAILED_RESULT, Exit.INTERNAL)
     assert exit_of(errors.BrainyError("x")) is Exit.INTERNAL
     assert all(f"{code.value} " in table() for code in Exit)
+
+
+def test_probe_says_what_a_store_is_fit_for(tmp_path):
+    told = brainy("probe", f"file://{tmp_path}", "--json")
+    assert told.exit_code == 0
+    found = json.loads(told.stdout)
+    assert (found["fit"], found["failed"], found["locks"]) == (True, None, {"s3": True, "redis": True})
+    assert "locks kept in the store: safe" in brainy("probe", f"file://{tmp_path}").stdout
+
+
+def test_probe_of_an_unfit_store_is_exit_4(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainy.cli.probe.bucket", lambda _: UnconditionalStore(MemoryStore()))
+    told = brainy("probe", f"file://{tmp_path}", "--json")
+    assert told.exit_code == Exit.PRECONDITION
+    found = json.loads(told.stdout)
+    assert (found["fit"], found["failed"], found["locks"]) == (False, "create-if-absent", {"s3": False, "redis": True})
+    told = brainy("probe", f"file://{tmp_path}")
+    assert told.exit_code == Exit.PRECONDITION
+    assert "NOT safe" in told.stdout
+    assert "unfit" in told.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from xml.etree import ElementTree
 
 import pytest
 
@@ -185,3 +186,49 @@ def test_a_page_of_a_listing() -> None:
         b"<LastModified>2026-11-22T09:44:59Z</LastModified></Contents></ListBucketResult>"
     )
     assert (plain.next_token, plain.objects[0].key) == ("", "a+b%20")
+
+
+HEAD = '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+PLAIN = "<Contents><Key>a</Key><ETag>&#34;e&#34;</ETag><Size>1</Size><LastModified>2026-11-22T09:44:59Z</LastModified>"
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        # The usual form, which is scanned.
+        f"{PLAIN}</Contents>{PLAIN}<Owner><ID>x</ID></Owner></Contents>",
+        f"{PLAIN.replace('<Key>a', '<Key>a&amp;b&#38;&lt;c')}</Contents>",
+        PLAIN.replace("<Key>a", "<Key>ä\nb ") + "</Contents>",
+        # Forms for the real parser.
+        PLAIN + "</Contents>\n" + PLAIN + "</Contents>",
+        f"{PLAIN}</Contents><!-- <Contents> -->{PLAIN}</Contents>",
+        f"{PLAIN.replace('<Key>a', '<Key><![CDATA[<Key>x</Key>]]>')}</Contents>",
+        f"{PLAIN}</Contents>{PLAIN.replace('<ETag>&#34;e&#34;</ETag>', '')}</Contents>",
+        f"{PLAIN}</Contents><CommonPrefixes><Prefix>p</Prefix></CommonPrefixes>{PLAIN}</Contents>",
+        f"{PLAIN.replace('<Key>a', '<Key />').replace('</Key>', '', 1)}</Contents>",
+        "",
+    ],
+)
+def test_a_page_says_the_same_whether_scanned_or_parsed(contents: str) -> None:
+    body = f"{HEAD}<IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
+    namespace = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+    expected = [
+        (part.findtext(f"{namespace}Key"), part.findtext(f"{namespace}ETag") or "")
+        for part in ElementTree.fromstring(body).iter(f"{namespace}Contents")
+    ]
+    assert [(item.key, item.etag) for item in read_listing(body).objects] == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<Error><Code>InternalError</Code></Error>",
+        f"{HEAD}{PLAIN}</Contents>".encode(),
+        f"{HEAD}{PLAIN.replace('<Size>1', '<Size>')}</Contents></ListBucketResult>".encode(),
+        f"{HEAD}{PLAIN}</Contents></ListBucketResult".encode(),
+    ],
+)
+def test_what_is_no_page_is_refused(body: bytes) -> None:
+    with pytest.raises((ElementTree.ParseError, ValueError, KeyError)):
+        read_listing(body)

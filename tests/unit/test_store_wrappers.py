@@ -12,8 +12,8 @@ from brainy.config.environment import s3_endpoint, s3_region
 from brainy.config.settings import StoreSettings, load_settings
 from brainy.errors import PermissionDeniedError, PreconditionError, UnavailableError
 from brainy.ids import Ids
-from brainy.store.base import ObjectStore, PutState, StoredObject
-from brainy.store.capability import PROBE_PREFIX, probe_conditional_writes
+from brainy.store.base import ObjectStore, PutOutcome, PutState, StoredObject
+from brainy.store.capability import PROBE_PREFIX, examine, probe_conditional_writes
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
@@ -221,7 +221,7 @@ class _ChecksThenActs(FaultyStore):
 
 @pytest.mark.parametrize(
     ("kind", "check"),
-    [(_IgnoresMatch, "stale-etag"), (_CreatesOnMatch, "match-on-missing"), (_ChecksThenActs, "race")],
+    [(_IgnoresMatch, "stale-etag"), (_CreatesOnMatch, "match-on-missing"), (_ChecksThenActs, "create-race")],
 )
 async def test_the_probe_finds_the_finer_faults(kind: type[FaultyStore], check: str) -> None:
     with pytest.raises(PreconditionError) as caught:
@@ -234,3 +234,64 @@ async def test_the_probe_does_not_blame_a_store_that_is_away() -> None:
     store.plan(kind="put_if_absent", fault=Fault.LANDED_UNKNOWN)
     with pytest.raises(UnavailableError):
         await probe_conditional_writes(store, Ids())
+
+
+async def test_a_store_that_keeps_its_promises_is_fit() -> None:
+    memory = MemoryStore()
+    found = await examine(memory, Ids())
+    assert [check.name for check in found.checks if not check.passed] == []
+    assert len({check.name for check in found.checks}) == 10
+    assert (found.fit, found.store_locks_safe, found.redis_locks_safe) == (True, True, True)
+    assert [page async for page in memory.list(PROBE_PREFIX)] == []
+
+
+async def test_a_store_without_conditions_is_told_in_full() -> None:
+    memory = MemoryStore()
+    found = await examine(UnconditionalStore(memory), Ids())
+    assert {check.name for check in found.checks if not check.passed} == {
+        "create-if-absent",
+        "create-after-delete",
+        "stale-etag",
+        "match-on-missing",
+        "create-race",
+        "replace-race",
+    }
+    assert (found.fit, found.store_locks_safe, found.redis_locks_safe) == (False, False, True)
+    assert [page async for page in memory.list(PROBE_PREFIX)] == []
+
+
+class _Forgets(FaultyStore):
+    """Acknowledges writes and keeps the first."""
+
+    async def put(self, key: str, body: bytes, *, user_metadata=None):  # type: ignore[no-untyped-def]
+        found = await self.inner.get(key)
+        return found.etag if found else await self.inner.put(key, body, user_metadata=user_metadata)
+
+
+class _RemembersDeleted(FaultyStore):
+    """A key that once was is refused for ever."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.deleted: set[str] = set()
+
+    async def put_if_absent(self, key: str, body: bytes):  # type: ignore[no-untyped-def]
+        if key in self.deleted:
+            return PutOutcome(state=PutState.LOST)
+        return await self.inner.put_if_absent(key, body)
+
+    async def delete(self, key: str) -> None:
+        self.deleted.add(key)
+        await self.inner.delete(key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "redis"),
+    [(_Forgets, "read-after-write", False), (_RemembersDeleted, "create-after-delete", True)],
+)
+async def test_what_redis_locks_need_of_a_store(kind: type[FaultyStore], check: str, redis: bool) -> None:
+    found = await examine(kind(MemoryStore()), Ids())
+    failed = found.first_failure()
+    assert failed is not None
+    assert failed.name == check
+    assert (found.store_locks_safe, found.redis_locks_safe) == (False, redis)

