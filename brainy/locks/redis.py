@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,20 +60,20 @@ from brainy.errors import (
     LeaseHeldError,
     NotFoundError,
     PermissionDeniedError,
-    PreconditionError,
     UnavailableError,
 )
 from brainy.ids import Ids
 from brainy.locks import record as lease
 from brainy.locks import redis_scripts as scripts
 from brainy.locks.base import Grant, LockState
+from brainy.locks.redis_answers import cancellable, corrupt, lost, newer_version, state_of
+from brainy.locks.redis_wakeups import Wakeups
 from brainy.locks.tokens import TokenFloor
 from brainy.telemetry.logs import get_logger
 
 #: Rounds of a grant that keeps meeting other processes' changes of block.
 _MAX_ROUNDS: Final = 16
 _POLL_SECONDS: Final = 1.0
-_LISTEN_SECONDS: Final = 60.0
 _WINDOW_MS: Final = 3000
 _CONNECTIONS: Final = 32
 _LIST_BATCH: Final = 500
@@ -159,7 +159,7 @@ class RedisLocks:
         self._floor = floor
         self._recheck = recheck_seconds
         self._known: dict[str, _Known] = {}
-        self._wakeups = _Wakeups(self._client, ids.nonce().hex())
+        self._wakeups = Wakeups(self._client, ids.nonce().hex(), _typed)
 
     async def grant(
         self,
@@ -229,7 +229,7 @@ class RedisLocks:
             [grant.token, grant.owner, grant.incarnation, nonce, round(grant.ttl_seconds * 1000)],
         )
         if answer[0] == "LOST":
-            raise _lost(grant, answer)
+            raise lost(grant, answer)
         return Grant(
             name=grant.name,
             owner=grant.owner,
@@ -248,7 +248,7 @@ class RedisLocks:
             [grant.token, grant.owner, grant.incarnation, self._ids.nonce().hex()],
         )
         if answer[0] == "LOST":
-            raise _lost(grant, answer)
+            raise lost(grant, answer)
         _log.info("lock_released", lock=grant.name, owner=grant.owner, token=grant.token)
 
     async def force_release(self, name: str, *, by: str, reason: str) -> LockState:
@@ -423,16 +423,16 @@ class RedisLocks:
         keys = scripts.keys(self._scope, name)
         with _typed():
             try:
-                answer: Sequence[Any] = await _cancellable(script(keys=keys, args=arguments))
+                answer: Sequence[Any] = await cancellable(script(keys=keys, args=arguments))
             except failures.ConnectionError:
                 # A pooled connection the server has closed since looks like this, too.
                 if not repeat:
                     raise
-                answer = await _cancellable(script(keys=keys, args=arguments))
+                answer = await cancellable(script(keys=keys, args=arguments))
         if answer[0] == "CORRUPT":
-            raise _corrupt(keys[0])
+            raise corrupt(keys[0])
         if answer[0] == "VERSION":
-            raise _version(keys[0], answer[1])
+            raise newer_version(keys[0], answer[1])
         return answer
 
     async def _describe(self, names: Sequence[str]) -> Sequence[LockState | None]:
@@ -442,9 +442,9 @@ class RedisLocks:
             for key in keys:
                 pipeline.hgetall(key)
             pipeline.time()
-            *found, (seconds, micros) = await _cancellable(pipeline.execute())
+            *found, (seconds, micros) = await cancellable(pipeline.execute())
         now = seconds * 1000 + micros // 1000
-        return [_state(name, key, raw, now) for name, key, raw in zip(names, keys, found, strict=True)]
+        return [state_of(name, key, raw, now) for name, key, raw in zip(names, keys, found, strict=True)]
 
     async def _pause(self, woken: asyncio.Event, seconds: float) -> None:
         waits = {asyncio.ensure_future(woken.wait()), asyncio.ensure_future(self._clock.sleep(seconds))}
@@ -458,82 +458,6 @@ class RedisLocks:
         # Out of courtesy: who does not leave is left out after a while.
         with contextlib.suppress(BrainyError):
             await self._run(self._leave_script, name, [waiter])
-
-
-class _Wakeups:
-    """One subscription of this process; hands messages to the waiters they name."""
-
-    def __init__(self, client: aioredis.Redis, instance: str) -> None:
-        self._client = client
-        self._instance = instance
-        self._events: dict[str, asyncio.Event] = {}
-        self._listening: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def waiter(self, nonce: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
-        """Yield (id of a waiter, event that is set when it is woken)."""
-        waiter = f"{self._instance}:{nonce}"
-        event = self._events[waiter] = asyncio.Event()
-        try:
-            await self._listen()
-            yield waiter, event
-        finally:
-            del self._events[waiter]
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._listening is not None:
-            while not self._listening.done():
-                self._listening.cancel()
-                await asyncio.wait([self._listening], timeout=0.1)
-            self._listening = None
-
-    async def _listen(self) -> None:
-        async with self._starting:
-            if self._listening is not None and not self._listening.done():
-                return
-            pubsub = self._client.pubsub()
-            try:
-                with _typed():
-                    await pubsub.subscribe(f"brainy:wake:{self._instance}")
-                    # Only once the server has confirmed can no message be missed.
-                    await pubsub.get_message(timeout=_POLL_SECONDS)
-            except BaseException:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
-                raise
-            self._listening = asyncio.create_task(self._deliver(pubsub))
-
-    async def _deliver(self, pubsub: Any) -> None:
-        try:
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
-                event = self._events.get(message["data"]) if message else None
-                if event is not None:
-                    event.set()
-        except (failures.RedisError, OSError) as error:
-            # Waiters go on asking once a second; the next one subscribes again.
-            _log.warning("lock_wakeups_lost", detail=str(error)[:200])
-        finally:
-            await pubsub.aclose()
-
-
-async def _cancellable(call: Coroutine[Any, Any, Any]) -> Any:
-    """Await a call of the client so that a cancellation is never lost.
-
-    The client sends through ``asyncio.wait_for``, which on Python 3.11 swallows a cancellation that meets the
-    end of the send: a renewing task that was cancelled would go on for ever.
-    """
-    task = asyncio.ensure_future(call)
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # seen: nobody else will ask for it
-        raise
-    return task.result()
 
 
 @contextlib.contextmanager
@@ -566,58 +490,4 @@ def _unavailable(error: Exception) -> UnavailableError:
         remedy="check the redis server, its memory and its role; then try again",
         cause=type(error).__name__,
         detail=str(error)[:200],
-    )
-
-
-def _state(name: str, key: str, raw: Mapping[str, str], now: int) -> LockState | None:
-    if not raw:
-        return None
-    if raw.get("v") != str(scripts.FORMAT_VERSION):
-        raise _version(key, raw.get("v", ""))
-    try:
-        int(raw["ceiling"]), raw["nonce"]  # checked as the scripts do
-        return LockState(
-            name=name,
-            token=int(raw["token"]),
-            held=raw["held"] == "1" and int(raw["expires"]) > now,
-            owner=raw["owner"],
-            incarnation=raw["incarnation"],
-            ttl_seconds=int(raw["ttl"]) / 1000,
-            renewals=int(raw["renewals"]),
-            purpose=raw["purpose"],
-            unchanged_seconds=max(0, now - int(raw["since"])) / 1000,
-        )
-    except (KeyError, ValueError) as error:
-        raise _corrupt(key) from error
-
-
-def _corrupt(key: str) -> CorruptDataError:
-    return CorruptDataError(
-        "not a valid lock in redis",
-        remedy="find out who writes under brainy:, then delete the key; its token is kept in the bucket",
-        key=key,
-    )
-
-
-def _version(key: str, version: str) -> BrainyError:
-    if not version.isdecimal() or int(version) <= scripts.FORMAT_VERSION:
-        return _corrupt(key)
-    return PreconditionError(
-        "this lock was written by a newer version of the software",
-        reason="UNSUPPORTED_FORMAT",
-        remedy="upgrade this process; nothing was changed",
-        key=key,
-        format_version=version,
-    )
-
-
-def _lost(grant: Grant, answer: Sequence[Any]) -> FencedError:
-    _log.warning("lock_lost", lock=grant.name, token=grant.token, current_token=answer[1], holder=answer[2])
-    return FencedError(
-        "the lease is no longer this holder's",
-        remedy="stop the guarded work; ask for a new grant",
-        lock=grant.name,
-        token=grant.token,
-        current_token=answer[1] or "none",
-        holder=answer[2],
     )

@@ -125,3 +125,21 @@ def _scan(base: Base, queries: Floats, k: int, hidden: Bools, live: int) -> tupl
         np.concatenate([rows for rows, _ in found]),
         np.concatenate([distances for _, distances in found]),
     )
+
+
+def tail_bounds(
+    query: npt.NDArray[np.int64], distances: npt.NDArray[np.float32], queries: int, k: int
+) -> npt.NDArray[np.float32]:
+    """Return for each query the distance of the worst base hit that the tail must beat, or infinity."""
+    if len(query) == queries * k and (queries == 1 or (np.bincount(query, minlength=queries) == k).all()):
+        every: npt.NDArray[np.float32] = distances.reshape(queries, k).max(axis=1)
+        return every
+    bounds = np.full(queries, np.inf, np.float32)
+    starts = np.searchsorted(query, np.arange(queries + 1, dtype=np.int64))
+    full = np.flatnonzero(np.diff(starts) >= k)
+    if len(full):
+        worst = np.maximum.reduceat(distances, starts[:-1][full]) if len(full) == queries else None
+        if worst is None:
+            worst = np.array([distances[starts[i] : starts[i + 1]].max() for i in full.tolist()], np.float32)
+        bounds[full] = worst
+    return bounds

@@ -18,9 +18,10 @@ from brainy.bucket.records import Spec
 from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
 from brainy_node.shard.base import Base
-from brainy_node.shard.base_search import search_base
+from brainy_node.shard.base_search import search_base, tail_bounds
 from brainy_node.shard.hits import Hits, select
-from brainy_node.shard.statistics import ShardStatistics, Tally
+from brainy_node.shard.overlay import Rows, overlay
+from brainy_node.shard.statistics import ShardStatistics
 from brainy_node.shard.tail import Tail
 
 
@@ -45,28 +46,6 @@ FOLDED_REQUESTS = 4_096
 _SCAN_BATCH = 1000
 
 _T = TypeVar("_T")
-
-
-class _Rows:
-    """What became of the base's rows since it was built."""
-
-    __slots__ = ("dead", "dead_indexed", "dead_verbs", "hidden", "hidden_indexed")
-
-    def __init__(self, base: Base) -> None:
-        #: bool (rows): replaced or deleted by a later record.
-        self.dead = np.zeros(base.rows, np.bool_)
-        #: bool (rows): dead, or carries the soft-delete marker.
-        self.hidden = base.soft_deleted.copy()
-        self.dead_verbs = np.zeros(base.verb_rows, np.bool_)
-        #: How many of the indexed rows are dead, and how many hidden.
-        self.dead_indexed = 0
-        self.hidden_indexed = int((base.soft_deleted & base.indexed).sum())
-
-    def kill(self, base: Base, row: int) -> None:
-        if base.indexed[row]:
-            self.dead_indexed += 1
-            self.hidden_indexed += not self.hidden[row]
-        self.dead[row] = self.hidden[row] = True
 
 
 class Shard:
@@ -97,7 +76,7 @@ class Shard:
         self._requests: dict[str, int] = dict(base.record.recent_requests)
         self._base = base
         self._tail = Tail(spec)
-        self._rows = _Rows(base)
+        self._rows = Rows(base)
         self._digest = base.digest()
         self._tally = base.tally()
 
@@ -256,7 +235,7 @@ class Shard:
                     applied=self.applied,
                 )
             tail = self._tail.after(base.position, self.spec)
-            rows, digest, tally = _overlay(base, tail)
+            rows, digest, tally = overlay(base, tail)
             if digest != self._digest:
                 raise CorruptDataError(
                     "the new base is not equal to the state it should replace",
@@ -274,7 +253,7 @@ class Shard:
         with self._lock:
             _check_fit(self._base, spec, self.number)
             self._tail = self._tail.after(self._base.position, spec)
-            self._rows, _, self._tally = _overlay(self._base, self._tail)
+            self._rows, _, self._tally = overlay(self._base, self._tail)
             self.spec = spec
 
     def contents(self) -> Contents:
@@ -341,7 +320,7 @@ class Shard:
         ids = base.ids.texts(rows.tolist())
         owners: list[Noun] = []
         if tail.vectors:
-            bounds = _bounds(query, distances, len(queries), k)
+            bounds = tail_bounds(query, distances, len(queries), k)
             found = tail.search(queries, k, include_soft_deleted=soft, bounds=bounds)
             owners = [tail.owner(slot) for slot in found.slots.tolist()]
             if owners:
@@ -487,49 +466,6 @@ def _check_fit(base: Base, spec: Spec, number: int) -> None:
             generation=base.record.generation,
             shard=base.record.shard,
         )
-
-
-def _overlay(base: Base, tail: Tail) -> tuple[_Rows, MultisetDigest, Tally]:
-    """Lay a tail over a base: which rows it kills, and the digest and counts of both together."""
-    rows, digest, tally = _Rows(base), base.digest(), base.tally()
-    names = list(tail.nouns)
-    for item_id, row in zip(names, base.rows_of(names), strict=True):
-        if row >= 0:
-            rows.kill(base, row)
-            digest.remove(item_id, base.noun_hash(row))
-            tally.noun(base.noun_facts(row), indexed=bool(base.indexed[row]), by=-1)
-        state = tail.nouns[item_id]
-        if state.noun is not None:
-            digest.add(item_id, state.hash)
-            tally.noun(state.facts, indexed=state.unindexed is None)
-    for item_id, kept in tail.verbs.items():
-        verb_row = base.verb_row_of(item_id)
-        if verb_row is not None:
-            rows.dead_verbs[verb_row] = True
-            digest.remove(item_id, base.verb_hash(verb_row))
-            tally.verb(base.verb_type(verb_row), by=-1)
-        if kept.verb is not None:
-            digest.add(item_id, kept.hash)
-            tally.verb(kept.verb.type)
-    return rows, digest, tally
-
-
-def _bounds(
-    query: npt.NDArray[np.int64], distances: npt.NDArray[np.float32], queries: int, k: int
-) -> npt.NDArray[np.float32]:
-    """Return for each query the distance of the worst base hit that the tail must beat, or infinity."""
-    if len(query) == queries * k and (queries == 1 or (np.bincount(query, minlength=queries) == k).all()):
-        every: npt.NDArray[np.float32] = distances.reshape(queries, k).max(axis=1)
-        return every
-    bounds = np.full(queries, np.inf, np.float32)
-    starts = np.searchsorted(query, np.arange(queries + 1, dtype=np.int64))
-    full = np.flatnonzero(np.diff(starts) >= k)
-    if len(full):
-        worst = np.maximum.reduceat(distances, starts[:-1][full]) if len(full) == queries else None
-        if worst is None:
-            worst = np.array([distances[starts[i] : starts[i + 1]].max() for i in full.tolist()], np.float32)
-        bounds[full] = worst
-    return bounds
 
 
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
