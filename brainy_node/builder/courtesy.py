@@ -12,15 +12,16 @@ _NICE = 10
 _COLLECT_EVERY = 50_000
 
 
-def give_way() -> None:
+def give_way(*, can_wait: bool = False) -> None:
     """Lower the priority of this process and of every thread it starts from here on. Call it once, at the start.
 
-    SCHED_BATCH keeps a thread that wakes up from pushing a serving one off its core.
+    SCHED_BATCH keeps a thread that wakes up from pushing a serving one off its core. A job that ``can_wait`` (a
+    fold: nobody waits for it, and the tail is searched meanwhile) takes only what nobody else wants: SCHED_IDLE.
     """
     with suppress(OSError):
         os.nice(_NICE)
     with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_IDLE if can_wait else os.SCHED_BATCH, os.sched_param(0))
     gc.collect()
     gc.freeze()  # what was imported stays
     gc.set_threshold(_COLLECT_EVERY)

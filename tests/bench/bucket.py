@@ -20,7 +20,7 @@ from brainy.ids import Ids
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
 from brainy.testing.fixtures import FixtureObject, read_objects
-from brainy.testing.servers import seaweedfs
+from brainy.testing.servers import S3Server, seaweedfs
 
 BUCKET = "bench"
 WHOLE = f"s3://{BUCKET}/whole"
@@ -40,12 +40,12 @@ class Recorded:
 
 
 @contextmanager
-def running_server(directory: Path) -> Iterator[None]:
+def running_server(directory: Path) -> Iterator[S3Server]:
     """Run SeaweedFS with the bucket; this process and its children talk to it from then on."""
     with seaweedfs(directory) as server:
         server.create_bucket(BUCKET)
         os.environ.update(server.environment)  # noqa: TID251 - children of every kind must find the server
-        yield
+        yield server
 
 
 def put_recorded(folder: Path) -> Recorded:
