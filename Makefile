@@ -6,7 +6,7 @@ STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
 
-.PHONY: help setup protos protos-check fix verify test test-fast sim sim-ci demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -44,16 +44,19 @@ verify: setup ## Everything that reads the code without running it
 		$(VENV)/bin/buf breaking protos --against '.git#ref=HEAD~1,subdir=protos'; fi
 	$(MAKE) --no-print-directory protos-check
 
-test: setup ## The whole test suite
-	$(VENV)/bin/pytest
+test: setup ## The test suite, but for what test-long runs
+	$(VENV)/bin/pytest -m 'not long'
 
-test-fast: setup ## Without the tests marked slow
-	$(VENV)/bin/pytest -m 'not slow' -n 2
+test-long: setup ## Locks, hand-over and coordinators with real processes whose timing matters; wants an idle machine
+	$(VENV)/bin/pytest -m long --timeout 600
+
+test-fast: setup ## Without the tests marked slow or long
+	$(VENV)/bin/pytest -m 'not slow and not long' -n 2
 
 sim: setup ## Simulations on all cores: SEEDS of the first level, a tenth of them of the whole cluster
 	PYTHONHASHSEED=0 $(PY) -m tests.sim --seeds $(SEEDS)
 
-sim-ci: setup ## The simulations that CI has time for
+sim-ci: setup ## SIM_SEEDS simulations and a tenth of them of the whole cluster, as tests
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/bin/pytest -n 2 tests/sim
 
 demo: setup ## A Brainy bucket served and upgraded under load, with a node killed midway (STORE=directory|s3)

@@ -29,7 +29,7 @@ HASTY = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_what_was_acknowledged_outlives_its_log(tmp_path: Path, run_cluster: RunCluster) -> None:
     namespace = f"file://{tmp_path / 'bucket'}"

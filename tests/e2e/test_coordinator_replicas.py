@@ -56,7 +56,7 @@ async def sealed(store: ObjectStore, migration_id: str, times: int) -> None:
             await asyncio.sleep(POLL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_leaders_die_during_an_upgrade_and_then_there_is_none(tmp_path: Path, run_cluster: RunCluster) -> None:
     clock = SystemClock()

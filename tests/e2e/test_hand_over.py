@@ -20,7 +20,7 @@ DIMENSIONS = 8
 GAP_SECONDS = 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_nodes_go_one_after_the_other_and_no_write_notices(tmp_path: Path, run_cluster: RunCluster) -> None:
     clock = SystemClock()

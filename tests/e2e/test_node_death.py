@@ -18,7 +18,7 @@ PATIENT = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_dead_process_is_replaced_before_its_time_to_live_is_over(
     tmp_path: Path, run_cluster: RunCluster
