@@ -30,7 +30,6 @@ from contextlib import suppress
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.bucket.records import Spec
 from brainy.changelog.batch import Slot
 from brainy.changelog.collection import LogCollector, collected_position
 from brainy.changelog.commits import GroupCommit
@@ -74,7 +73,6 @@ class HostedShard:
         self.reason = ""
         self.copied = 0
         self.total = 0
-        self._spec: Spec | None = None
         self._highest_epoch = 0
         self._window: SlotWindow | None = None
         self._commits: GroupCommit | None = None
@@ -186,7 +184,7 @@ class HostedShard:
     async def _load(self) -> None:
         duty, host = self.assignment, self._host
         self._become(_State.SHARD_STATE_LOADING)
-        spec = self._spec = await host.spec(duty.generation)
+        spec = await host.spec(duty.generation)
         published = True
         if duty.generation > 0:
             published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None

@@ -104,6 +104,7 @@ async def test_leaders_die_during_an_upgrade_and_then_there_is_none(tmp_path: Pa
         for process in cluster.coordinators:
             await process.kill(clock)
         alone = Traffic(client, dimensions, seed=4)
+        # The time itself is the condition: longer than any node's time to live without one.
         await asyncio.sleep(2 * float(QUICK["BRAINY_COORDINATOR__NODE_TTL_SECONDS"]))
         before = alone.oracle.writes
         restarted_at = clock.monotonic()
