@@ -83,7 +83,7 @@ def main() -> int:
             Failed.of(InvalidRequestError("not a job", remedy="send one line of JSON", cause=error.errors()[0]["msg"]))
         )
         return 1
-    give_way(can_wait=job.kind == "fold")
+    give_way()
     job = job.model_copy(update={"threads": index_threads(job.threads)})
     configure_logs(level=job.log_level, form=job.log_format, role="builder", node=job.node_id)
     _end_with_parent()

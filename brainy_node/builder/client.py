@@ -11,9 +11,11 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from brainy.clock import Clock, SystemClock
 from brainy.config.settings import Settings
 from brainy.errors import BrainyError, UnavailableError
 from brainy.telemetry.logs import get_logger
+from brainy_node.builder.courtesy import keep_fed
 from brainy_node.builder.job import Built, Done, Failed, Job, Line, Progress
 
 __all__ = ["BuilderClient", "Built", "Progress"]
@@ -30,8 +32,9 @@ class BuilderClient:
     Each building process takes every core it can get, so one at a time is the default; others wait their turn.
     """
 
-    def __init__(self, settings: Settings, *, processes: int = 1) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, processes: int = 1) -> None:
         self._settings = settings
+        self._clock = clock or SystemClock()
         self._turn = asyncio.Semaphore(processes)
         #: Calls to the object store of all jobs that were done, by namespace and kind.
         self.store_calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -52,9 +55,11 @@ class BuilderClient:
                 sys.executable, "-m", "brainy_node.builder", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES
             )
             _log.info("builder_started", kind=job.kind, shards=list(job.shards), pid=process.pid)
+            fed = asyncio.create_task(keep_fed(process.pid, self._clock))
             try:
                 answer = await self._converse(process, job, on_progress)
             finally:
+                fed.cancel()
                 await _end(process)
         if isinstance(answer, Failed):
             raise answer.exception()
