@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from brainy.cli import buckets, clusters, items, locks, migrations, probe, versions
+from brainy.cli import buckets, clusters, items, locks, migrations, probe, quarantine, rescue, versions
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
@@ -62,6 +62,8 @@ app.command("backup")(buckets.backup)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")
+app.add_typer(quarantine.app, name="quarantine")
+app.command("rescue")(rescue.rescue)
 app.add_typer(locks.app, name="lock")
 app.command("probe")(probe.probe)
 app.command("demo")(demo.demo)
