@@ -16,6 +16,13 @@ from brainy.legacy.keys import Kind, object_key
 from brainy.legacy.trees import open_trees
 from brainy.store.base import ObjectStore, StoredObject
 
+#: Half of an item -> the kind of the item.
+_ITEM_KINDS: Final = {
+    Kind.NOUN: Kind.NOUN,
+    Kind.NOUN_METADATA: Kind.NOUN,
+    Kind.VERB: Kind.VERB,
+    Kind.VERB_METADATA: Kind.VERB,
+}
 _AT_ONCE: Final = 32
 _BYTES_AT_ONCE: Final = 32 << 20
 
@@ -117,16 +124,22 @@ class GenerationKept:
 
 
 def beside_key(key: str) -> str | None:
-    """Key of the object that belongs to a noun's or a verb's, or None where none can."""
+    """Key of the other half of an item, or None where there is none."""
     parsed = keys.parse(key)
-    if parsed.tree is None or parsed.kind not in (Kind.NOUN, Kind.VERB):
+    if parsed.tree is None or parsed.kind not in _ITEM_KINDS:
         return None
     try:
         trees = open_trees((parsed.tree,))
     except PreconditionError:
         return None
-    tree = next((tree for tree in trees if key.startswith(tree.keys.objects(parsed.kind))), None)
-    return None if tree is None else object_key(tree.keys.companions(parsed.kind), parsed.id)
+    kind = _ITEM_KINDS[parsed.kind]
+    for tree in trees:
+        own, other = tree.keys.objects(kind), tree.keys.companions(kind)
+        if parsed.kind is not kind:
+            own, other = other, own
+        if key.startswith(own):
+            return object_key(other, parsed.id)
+    return None
 
 
 def _bounded(row: Kept, room: int) -> tuple[int, Kept]:

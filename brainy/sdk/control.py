@@ -276,6 +276,7 @@ def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
         total=message.total,
         noun_count=message.noun_count,
         verb_count=message.verb_count,
+        quarantined=message.quarantined,
         reason=message.reason,
         message=message.message,
     )

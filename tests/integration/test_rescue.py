@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +47,7 @@ async def log(store: MemoryStore, operation: str, noun_id: str, time: int, data:
     entry = {"timestamp": time, "operation": operation, "entityType": "noun", "entityId": noun_id, "instanceId": "1"}
     if data is not None:
         entry["data"] = data
-    name = "".join(random.Random(f"{operation}{noun_id}{time}").choices("abcdefghij0123456789", k=9))
+    name = hashlib.md5(f"{operation}{noun_id}{time}".encode(), usedforsecurity=False).hexdigest()[:9]
     await store.put(f"change-log/{time:013d}-{name}.json", json.dumps(entry).encode())
 
 
