@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, Protocol
@@ -12,9 +14,11 @@ from brainy.dataset.generation import read_stored
 from brainy.errors import PreconditionError
 from brainy.legacy import keys
 from brainy.legacy.batch import Quarantined
-from brainy.legacy.keys import Kind, object_key
+from brainy.legacy.keys import Kind, id_in, object_key
+from brainy.legacy.tree import Tree
 from brainy.legacy.trees import open_trees
 from brainy.store.base import ObjectStore, StoredObject
+from brainy.store.keys import MAX_KEY_BYTES
 
 #: Half of an item -> the kind of the item.
 _ITEM_KINDS: Final = {
@@ -77,15 +81,20 @@ class TreeKept:
             yield bounded
 
     async def _fetch(self, entries: Sequence[Quarantined]) -> list[Kept]:
-        beside = {entry.key: key for entry in entries if (key := beside_key(entry.key)) is not None}
-        wanted = list(dict.fromkeys([*(entry.key for entry in entries), *beside.values()]))
+        beside = {entry.key: beside_keys(entry.key) for entry in entries}
+        wanted = list(dict.fromkeys(key for entry in entries for key in (entry.key, *beside[entry.key])))
         found: dict[str, StoredObject] = {}
         for key, item in zip(wanted, await self._store.get_many(wanted), strict=True):
             if isinstance(item, Exception):
                 raise item
             if item is not None:
                 found[key] = item
-        return [self._row(entry, found.get(entry.key), found.get(beside.get(entry.key, ""))) for entry in entries]
+        return [
+            self._row(
+                entry, found.get(entry.key), next((found[key] for key in beside[entry.key] if key in found), None)
+            )
+            for entry in entries
+        ]
 
     @staticmethod
     def _row(entry: Quarantined, own: StoredObject | None, beside: StoredObject | None) -> Kept:
@@ -123,23 +132,29 @@ class GenerationKept:
             yield row
 
 
-def beside_key(key: str) -> str | None:
-    """Key of the other half of an item, or None where there is none."""
-    parsed = keys.parse(key)
-    if parsed.tree is None or parsed.kind not in _ITEM_KINDS:
-        return None
-    try:
-        trees = open_trees((parsed.tree,))
-    except PreconditionError:
-        return None
-    kind = _ITEM_KINDS[parsed.kind]
-    for tree in trees:
+def beside_keys(key: str) -> tuple[str, ...]:
+    """Keys under which the other half of an item may lie; one key may belong to items of two trees."""
+    kind = _ITEM_KINDS.get(keys.parse(key).kind)
+    if kind is None:
+        return ()
+    found: list[str] = []
+    for tree in _every_tree():
         own, other = tree.keys.objects(kind), tree.keys.companions(kind)
-        if parsed.kind is not kind:
-            own, other = other, own
-        if key.startswith(own):
-            return object_key(other, parsed.id)
-    return None
+        for here, there in ((own, other), (other, own)):
+            if key.startswith(here) and (item_id := id_in(here, key)):
+                found.append(object_key(there, item_id))
+    # An id may fill the key of one half; the other half then cannot exist.
+    return tuple(dict.fromkeys(each for each in found if len(each.encode()) <= MAX_KEY_BYTES))
+
+
+@functools.cache
+def _every_tree() -> tuple[Tree, ...]:
+    trees: list[Tree] = []
+    for name in (keys.ENTITY, keys.FLAT, keys.TYPED):
+        # A tree that cannot be read has no items, and so no halves.
+        with contextlib.suppress(PreconditionError):
+            trees += open_trees((name,))
+    return tuple(dict.fromkeys(trees))
 
 
 def _bounded(row: Kept, room: int) -> tuple[int, Kept]:

@@ -22,6 +22,7 @@ from brainy.legacy.tree import Tree
 from brainy.legacy.trees import open_trees
 from brainy.legacy.values import UnreadableError
 from brainy.store.base import ObjectMeta, ObjectStore, PutOutcome, StoredObject
+from brainy.store.keys import MAX_KEY_BYTES
 
 #: The object is no longer where it was.
 GONE: Final = "gone"
@@ -102,10 +103,11 @@ def _claims(each: Mended) -> tuple[Kind, tuple[str, ...]]:
 
 def _keys_of(trees: Sequence[Tree], item_id: str) -> list[str]:
     return [
-        object_key(prefix, item_id)
+        key
         for tree in trees
         for kind in (Kind.NOUN, Kind.VERB)
         for prefix in (tree.keys.objects(kind), tree.keys.companions(kind))
+        if len((key := object_key(prefix, item_id)).encode()) <= MAX_KEY_BYTES
     ]
 
 

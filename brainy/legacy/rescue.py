@@ -35,8 +35,9 @@ from brainy.legacy.objects import build_noun
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.presence import Presence, hashes_of
 from brainy.legacy.trees import open_trees
-from brainy.legacy.values import UnreadableError, compact, dump_json, parse_json
+from brainy.legacy.values import UnreadableError, compact, dump_json, parse_json, text_id
 from brainy.store.base import ObjectStore, StoredObject
+from brainy.store.keys import MAX_KEY_BYTES
 
 _BATCH_KEYS: Final = 1000
 _BATCH_BYTES: Final = 16 << 20
@@ -238,8 +239,12 @@ class Rescue:
             return None
         if not isinstance(value, dict) or value.get("entityType") != "noun":
             return None
-        item_id = value.get("entityId")
-        if not isinstance(item_id, str) or value.get("operation") not in ("add", "update", "delete"):
+        if value.get("operation") not in ("add", "update", "delete"):
+            return None
+        try:
+            item_id = text_id(value.get("entityId"))
+        except UnreadableError:
+            self.counts.entries_unreadable += 1
             return None
         if value["operation"] != "delete" and not _vector(value):
             # It cannot bring the noun back, and an older entry would bring back an older one.
@@ -263,7 +268,8 @@ class Rescue:
 
     def _metadata_keys(self, item_id: str) -> list[str]:
         prefixes = dict.fromkeys(tree.keys.companions(Kind.NOUN) for tree in self._trees)
-        return [object_key(prefix, item_id) for prefix in prefixes]
+        # An id may fill the key of its vector object; then it has no metadata.
+        return [key for prefix in prefixes if len((key := object_key(prefix, item_id)).encode()) <= MAX_KEY_BYTES]
 
     def _found(
         self, item_id: str, words: _Words, entry: StoredObject | None, metadata: StoredObject | None

@@ -16,7 +16,7 @@ from brainy.store.memory import MemoryStore
 from brainy.testing.fixtures import fixtures_root, load_fixture, read_truth
 
 ROOT = fixtures_root()
-pytestmark = pytest.mark.skipif(ROOT is None, reason="the recorded buckets are not here (set BRAINY_FIXTURES)")
+with_recorded = pytest.mark.skipif(ROOT is None, reason="the recorded buckets are not here (set BRAINY_FIXTURES)")
 
 #: Its log entry was never written: the id does not fit into an HTTP header.
 UNLOGGED = "ünï-çødé-６"
@@ -47,7 +47,7 @@ async def log(store: MemoryStore, operation: str, noun_id: str, time: int, data:
     entry = {"timestamp": time, "operation": operation, "entityType": "noun", "entityId": noun_id, "instanceId": "1"}
     if data is not None:
         entry["data"] = data
-    name = hashlib.md5(f"{operation}{noun_id}{time}".encode(), usedforsecurity=False).hexdigest()[:9]
+    name = hashlib.md5(f"{operation}{noun_id!r}{time}".encode(), usedforsecurity=False).hexdigest()[:9]
     await store.put(f"change-log/{time:013d}-{name}.json", json.dumps(entry).encode())
 
 
@@ -64,6 +64,7 @@ def float32(vector: list[float | None]) -> bytes:
     return np.array([np.nan if part is None else part for part in vector], dtype=np.float64).astype("<f4").tobytes()
 
 
+@with_recorded
 async def test_nouns_deleted_for_their_dimension_are_found_exactly() -> None:
     store, nouns = await recorded("v0.36.0-native512")
     metadata = {noun_id: await store.get(f"metadata/{noun_id}.json") for noun_id in nouns}
@@ -92,6 +93,7 @@ async def test_nouns_deleted_for_their_dimension_are_found_exactly() -> None:
     assert search.counts.unnamed == 1
 
 
+@with_recorded
 async def test_an_untouched_bucket_has_nothing_to_rescue() -> None:
     store, _ = await recorded("v0.46.0")
     found, search = await rescued(store)
@@ -99,6 +101,7 @@ async def test_an_untouched_bucket_has_nothing_to_rescue() -> None:
     assert search.counts.deleted == 16
 
 
+@with_recorded
 async def test_an_unreadable_noun_is_found_in_its_last_entry() -> None:
     store, nouns = await recorded("v0.46.0")
     damaged = [noun_id for noun_id in sorted(nouns) if noun_id != UNLOGGED][:12]
@@ -148,12 +151,26 @@ async def test_a_log_full_of_nonsense_costs_nothing_but_a_count() -> None:
     await log(store, "add", "c", 10, {"vector": "text"})
     await log(store, "add", "d", 10, {"vector": [1.0, 2.0], "metadata": {"k": "of the log"}})
     await log(store, "add", "other", 10, {"vector": [9.0, 9.0]})
+    long = "x" * 1010
+    for odd in ("", "\x00", "\ud800", "y" * 5000, long):
+        await log(store, "add", odd, 10, {"vector": [1.0, 2.0]})
 
     found, search = await rescued(store)
 
-    assert found.keys() == {"b", "d"}
+    assert found.keys() == {"b", "d", long}
+    assert found[long].doubtful
     assert found["b"].noun.raw_vector == b"[1.0,null]"
     assert json.loads(found["d"].noun.metadata or b"") == {"k": "of the log"}
     assert "cannot be read" in found["d"].evidence
-    assert search.counts.entries == len(bodies) + 5
-    assert search.counts.entries_unreadable == 3
+    assert search.counts.entries == len(bodies) + 10
+    assert search.counts.entries_unreadable == 3 + 4
+
+
+async def test_a_verb_stored_among_the_nouns_is_no_noun() -> None:
+    store = MemoryStore()
+    await store.put("nouns/other.json", b'{"id": "other", "vector": [1, 2], "connections": {}}')
+    await store.put("verbs/v.json", b'{"id": "v", "vector": [1, 2, 3], "connections": {}}')
+    await store.put("verb-metadata/v.json", b'{"sourceId": "other", "targetId": "other", "type": "likes"}')
+    await log(store, "add", "v", 10, {"vector": [1.0, 2.0, 3.0]})
+    found, search = await rescued(store)
+    assert (found, search.counts.verbs) == ({}, 1)
