@@ -308,7 +308,10 @@ class _Replay:
         assert self._place is not None
         keys = set(self._rows)
         if self._place.live:
-            keys |= {entry.key async for entry in client.quarantined() if self._due(entry.key)}
+            async for entry in client.quarantined():
+                if self._due(entry.key):
+                    row = Kept(key=entry.key, reason=entry.reason, size=entry.size)
+                    keys.add(self._rows.setdefault(entry.key, row).key)
             keys |= self._wanted
         return await self._fetch(sorted(keys))
 

@@ -93,6 +93,7 @@ class GenerationSource:
         self._generation = generation
         self._spec: Spec | None = None
         self._manifests: Sequence[Manifest] = ()
+        self._listed: Sequence[Quarantined] | None = None
 
     @classmethod
     async def open(cls, store: ObjectStore, generation: int) -> GenerationSource:
@@ -155,17 +156,22 @@ class GenerationSource:
                 for verbs in _counted(segments.read_verbs(body, batch_rows=BATCH_ITEMS), file):
                     kept_verbs = verbs if same else [v for v in verbs if shard_of(v.id, shard_count) in wanted]
                     yield ItemBatch(verbs=kept_verbs, objects_read=len(verbs))
-        for manifest in self._manifests:
-            # Wherever a row lies, the id in its key decides: a fill that is taken up again meets each row once.
-            if manifest.quarantine is not None:
-                body = await read_stored(self._store, manifest.quarantine)
-                yield ItemBatch(
-                    quarantined=[
-                        Quarantined(row.key, row.reason, row.size)
-                        for row in read_quarantine(body, key=manifest.quarantine.key, with_bytes=False)
-                        if quarantine_shard(row.key, shard_count) in wanted
-                    ]
-                )
+        listed = [row for row in await self._quarantine() if quarantine_shard(row.key, shard_count) in wanted]
+        if listed:
+            yield ItemBatch(quarantined=listed)
+
+    async def _quarantine(self) -> Sequence[Quarantined]:
+        # Wherever a row lies, the id in its key decides: a fill that is taken up again meets each row once. They are
+        # few, and read once.
+        if self._listed is None:
+            listed: list[Quarantined] = []
+            for manifest in self._manifests:
+                if manifest.quarantine is not None:
+                    body = await read_stored(self._store, manifest.quarantine)
+                    rows = read_quarantine(body, key=manifest.quarantine.key, with_bytes=False)
+                    listed += [Quarantined(row.key, row.reason, row.size) for row in rows]
+            self._listed = listed
+        return self._listed
 
 
 def quarantine_shard(key: str, shard_count: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from brainy.bucket.quarantine import MAX_KEPT_BYTES, MAX_SHARD_BYTES, Kept, read_quarantine
 from brainy.bucket.records import Manifest
-from brainy.dataset.generation import read_stored
+from brainy.dataset.generation import quarantine_shard, read_stored
 from brainy.errors import PreconditionError
 from brainy.legacy import keys
 from brainy.legacy.batch import Quarantined
@@ -120,8 +120,11 @@ class GenerationKept:
         """See ``KeptSource``."""
         missing = {entry.key: entry for entry in entries}
         room = MAX_SHARD_BYTES
-        for manifest in self._manifests:
-            if not missing or manifest.quarantine is None:
+        homes = {quarantine_shard(entry.key, len(self._manifests)) for entry in entries}
+        for manifest in sorted(self._manifests, key=lambda manifest: manifest.shard not in homes):
+            if not missing:
+                break
+            if manifest.quarantine is None:
                 continue
             body = await read_stored(self._store, manifest.quarantine)
             for row in read_quarantine(body, key=manifest.quarantine.key):

@@ -14,14 +14,18 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from brainy.bucket.items import Noun
 from brainy.bucket.namespace import Namespace
+from brainy.changelog.reading import read_log
 from brainy.cli.main import app
 from brainy.clock import SystemClock
 from brainy.config.settings import StoreSettings
+from brainy.dataset.generation import read_spec
 from brainy.errors import PreconditionError
 from brainy.ids import Ids
 from brainy.sdk.auto import create_auto_brainy_async
 from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.recovery import Outcome, Recovered, write_back
 from brainy.store.base import ObjectStore
 from brainy.store.opening import open_store
 from brainy.testing.fixtures import fixtures_root, load_fixture, read_truth
@@ -29,6 +33,7 @@ from tests.e2e.conftest import RunCluster, legacy_noun, unexpected
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
+FEW = {"BRAINY_COORDINATOR__SHARD_COUNT": "2"}
 GOOD = {f"good-{number}": [float(number + 1), 2.0, -3.0, 0.5] for number in range(30)}
 #: Key -> what is stored there, why it is no item, and what mends it.
 DAMAGED: dict[str, tuple[bytes, str, bytes | None]] = {
@@ -88,7 +93,7 @@ async def test_damaged_objects_are_kept_through_migrations_mended_and_replayed_o
             key: reason for key, (_, reason, _) in DAMAGED.items()
         }
 
-        async with run_cluster(namespace, nodes=2) as (cluster, client):
+        async with run_cluster(namespace, nodes=2, settings=FEW) as (cluster, client):
             with pytest.raises(PreconditionError) as raised:
                 await client.start_migration("in-place-upgrade", requested_by="test", quarantine_limit=5)
             assert raised.value.reason == "QUARANTINE_LIMIT"
@@ -188,7 +193,7 @@ async def test_a_tree_that_was_damaged_since_it_was_adopted_stops_the_migration(
     async with opened(namespace) as store:
         for noun_id, vector in GOOD.items():
             await store.put(*legacy_noun(noun_id, vector))
-        async with run_cluster(namespace, nodes=2) as (cluster, client):
+        async with run_cluster(namespace, nodes=2, settings=FEW) as (cluster, client):
             await store.put("nouns/late.json", b"<html>")
             assert (await client.get_statistics()).quarantined_count == 0
             migration = await client.start_migration("rolling", requested_by="test")
@@ -209,8 +214,43 @@ async def test_a_tree_that_was_damaged_since_it_was_adopted_stops_the_migration(
             assert unexpected(cluster) == []
 
 
+async def test_of_many_writers_with_one_condition_one_wins(tmp_path: Path, run_cluster: RunCluster) -> None:
+    namespace = f"file://{tmp_path / 'bucket'}"
+    async with run_cluster(namespace, nodes=2, settings=FEW) as (cluster, client):
+        await client.add([1.0, 1.0], id="first")
+
+        async def written(noun: Noun, before: bytes) -> bool:
+            (result,) = await write_back(client, [Recovered(item=noun, before=before)], purpose="test")
+            return result.outcome is Outcome.WRITTEN and (await client.stored_nouns([noun.id]))[noun.id] == noun
+
+        for round_ in range(5):
+            held = (await client.stored_nouns(["counter"])).get("counter")
+            before = b"" if held is None else held.digest()
+            nouns = [
+                Noun(id="counter", vector=np.array([round_, number + 1], np.float32).tobytes()) for number in range(20)
+            ]
+            # Each reads what is in place, and all but one find something newer.
+            wins = await asyncio.gather(*(written(noun, before) for noun in nouns))
+            assert sum(wins) == 1
+            assert (await client.stored_nouns(["counter"]))["counter"] == nouns[wins.index(True)]
+        async with opened(namespace) as store:
+            records = [
+                record
+                for shard in range((await read_spec(store, 0)).shard_count)
+                async for slot in read_log(store, 0, shard, from_position=1)
+                for record in slot.batch.records
+                if record.upsert_noun.id == "counter"
+            ]
+        assert len(records) == 5
+        assert unexpected(cluster) == []
+
+
 @pytest.mark.skipif(fixtures_root() is None, reason="the recorded buckets are not here (set BRAINY_FIXTURES)")
-async def test_nouns_a_later_brainy_deleted_are_written_back_once(tmp_path: Path) -> None:
+async def test_nouns_a_later_brainy_deleted_are_written_back_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in FEW.items():
+        monkeypatch.setenv(name, value)
     root = fixtures_root()
     assert root is not None
     namespace = f"file://{tmp_path / 'bucket'}"
@@ -232,10 +272,10 @@ async def test_nouns_a_later_brainy_deleted_are_written_back_once(tmp_path: Path
 
     applied = await brainy("rescue", namespace, "--apply", "--dir", state)
     assert applied["counts"]["states"] == {"rescued": len(found), "doubtful": len(doubtful)}
-    again = await brainy("rescue", namespace, "--apply", "--doubtful", "--dir", state)
-    assert again["counts"]["states"] == {"exists": len(found), "rescued": len(doubtful)}
-
     async with await create_auto_brainy_async(namespace, state_directory=state) as client:
+        # The second one finds a cluster that runs.
+        again = await brainy("rescue", namespace, "--apply", "--doubtful", "--dir", state)
+        assert again["counts"]["states"] == {"exists": len(found), "rescued": len(doubtful)}
         stored = {noun.id: noun async for noun in client.scan()}
         for noun_id in (*found, *doubtful):
             vector = stored[noun_id].vector
