@@ -9,23 +9,30 @@ of listings.
 Deleted things stay deleted: a noun without vector object is gone whatever its metadata says; verb-metadata
 without verb is never revived; an item deleted in a newer tree hides the one of an older tree; a zombie is
 quarantined. Verbs come first, since nouns are compared with their ids.
+
+The bucket may change meanwhile: an object that is gone when it is asked for is no item, one that was replaced is
+read as it is now.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 from brainy.bucket.partition import shard_of
 from brainy.legacy.assembly import Assembly, Entry, Stray
 from brainy.legacy.batch import ItemBatch, Quarantined, Reason
 from brainy.legacy.deletions import Deletions
-from brainy.legacy.keys import Kind, id_in, is_folder_marker, names_no_item, object_key
+from brainy.legacy.keys import OLD_PERSONS, PERSONS, Kind, id_in, is_folder_marker, names_no_item, object_key
+from brainy.legacy.persons import Persons
 from brainy.legacy.pipeline import Calls, Fetcher
 from brainy.legacy.presence import Hashes, Presence, hashes_of
-from brainy.legacy.strays import find_strays, resolve_strays
+from brainy.legacy.rivals import Rivals
+from brainy.legacy.strays import find_strays, resolve_strays, uncover
 from brainy.legacy.tree import Tree
 from brainy.legacy.values import MAX_OBJECT_BYTES
 from brainy.store.base import ObjectMeta, ObjectStore
@@ -74,6 +81,9 @@ class TreeReader:
     of the objects outside the wanted shards are looked at, once for each reader (nothing when all shards are
     wanted). Without it a stray found in another shard's range is left to the reader of that id's own range of
     keys, which cannot see it: use it only where keys are known to be true.
+
+    Doubles: vectors are float32. With ``keep_doubles`` the stored numbers are kept beside them, in ``raw_vector``,
+    for every item of which float32 does not carry them exactly (nearly all). Backups want that, nothing else does.
     """
 
     def __init__(
@@ -83,12 +93,16 @@ class TreeReader:
         *,
         in_flight: int = 256,
         look_for_strays: bool = True,
+        keep_doubles: bool = False,
     ) -> None:
         self._trees = tuple(trees)
         self._fetcher = Fetcher(store, in_flight=in_flight)
         self._look_for_strays = look_for_strays
+        self._keep_doubles = keep_doubles
         self._strays: dict[str, Stray] = {}
         self._knows_strays = False
+        self._persons = Persons()
+        self._superseded = 0
 
     @property
     def calls(self) -> Calls:
@@ -100,11 +114,18 @@ class TreeReader:
         """Objects seen so far whose id inside differs from the one in the key."""
         return self._strays.values()
 
+    @property
+    def superseded(self) -> int:
+        """Objects passed over so far because a newer tree has the item, or has it deleted."""
+        return self._superseded
+
     async def count(self) -> int:
         """Vector objects of nouns and verbs in all trees: an upper bound of the items."""
         total = 0
         for tree in self._trees:
-            for kind in (Kind.NOUN, Kind.VERB):
+            for kind in tree.kinds:
+                if kind is Kind.NOUN and tree.keys.nouns in (PERSONS, OLD_PERSONS):
+                    continue  # lies below another prefix, which is listed too
                 prefix = tree.keys.objects(kind)
                 async with aclosing(self._fetcher.pages(prefix)) as pages:
                     async for page in pages:
@@ -119,37 +140,65 @@ class TreeReader:
         Raises:
             BrainyError: the store failed. What was yielded before stands.
         """
-        async with _Run(self._fetcher, self._trees, wanted) as run:
+        assembling = partial(Assembly, keep_doubles=self._keep_doubles)
+        async with _Run(self._fetcher, self._trees, wanted, self._persons, assembling) as run:
             peek = self._look_for_strays and not self._knows_strays and not wanted.all
             for kind in (Kind.VERB, Kind.NOUN):
                 for tree in self._trees:
+                    if kind not in tree.kinds:
+                        continue
                     async with aclosing(run.items(tree, kind, self._strays, peek=peek)) as batches:
                         async for batch in batches:
                             yield batch
             self._knows_strays = self._knows_strays or peek or wanted.all
-            mine = [stray for stray in self._strays.values() if wanted.has(stray.id)]
-            async with aclosing(resolve_strays(self._fetcher, self._trees, mine, run.deletions)) as batches:
-                async for batch in batches:
-                    yield batch
+            strays = tuple(self._strays.values())
+            here = [stray for stray in strays if wanted.has(stray.id)]
+            over = [stray for stray in strays if wanted.has(stray.id_in_key) and len(self._trees) > 1]
+            for resolve, some in ((resolve_strays, here), (uncover, over)):
+                resolved = resolve(self._fetcher, self._trees, some, run.deletions, keep_doubles=self._keep_doubles)
+                async with aclosing(resolved) as batches:
+                    async for batch in batches:
+                        yield batch
+            self._superseded += run.superseded
 
 
 class _Run:
     """One pass over the bucket; an async context manager that ends the background listings."""
 
-    def __init__(self, fetcher: Fetcher, trees: Sequence[Tree], wanted: Wanted) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        trees: Sequence[Tree],
+        wanted: Wanted,
+        persons: Persons,
+        assembling: Callable[[Tree, Kind], Assembly],
+    ) -> None:
         self._fetcher = fetcher
         self._trees = trees
         self._wanted = wanted
+        self._persons = persons
+        self._assembling = assembling
         self.deletions = Deletions(fetcher)
-        self._objects = {(tree.name, kind): Presence() for tree in trees for kind in (Kind.NOUN, Kind.VERB)}
-        self._companions = {key: Presence() for key in self._objects}
-        self._listings: dict[tuple[str, Kind], asyncio.Task[None]] = {}
+        self.superseded = 0
+        self._rivals = Rivals()
+        self._objects = {(tree, kind): Presence() for tree in trees for kind in tree.kinds}
+        #: By prefix: the flat and the typed tree share theirs.
+        self._companions = {tree.keys.companions(kind): Presence() for tree, kind in self._objects}
+        self._listings: dict[str, asyncio.Task[None]] = {}
+        self._of_verbs = {tree.keys.verb_metadata for tree in trees}
 
     async def __aenter__(self) -> _Run:
         for tree in self._trees:
-            self._list(tree, Kind.VERB)
+            self._list(tree.keys.verb_metadata)
             if len(self._trees) > 1:
-                self._list(tree, Kind.NOUN)
+                self._list(tree.keys.noun_metadata)
+        try:
+            if any(tree.keys.nouns == PERSONS for tree in self._trees):
+                await self._persons.find(self._fetcher)
+            await self._compare_rivals()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,11 +206,33 @@ class _Run:
             task.cancel()
         await asyncio.gather(*self._listings.values(), return_exceptions=True)
 
-    def _list(self, tree: Tree, kind: Kind) -> None:
-        if (tree.name, kind) not in self._listings:
-            presence = self._companions[tree.name, kind]
-            task = asyncio.create_task(self._list_companions(tree.keys.companions(kind), presence))
-            self._listings[tree.name, kind] = task
+    async def _compare_rivals(self) -> None:
+        ranks = Counter(tree.rank for tree in self._trees)
+        for place, tree in enumerate(self._trees):
+            if ranks[tree.rank] == 1:
+                continue
+            async with aclosing(self._fetcher.pages(tree.keys.nouns)) as pages:
+                async for page in pages:
+                    mine = [
+                        (item_id, meta.last_modified)
+                        for meta, item_id in self._named(tree, Kind.NOUN, page)
+                        if item_id is not None and self._wanted.has(item_id)
+                    ]
+                    self._rivals.add(place, hashes_of([i for i, _ in mine]), [time for _, time in mine])
+        self._rivals.finish()
+
+    def _named(self, tree: Tree, kind: Kind, page: Sequence[ObjectMeta]) -> list[tuple[ObjectMeta, str | None]]:
+        """The objects of a page that are the tree's, with the ids in their keys."""
+        prefix = tree.keys.objects(kind)
+        if kind is Kind.NOUN and tree.rank:
+            here = self._persons.in_tree(tree, [meta.key for meta in page])
+            page = [meta for meta, mine in zip(page, here, strict=True) if mine]
+        return [(meta, id_in(prefix, meta.key)) for meta in page]
+
+    def _list(self, prefix: str) -> None:
+        if prefix not in self._listings:
+            task = asyncio.create_task(self._list_companions(prefix, self._companions[prefix]))
+            self._listings[prefix] = task
 
     async def _list_companions(self, prefix: str, presence: Presence) -> None:
         async with aclosing(self._fetcher.pages(prefix)) as pages:
@@ -174,13 +245,13 @@ class _Run:
         """Yield the items of a kind under the keys of their own ids; note strays."""
         if kind is Kind.NOUN or tree is not self._trees[0]:
             # Everything compared with below must have been listed to its end.
-            await asyncio.gather(*(task for (_, k), task in self._listings.items() if k is Kind.VERB))
+            await asyncio.gather(*(task for prefix, task in self._listings.items() if prefix in self._of_verbs))
         if kind is Kind.NOUN and tree is not self._trees[0]:
             await asyncio.gather(*self._listings.values())
         work = self._work(tree, kind, strays, peek=peek)
         async with aclosing(work), aclosing(self._fetcher.fetched(work)) as fetched:
             async for part, objects in fetched:
-                assembly = Assembly(tree, kind)
+                assembly = self._assembling(tree, kind)
                 assembly.quarantined += part.quarantined
                 place = 0
                 for number, entry in enumerate(part.entries, 1):
@@ -191,11 +262,12 @@ class _Run:
                         await asyncio.sleep(0)
                 if assembly.without_companion * 4 > len(part.entries):
                     # Asking for what is not there costs more than listing what is.
-                    self._list(tree, kind)
+                    self._list(tree.keys.companions(kind))
+                self.superseded += assembly.buried
                 strays.update((stray.key, stray) for stray in assembly.strays)
                 zombies = await self.deletions.last_word_is_delete(assembly.suspects)
                 yield assembly.finish(zombies, objects_read=len(objects))
-        self._objects[tree.name, kind].finish()
+        self._objects[tree, kind].finish()
 
     async def _work(
         self, tree: Tree, kind: Kind, strays: dict[str, Stray], *, peek: bool
@@ -206,8 +278,7 @@ class _Run:
             async for page in pages:
                 mine: list[tuple[ObjectMeta, str]] = []
                 others: list[tuple[str, str]] = []
-                for meta in page:
-                    item_id = id_in(prefix, meta.key)
+                for meta, item_id in self._named(tree, kind, page):
                     if item_id is None:
                         if not is_folder_marker(meta.key, meta.size) and self._wanted.has(meta.key):
                             work.quarantined.append(Quarantined(meta.key, Reason.FOREIGN_OBJECT, meta.size))
@@ -231,26 +302,32 @@ class _Run:
 
     def _entries(self, tree: Tree, kind: Kind, mine: list[tuple[ObjectMeta, str]]) -> list[tuple[Entry, ObjectMeta]]:
         hashes = hashes_of([item_id for _, item_id in mine])
-        self._objects[tree.name, kind].add(hashes)
-        stronger = self._trees[: self._trees.index(tree)]
-        hidden = self._any(hashes, [self._objects[t.name, kind] for t in stronger])
-        beside = self._companions[tree.name, kind]
+        self._objects[tree, kind].add(hashes)
+        stronger = [t for t in self._trees if t.rank < tree.rank]
+        hidden = self._any(hashes, [self._objects[t, kind] for t in stronger if kind in t.kinds])
+        beside = self._companions[tree.keys.companions(kind)]
         # Without that listing, or before it has ended, ask for the object anyway.
         present = beside.contains(hashes).tolist() if beside.complete else [True] * len(mine)
         also_verb = [False] * len(mine)
         graves: list[str | None] = [None] * len(mine)
         if kind is Kind.NOUN:
-            verbs = [part for (_, k), part in (*self._objects.items(), *self._companions.items()) if k is Kind.VERB]
+            verbs = [part for (_, k), part in self._objects.items() if k is Kind.VERB]
+            verbs += [self._companions[prefix] for prefix in self._of_verbs]
             also_verb = self._any(hashes, verbs)
-            for t in reversed(stronger):
-                known = self._companions[t.name, kind].contains(hashes).tolist()
+            lost = self._rivals.lost(self._trees.index(tree), hashes).tolist()
+            hidden = [a or b for a, b in zip(hidden, lost, strict=True)]
+            for grave in {t.keys.noun_metadata: None for t in reversed(stronger)}:
+                if grave == tree.keys.noun_metadata:
+                    continue  # fetched with the noun anyway
+                known = self._companions[grave].contains(hashes).tolist()
                 for at, (_, item_id) in enumerate(mine):
                     if known[at]:
-                        graves[at] = object_key(t.keys.companions(kind), item_id)
+                        graves[at] = object_key(grave, item_id)
         else:
             # Verb-metadata without verb in a newer tree is what deleteVerb leaves.
-            left = self._any(hashes, [self._companions[t.name, kind] for t in stronger])
+            left = self._any(hashes, [self._companions[t.keys.verb_metadata] for t in stronger])
             hidden = [a or b for a, b in zip(hidden, left, strict=True)]
+        self.superseded += sum(hidden)
         return [
             (
                 Entry(
