@@ -34,8 +34,6 @@ class Inventory:
     statistics: list[str] = field(default_factory=list)
     daily_under_index: int = 0
     under_system: int = 0
-    #: Objects that may be persons of the typed tree.
-    persons: int = 0
     old_index_entries: int = 0
     chunked_index_entries: int = 0
     null_metadata: Presence = field(default_factory=Presence)
@@ -76,7 +74,6 @@ class Inventory:
         self.kinds[parsed.kind] += 1
         if parsed.tree is not None:
             self.tree_kinds[parsed.tree, parsed.kind] += 1
-        self.persons += meta.key.startswith(keys.PERSONS)
         match parsed.kind:
             case Kind.CHANGE if (time := keys.change_time(meta.key)) is not None:
                 self.change_first = time if self.change_first is None else min(self.change_first, time)

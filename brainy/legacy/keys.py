@@ -33,6 +33,8 @@ OLD_NOUNS = "nodes/"
 TYPED_DEFAULT = "default/"
 #: Where the typed tree kept nouns that were added again, by type. All but persons are at the root.
 TYPED_FOLDERS = (PERSONS, OLD_PERSONS, OLD_NOUNS, "place/", "thing/", "event/", "concept/", "content/")
+#: All of them.
+TYPED_NOUNS = (TYPED_DEFAULT, *TYPED_FOLDERS)
 #: Its verbs up to 0.8; later ones lie in ``verbs/``.
 TYPED_VERBS = "edges/"
 
@@ -114,7 +116,7 @@ _ITEM_PREFIXES = (
     ),
     # Never used by Brainy although its API had it.
     ("noun-metadata/", FLAT, Kind.NOUN_METADATA),
-    *((prefix, TYPED, Kind.NOUN) for prefix in (TYPED_DEFAULT, *TYPED_FOLDERS) if prefix != PERSONS),
+    *((prefix, TYPED, Kind.NOUN) for prefix in TYPED_NOUNS if prefix != PERSONS),
     (TYPED_VERBS, TYPED, Kind.VERB),
 )
 

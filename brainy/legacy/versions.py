@@ -67,8 +67,7 @@ def _typed(inventory: Inventory) -> VersionRange:
     span = _Span(TYPED, (0, 6, 0), (0, 14, 0))
     old = inventory.objects["edges/"] + inventory.objects["nodes/"] + inventory.objects["nodes/person/"]
     span.at_most(old, (0, 8, 0), "objects under nodes/ or edges/")
-    newer = inventory.persons + inventory.tree_kinds[FLAT, Kind.VERB]
-    span.at_least(newer and not old, (0, 9, 0), "objects under nouns/person/ or verbs/")
+    span.at_least(inventory.tree_kinds[FLAT, Kind.VERB] and not old, (0, 9, 0), "objects under verbs/")
     return span.result()
 
 
