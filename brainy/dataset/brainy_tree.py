@@ -51,6 +51,11 @@ class BrainyTreeSource:
         """Store calls made so far."""
         return self._reader.calls
 
+    @property
+    def superseded(self) -> int:
+        """Objects passed over so far because a newer tree has the item, or has it deleted."""
+        return self._reader.superseded
+
     async def total(self) -> int:
         """Vector objects of nouns and verbs: one LIST for every 1,000 of them."""
         return await self._reader.count()

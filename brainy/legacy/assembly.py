@@ -79,9 +79,7 @@ class Assembly:
         if entry.companion is not None:
             beside = objects[1]
             self.without_companion += beside is None
-        if entry.tombstone is not None and is_null(objects[-1]):
-            self.buried += 1
-            return
+        buried = entry.tombstone is not None and is_null(objects[-1])
         try:
             item_id, fields = open_object(found.body)
             if item_id != entry.id:
@@ -91,11 +89,16 @@ class Assembly:
                 self.strays.append(
                     Stray(tree=self._tree, kind=self._kind, key=entry.key, id_in_key=entry.id, id=item_id)
                 )
+            elif buried:
+                self.buried += 1
             elif self._kind is Kind.NOUN:
                 self._take_noun(entry, fields, beside, len(found.body))
             else:
                 self._take_verb(entry, fields, beside, len(found.body))
         except UnreadableError as error:
+            if buried:
+                self.buried += 1
+                return
             wrong = beside if error.in_companion and beside is not None else found
             self.quarantined.append(Quarantined(wrong.key, error.cause, len(wrong.body)))
 
