@@ -58,8 +58,8 @@ def _made_up() -> Bucket:
 def draw(chance: random.Random) -> Bucket:
     """A bucket of a few dozen objects, some of them moved to where another version keeps its own."""
     drawn: Bucket = {}
-    for source in chance.sample(recorded(), chance.choice((1, 1, 2))):
-        drawn |= _some(source, chance)
+    for number in chance.sample(range(len(recorded())), chance.choice((1, 1, 2))):
+        drawn |= _some(number, chance)
     for key in chance.sample(sorted(drawn), len(drawn) // 4):
         moved = _moved(key, chance)
         if moved is not None:
@@ -69,19 +69,26 @@ def draw(chance: random.Random) -> Bucket:
     return drawn
 
 
-def _some(source: Bucket, chance: random.Random) -> Bucket:
-    items = [key for key in source if keys.parse(key).kind in (Kind.NOUN, Kind.VERB)]
+def _some(number: int, chance: random.Random) -> Bucket:
+    source = recorded()[number]
+    items, rest, log = _parts(number)
     chosen = chance.sample(items, min(len(items), chance.randint(1, 14)))
     beside: list[str] = []
     for key in chosen:
         item_id = keys.parse(key).id.removeprefix("person/")
         for prefix in ("metadata/", "verb-metadata/", ENTITY_KEYS.noun_metadata, ENTITY_KEYS.verb_metadata):
             beside += [other for other in (object_key(prefix, item_id),) if other in source]
-    rest = [key for key in source if keys.parse(key).kind not in (Kind.NOUN, Kind.VERB)]
     others = chance.sample(rest, min(len(rest), chance.randint(0, _OTHERS)))
-    # Deletes in the log about the chosen ones decide something.
-    named = [key for key in rest if key.startswith(keys.CHANGE_LOG) and len(source[key]) < 256][:40]
-    return {key: source[key] for key in (*chosen, *beside, *others, *named)}
+    return {key: source[key] for key in (*chosen, *beside, *others, *log)}
+
+
+@cache
+def _parts(number: int) -> tuple[list[str], list[str], list[str]]:
+    source = recorded()[number]
+    items = [key for key in source if keys.parse(key).kind in (Kind.NOUN, Kind.VERB)]
+    rest = sorted(source.keys() - set(items))
+    # Deletes decide something; only small entries can be deletes.
+    return items, rest, [key for key in rest if key.startswith(keys.CHANGE_LOG) and len(source[key]) < 256][:40]
 
 
 def _moved(key: str, chance: random.Random) -> str | None:
