@@ -174,6 +174,33 @@ async def test_shards_partition_the_bucket(name: str) -> None:
     assert all(part.gets < 0.6 * whole.calls.gets + log for part in parts)
 
 
+async def test_an_upgraded_bucket_holds_both_trees_and_the_newer_one_wins() -> None:
+    store, old, new = await load("v0.46.0"), truth_of("v0.46.0"), truth_of("v0.48.1")
+    newer = await load("v0.48.1")
+    async for page in newer.list("entities/"):
+        for meta in page:
+            stored = await newer.get(meta.key)
+            assert stored is not None
+            await store.put(meta.key, stored.body)
+    assert (await survey(store)).trees == ("entity", "flat")
+
+    read = await Read().take(BrainyTreeSource(store, ["flat", "entity"]), range(3), 3)
+
+    mine = by_id(new["nouns"]).keys()
+    hidden = {*mine, *new["null_metadata_tombstones"]}
+    left = {item_id: item for item_id, item in by_id(old["nouns"]).items() if item_id not in hidden}
+    assert left
+    assert read.nouns.keys() == mine | left.keys()
+    for item_id, expected in left.items():
+        assert read.nouns[item_id].vector == float32(expected["vector"])
+    gone = {*by_id(new["verbs"]), *new["orphan_verb_metadata"]}
+    verbs = {item_id: item for item_id, item in by_id(old["verbs"]).items() if item_id not in gone}
+    read.nouns = {item_id: item for item_id, item in read.nouns.items() if item_id in mine}
+    assert read.verbs.keys() == by_id(new["verbs"]).keys() | verbs.keys()
+    read.verbs = {item_id: item for item_id, item in read.verbs.items() if item_id in by_id(new["verbs"])}
+    assert_holds(read, new)
+
+
 @pytest.mark.slow
 async def test_ten_thousand_nouns() -> None:
     store, truth = await load(LARGE), truth_of(LARGE)
