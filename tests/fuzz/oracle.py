@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from brainy.legacy import keys
 from brainy.legacy.keys import ENTITY_KEYS, FLAT_KEYS, Kind, TreeKeys, id_in, object_key
-from brainy.legacy.objects import open_object, says_id
+from brainy.legacy.objects import HEAD_BYTES, id_at_first, open_object, says_id
 from brainy.legacy.values import UnreadableError, compact
 from brainy.store.base import StoredObject
 from tests.buckets import Content
@@ -86,10 +86,16 @@ class Oracle:
                 if not key.startswith(place.prefix):
                     continue
                 item_id = id_in(place.prefix, key)
-                if place.prefix == keys.PERSONS and (item_id is None or self._inside[key] != item_id):
+                if place.prefix == keys.PERSONS and (item_id is None or self._first_said(key) != item_id):
                     continue
                 return kind, place, item_id
         return None
+
+    def _first_said(self, key: str) -> str | None:
+        try:
+            return id_at_first(self._objects[key].body[:HEAD_BYTES]) or self._inside[key]
+        except UnreadableError:
+            return None
 
     def _quarantined_claim(self, kind: Kind, item_id: str) -> bool:
         # An item whose object is fine but is also named for something beside it.
@@ -112,6 +118,8 @@ class Oracle:
     def _stands_back(self, kind: Kind, place: Place, key: str, item_id: str, inside: str | None) -> bool:
         """Whether another object takes its place: one that is the item, or one that is damaged and reported."""
         for name in {item_id, inside} - {None}:
+            if kind is Kind.VERB and object_key(place.companions, str(name)) in self._content.reasons:
+                return True  # the half that says what it connects cannot be read
             for other in PLACES[kind]:
                 rival = object_key(other.prefix, str(name))
                 if rival == key or other.rank > place.rank or rival not in self._objects:
