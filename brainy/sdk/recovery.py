@@ -21,6 +21,7 @@ from typing import Final
 
 from brainy.bucket.items import Noun, Verb
 from brainy.errors import InvalidRequestError
+from brainy.ids import Ids
 from brainy.sdk.client import AsyncBrainy
 
 _AT_ONCE: Final = 16
@@ -64,6 +65,7 @@ async def write_back(
     overwrite: bool = False,
     dry_run: bool = False,
     dimensions: int = 0,
+    ids: Ids | None = None,
 ) -> list[Result]:
     """Write items back; one result for each, in order. The protocol is at the top of this module.
 
@@ -74,6 +76,7 @@ async def write_back(
         overwrite: also replace what is newer.
         dry_run: only say what would be done.
         dimensions: length of the vectors of a namespace that has none yet.
+        ids: source of randomness, for tests.
 
     Raises:
         UnavailableError, OutcomeUnknownError: the cluster; running it again completes what was begun.
@@ -86,11 +89,11 @@ async def write_back(
         if results[place] is None:
             chosen.append(place)
     gate = asyncio.Semaphore(_AT_ONCE)
+    # Overwriting is a new wish each time it is asked for.
+    salt = (ids or Ids()).uuid() if overwrite else ""
 
     async def write(place: int) -> Result | None:
         item = items[place].item
-        # Overwriting is a new wish each time it is asked for.
-        salt = client.fresh_request_id() if overwrite else ""
         request_id = _request_id(purpose, item, held[place], salt)
         async with gate:
             try:

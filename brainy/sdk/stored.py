@@ -14,14 +14,6 @@ from brainy.sdk.nouns import BATCH_BYTES, BATCH_ITEMS
 class StoredCalls(Connection):
     """Read and write ``brainy.bucket.items`` values: every field, also what no index can take."""
 
-    def fresh_request_id(self) -> str:
-        """Return an id for ``write_stored`` that was never used.
-
-        Raises:
-            PreconditionError: the client was opened read-only.
-        """
-        return self._changing()
-
     async def stored_nouns(self, ids: Iterable[str]) -> dict[str, Noun]:
         """Read nouns as they are stored. Those that do not exist are left out."""
         wanted = list(dict.fromkeys(map(sendable, ids)))
