@@ -17,7 +17,7 @@ from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.errors import PreconditionError
 from brainy.legacy.backup import write_backup
 from brainy.legacy.batch import Quarantined, Reason
-from brainy.legacy.inspection import InspectionProgress, inspect
+from brainy.legacy.inspection import inspect
 from brainy.legacy.survey import survey
 from brainy.samples import sample_objects, sample_truth
 from brainy.store.memory import MemoryStore
@@ -195,37 +195,6 @@ async def test_the_oldest_tree_is_refused() -> None:
     found = await inspect(await load("v0.10.0"))
     assert found.unsupported_trees == ("typed",)
     assert found.nouns == 0
-
-
-@pytest.mark.parametrize("name", ["v0.20.0", "v0.30.0", "v0.46.0", "v0.57.0", "v0.62.3", "v1.1.1"])
-async def test_inspection_agrees_with_the_truth(name: str) -> None:
-    store, truth = await load(name), truth_of(name)
-    steps: list[InspectionProgress] = []
-
-    found = await inspect(store, steps.append)
-
-    assert (found.nouns, found.verbs) == (truth["counts"]["nouns"], truth["counts"]["verbs"])
-    assert found.dimensions == {truth["dim"]: found.nouns}
-    assert found.soft_deleted == truth["counts"]["soft_deleted_nouns"]
-    assert found.tombstones == len(truth["null_metadata_tombstones"])
-    assert found.orphan_verb_metadata == len(truth["orphan_verb_metadata"])
-    assert found.index_entries == truth["index_entries_in_metadata_prefix"]
-    assert found.zombies == len(truth["zombie_nouns"]) + len(truth["zombie_verbs"])
-    assert found.change_log.entries == truth["change_log_entries"]
-    assert found.objects == truth["counts"]["objects"]
-    assert {entry.key for entry in found.statistics.found} == truth["statistics"].keys()
-    assert not found.statistics.agrees
-    assert [entry.holder for entry in found.locks] == [entry["value"] for entry in truth["locks"]]
-    assert found.dangling_verbs == len(truth["dangling_verbs"])
-    assert set(found.services) <= {"catalog-api", "ingest-worker", "default"}
-    assert sum(found.verb_types.values()) == found.verbs
-    (guess,) = found.versions
-    asked = [int(part) for part in name.removeprefix("v").split(".")]
-    span = [[int(part) for part in end.split(".")] for end in (guess.oldest, guess.newest)]
-    assert span[0] <= asked <= span[1]
-    assert steps[-1].phase == "reading"
-    assert steps[-1].items_read == found.nouns + found.verbs
-    assert found.store_calls["get"] > found.nouns
 
 
 async def test_backup_file(tmp_path: Path) -> None:

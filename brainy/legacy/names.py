@@ -1,0 +1,18 @@
+"""Counting names that users choose."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+#: Different names counted in one tally; user data may hold any number.
+_MAX_NAMES = 500
+_OTHER = "(other)"
+
+
+class Names(Counter[str]):
+    """A counter of names that stops growing."""
+
+    def see(self, name: object) -> None:
+        """Count a name; anything but text is passed over."""
+        if isinstance(name, str):
+            self[name if name in self or len(self) < _MAX_NAMES else _OTHER] += 1
