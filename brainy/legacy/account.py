@@ -22,8 +22,8 @@ from brainy.legacy.census import (
 )
 from brainy.legacy.changes import Changes
 from brainy.legacy.inventory import Inventory
-from brainy.legacy.keys import TYPED, Kind
-from brainy.legacy.occurrences import Occurrences
+from brainy.legacy.keys import Kind
+from brainy.legacy.occurrences import Occurrences, Sighting
 from brainy.legacy.outlay import Assumptions, predict
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.presence import Hashes, among
@@ -69,12 +69,13 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
     statistics = await read_statistics(read.fetcher, inventory.statistics, inventory.kinds[Kind.STATISTICS], counted)
     locks = await read_locks(read.fetcher, inventory.locks, read.now)
     distributed = await read_distributed(read.fetcher, inventory.distributed)
+    duplicates = await _duplicates(read.fetcher, occurrences)
     orphan_relations = relations[~occurrences.anywhere(Kind.VERB, relations)]
     calls = (read.fetcher.calls, read.reader.calls)
     found = Inspection(
         inspected_at=iso(read.now),
         trees=seen.trees,
-        unsupported_trees=tuple(name for name in seen.trees if name == TYPED),
+        unsupported_trees=(),
         versions=versions,
         version_range=whole_span(versions),
         foreign_keys=seen.foreign_keys,
@@ -102,7 +103,7 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
         zombie_nouns=tally.zombies[Kind.NOUN],
         zombie_verbs=tally.zombies[Kind.VERB],
         id_mismatches=len(read.reader.strays),
-        duplicates=_duplicates(occurrences),
+        duplicates=duplicates,
         dimension_risks=dimension_risks(seen.trees, inventory, tally),
         rescuable_nouns=None if changes is None else _rescuable(changes, inventory, tally),
         index_entries=inventory.kinds[Kind.INDEX_ENTRY],
@@ -167,21 +168,28 @@ def _rescuable(changes: Changes, inventory: Inventory, tally: Tally) -> int:
     return len(kept)
 
 
-def _duplicates(occurrences: Occurrences) -> Duplicates:
+async def _duplicates(fetcher: Fetcher, occurrences: Occurrences) -> Duplicates:
     return Duplicates(
         nouns=occurrences.ids[Kind.NOUN],
         verbs=occurrences.ids[Kind.VERB],
         hidden_objects=occurrences.hidden,
         won_by={tree: count for tree, count in sorted(occurrences.won_by.items()) if count},
-        sample=tuple(
-            Duplicate(
-                id=sighting.id,
-                kind=sighting.kind.value,
-                keys=tuple(key for _, key in sighting.by_rank),
-                tree=sighting.by_rank[0][0].tree,
-            )
-            for sighting in occurrences.sample.values()
-        ),
+        sample=tuple([await _duplicate(fetcher, sighting) for sighting in occurrences.sample.values()]),
+    )
+
+
+async def _duplicate(fetcher: Fetcher, sighting: Sighting) -> Duplicate:
+    copies = sighting.by_rank
+    if copies[0][0].rank == copies[1][0].rank:
+        # Of equal folders the one modified later wins.
+        found = await fetcher.get_all([key for _, key in copies])
+        times = {one.key: one.last_modified for one in found if one is not None}
+        copies.sort(key=lambda copy: (copy[0].rank, -times.get(copy[1], 0.0)))
+    return Duplicate(
+        id=sighting.id,
+        kind=sighting.kind.value,
+        keys=tuple(key for _, key in copies),
+        tree=copies[0][0].tree,
     )
 
 

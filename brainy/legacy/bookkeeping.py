@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from brainy.clock import iso
+from brainy.legacy.names import shown
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.statistics_lock import expires_at_ms
 from brainy.legacy.values import UnreadableError, parse_json
@@ -129,7 +130,6 @@ async def read_statistics(fetcher: Fetcher, names: Sequence[str], objects: int, 
         fields = {} if stored is None else _object(stored.body)
         if newest is None and any(isinstance(fields.get(name), dict) for _, name in _KINDS):
             newest = fields
-        updated = fields.get("lastUpdated")
         sums = {kind: _sum(fields.get(name)) for kind, name in _KINDS}
         found.append(
             StatisticsFound(
@@ -138,7 +138,7 @@ async def read_statistics(fetcher: Fetcher, names: Sequence[str], objects: int, 
                 verbs=sums["verbs"],
                 metadata=sums["metadata"],
                 hnsw_index_size=_whole(fields.get("hnswIndexSize")),
-                last_updated=updated if isinstance(updated, str) else None,
+                last_updated=_text(fields, "lastUpdated"),
             )
         )
     agrees = not found or (found[0].nouns, found[0].verbs) == (counted.nouns, counted.verbs)
@@ -163,8 +163,8 @@ def _drift(fields: Mapping[str, Any], counted: Counted) -> list[Drift]:
         ("nouns", "nounCount", counted.noun_services),
         ("verbs", "verbCount", counted.verb_services),
     ):
-        claims = fields.get(name)
-        claims = claims if isinstance(claims, dict) else {}
+        stored = fields.get(name)
+        claims = {shown(service): value for service, value in stored.items()} if isinstance(stored, dict) else {}
         rows += [
             _row(service, kind, _whole(claims.get(service)), services.get(service, 0))
             for service in sorted({*claims, *services})
@@ -229,14 +229,13 @@ async def read_distributed(fetcher: Fetcher, names: Sequence[str]) -> Distribute
     stored = await fetcher.get(names[0])
     fields = {} if stored is None else _object(stored.body)
     instances = fields.get("instances")
-    updated = fields.get("updated")
     return Distributed(
         key=names[0],
         version=_whole(fields.get("version")),
-        updated=updated if isinstance(updated, str) else None,
+        updated=_text(fields, "updated"),
         instances=tuple(
             Instance(
-                id=name,
+                id=shown(name),
                 role=_text(entry, "role"),
                 status=_text(entry, "status"),
                 last_heartbeat=_text(entry, "lastHeartbeat"),
@@ -250,4 +249,4 @@ async def read_distributed(fetcher: Fetcher, names: Sequence[str]) -> Distribute
 
 def _text(entry: object, name: str) -> str | None:
     value = entry.get(name) if isinstance(entry, dict) else None
-    return value if isinstance(value, str) else None
+    return shown(value) if isinstance(value, str) else None

@@ -84,8 +84,10 @@ async def inspect(
     seen = await survey(store)
     fetcher = Fetcher(store)
     inventory = Inventory()
+    if TYPED in seen.trees:
+        await inventory.persons.find(fetcher)
     course = _Course(on_progress or (lambda _: None))
-    readable = open_trees(name for name in seen.trees if name != TYPED)
+    readable = open_trees(seen.trees)
     reader = TreeReader(store, readable)
     tally = Tally()
     changes: Changes | None = None
@@ -98,7 +100,7 @@ async def inspect(
                 course.advance()
                 await asyncio.sleep(0)
         inventory.finish()
-        course.expected = inventory.objects_of_items([tree.name for tree in readable])
+        course.expected = inventory.objects_of_items({tree.name for tree in readable})
         course.expected += inventory.kinds[Kind.CHANGE] if read_change_log else 0
 
     listing = asyncio.create_task(list_all())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from brainy.legacy import keys
+from brainy.legacy.flat import FLAT_TREE
 from brainy.legacy.keys import ENTITY, FLAT, TYPED, Kind
 from brainy.legacy.occurrences import Occurrences, Place
+from brainy.legacy.persons import Persons
 from brainy.legacy.presence import Presence, hashes_of
 from brainy.store.base import ObjectMeta
 
@@ -47,6 +49,8 @@ class Inventory:
     other_metadata: Presence = field(default_factory=Presence)
     verb_metadata: Presence = field(default_factory=Presence)
     occurrences: Occurrences = field(default_factory=Occurrences)
+    #: Known where there is a typed tree.
+    persons: Persons = field(default_factory=Persons)
     _places: dict[tuple[Kind, str], Place] = field(default_factory=dict)
 
     def take(self, page: Sequence[ObjectMeta]) -> None:
@@ -65,6 +69,9 @@ class Inventory:
             parsed = keys.parse(key)
             kind = parsed.kind
             prefix = keys.prefix_of(key)
+            if key.startswith(keys.PERSONS) and kind is Kind.NOUN and self._is_person(key):
+                prefix = keys.PERSONS
+                parsed = keys.ParsedKey(TYPED, Kind.NOUN, keys.id_in(prefix, key) or "")
             self._count(meta, parsed, prefix)
             if kind is Kind.NOUN or kind is Kind.VERB:
                 place = self._places.get((kind, prefix)) or self._place(kind, parsed.tree or "", prefix)
@@ -93,16 +100,19 @@ class Inventory:
             presence.finish()
         self.occurrences.finish()
 
-    def objects_of_items(self, trees: Sequence[str]) -> int:
+    def objects_of_items(self, trees: Collection[str]) -> int:
         """Objects that a reader of these trees asks for, about."""
         count = self.tree_kinds
         return sum(
             2 * count[tree, Kind.NOUN] + count[tree, Kind.VERB] + count[tree, Kind.VERB_METADATA] for tree in trees
         )
 
+    def _is_person(self, key: str) -> bool:
+        return not self.persons.in_tree(FLAT_TREE, [key])[0]
+
     def _place(self, kind: Kind, tree: str, prefix: str) -> Place:
         # Within the typed tree whatever lies outside default/ was written later.
-        rank = 2 * _RANKS[tree] + (prefix == keys.TYPED_NOUNS[0])
+        rank = 2 * _RANKS[tree] + (prefix == keys.TYPED_DEFAULT)
         return self._places.setdefault((kind, prefix), Place(kind, tree, prefix, rank))
 
     def _count_change(self, meta: ObjectMeta, time: int) -> None:

@@ -105,10 +105,23 @@ def compact(body: bytes) -> bytes:
     return dump_json(parse_json(body))
 
 
-def vector_bytes(components: object) -> tuple[bytes, bytes | None]:
+def differ(one: object, other: object) -> bool:
+    """Whether two parsed values differ.
+
+    Raises:
+        UnreadableError: TOO_DEEP.
+    """
+    try:
+        return bool(one != other)
+    except RecursionError:
+        raise UnreadableError(Reason.TOO_DEEP) from None
+
+
+def vector_bytes(components: object, *, keep_doubles: bool = False) -> tuple[bytes, bytes | None]:
     """Return (float32 LE, raw): raw is the JSON array where float32 cannot carry it, else None.
 
-    Components that are no number become NaN.
+    Components that are no number become NaN. With ``keep_doubles`` raw is also there where a stored double is
+    not a float32: the array in compact form, every number the double it was.
 
     Raises:
         UnreadableError: MISSING_VECTOR for null, WRONG_SHAPE for anything but an array.
@@ -126,6 +139,8 @@ def vector_bytes(components: object) -> tuple[bytes, bytes | None]:
     vector = packed.tobytes()
     if any(pattern in vector for pattern in _SUSPICIOUS) and not _all_fit(components):
         return _odd_vector(components)
+    if keep_doubles and not np.array_equal(array("f", components), np.array(components, dtype=np.float64)):
+        return vector, dump_json(components)
     return vector, None
 
 
