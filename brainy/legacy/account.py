@@ -130,7 +130,7 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
             "get": sum(each.gets for each in calls) + seen.gets,
         },
         seconds=round(elapsed(), 3),
-        migration=predict(inventory, tally, read.assumptions),
+        migration=predict(inventory, tally, changes, read.assumptions),
         advice=(),
     )
     return found.model_copy(update={"advice": advise(found)})

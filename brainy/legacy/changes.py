@@ -76,6 +76,8 @@ class Changes:
         self.by_instance = Names()
         self.index_noise = 0
         self.unreadable = 0
+        #: Entries from the first delete of a noun or a verb on.
+        self.since_delete = 0
         #: Adds of nouns that carry none.
         self._nouns_added = Presence()
         #: Adds of nouns that carry the vector.
@@ -98,6 +100,7 @@ class Changes:
             self.by_operation[operation] += 1
             self.by_entity[entity] += 1
             self.by_instance.see(instance)
+            self.since_delete += self.since_delete > 0 or (operation == "delete" and entity in ("noun", "verb"))
             if entity == "metadata":
                 self.index_noise += keys.names_no_item(item_id)
             elif entity != _OTHER:

@@ -16,6 +16,8 @@ from brainy.store.base import ObjectMeta
 
 #: Size of a metadata object that holds the literal null.
 _NULL_BYTES = 4
+#: No delete entry of the change log is larger, unless its id is very long (``brainy.legacy.deletions``).
+_DELETE_BYTES = 256
 _MAX_PREFIXES = 200
 _OTHER = "(other)"
 #: Locks and statistics looked at; Brainy takes one lock and keeps one object a day.
@@ -36,6 +38,8 @@ class Inventory:
     change_first: int | None = None
     change_last: int | None = None
     change_last_key: str = ""
+    #: Entries small enough to be deletes.
+    small_changes: int = 0
     #: (seconds since 1970 by the store's clock, key) of the object of Brainy's that was written last.
     newest: tuple[float, str] = (0.0, "")
     locks: list[str] = field(default_factory=list)
@@ -119,6 +123,7 @@ class Inventory:
         self.objects[keys.CHANGE_LOG] += 1
         self.sizes[keys.CHANGE_LOG] += meta.size
         self.kinds[Kind.CHANGE] += 1
+        self.small_changes += meta.size <= _DELETE_BYTES
         if self.change_first is None or time < self.change_first:
             self.change_first = time
         if self.change_last is None or time > self.change_last:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from brainy.legacy.changes import Changes
 from brainy.legacy.inventory import Inventory
-from brainy.legacy.keys import Kind
+from brainy.legacy.keys import ENTITY, TYPED, Kind
 from brainy.legacy.tally import Tally
 
 _PAGE = 1000
+#: LISTs of the folders of a small typed tree.
+_TYPED_LISTS = 27
 #: Bytes of one segment, and of one row beside its vector (``brainy_node.builder.publication``).
 _SEGMENT_BYTES = 64 << 20
 _ROW_BYTES = 512
@@ -77,22 +80,13 @@ class MigrationOutlay(BaseModel):
     price_storage: float
 
 
-def predict(inventory: Inventory, tally: Tally, given: Assumptions) -> MigrationOutlay:
+def predict(inventory: Inventory, tally: Tally, changes: Changes | None, given: Assumptions) -> MigrationOutlay:
     """Predict a migration of what was counted."""
-    count = inventory.tree_kinds
-    trees = {tree for tree, _ in count}
-    several = len(trees) > 1
-    lists = gets = objects = 0
-    for tree in trees:
-        nouns, verbs, relations = (count[tree, k] for k in (Kind.NOUN, Kind.VERB, Kind.VERB_METADATA))
-        metadata = count[tree, Kind.NOUN_METADATA]
-        # The items, what lies beside the verbs, and once more the items for the progress shown.
-        lists += 2 * (_pages(nouns) + _pages(verbs)) + _pages(relations)
-        listed = several or nouns > 4 * metadata / 3
-        lists += _pages(metadata + count[tree, Kind.INDEX_ENTRY]) if listed else 0
-        gets += nouns + (min(nouns, metadata) if several else nouns) + verbs + min(verbs, relations)
-        objects += nouns + verbs
+    lists, gets, objects = _reading(inventory, tally)
     lists *= given.nodes
+    again_lists, again_gets = _asking_the_log(inventory, tally, changes)
+    lists += given.nodes * again_lists
+    gets += given.nodes * again_gets
     partial = (given.nodes - 1) * objects
     rows = tally.nouns + tally.verbs
     dimensions = max(tally.dimensions, key=lambda d: tally.dimensions[d], default=0)
@@ -123,6 +117,43 @@ def predict(inventory: Inventory, tally: Tally, given: Assumptions) -> Migration
         price_put=given.price_put,
         price_storage=given.price_storage,
     )
+
+
+def _reading(inventory: Inventory, tally: Tally) -> tuple[int, int, int]:
+    """Return the LISTs of a node, the GETs of all of them together, and the vector objects."""
+    count = inventory.tree_kinds
+    trees = {tree for tree, _ in count}
+    several = len(trees) > 1
+    lists = gets = objects = 0
+    for tree in trees:
+        nouns, verbs, relations = (count[tree, k] for k in (Kind.NOUN, Kind.VERB, Kind.VERB_METADATA))
+        metadata = count[tree, Kind.NOUN_METADATA]
+        objects += nouns + verbs
+        if tree == TYPED:
+            # Each folder is listed by itself, twice or thrice; metadata lies with the flat tree's.
+            lists += _TYPED_LISTS + 3 * (nouns // _PAGE) + 2 * (verbs // _PAGE)
+            gets += 2 * nouns + verbs
+            continue
+        # The items, what lies beside the verbs, and once more the items for the progress shown.
+        lists += 2 * (_pages(nouns) + _pages(verbs)) + _pages(relations)
+        # Metadata is asked for, unless so many have none that it is listed.
+        listed = several or tally.without_metadata > nouns / 4
+        lists += _pages(metadata + count[tree, Kind.INDEX_ENTRY]) if listed else 0
+        gets += nouns + (min(nouns, metadata) if listed else nouns) + verbs + min(verbs, relations)
+    return lists, gets, objects
+
+
+def _asking_the_log(inventory: Inventory, tally: Tally, changes: Changes | None) -> tuple[int, int]:
+    """Return the LISTs and GETs with which a node asks the change log about zombies."""
+    entries = inventory.kinds[Kind.CHANGE]
+    suspects = inventory.tree_kinds[ENTITY, Kind.VERB] + inventory.tree_kinds[ENTITY, Kind.NOUN]
+    if not suspects or not entries:
+        return 0, 0
+    # Deletes are small entries; where one names what is stored, the others are read as well.
+    if tally.zombies.total():
+        again = entries if changes is None else changes.since_delete
+        return _pages(entries) + _pages(again), inventory.small_changes + again
+    return _pages(entries), inventory.small_changes
 
 
 def _pages(objects: int) -> int:

@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from brainy.cli.main import app
-from brainy.legacy.inspection import InspectionProgress, inspect
+from brainy.dataset.brainy_tree import BrainyTreeSource
+from brainy.legacy.inspection import Assumptions, InspectionProgress, inspect
 from brainy.store.base import ObjectMeta
 from brainy.store.local import LocalStore
 from brainy.store.memory import MemoryStore
+from brainy.store.metered import MeteredStore
 from brainy.testing.fixtures import load_fixture, read_objects, read_truth
 
 BUCKETS = (
@@ -167,6 +169,25 @@ async def test_every_count_is_that_of_the_truth(bucket: Path, name: str) -> None
         assert (found.change_log.unreadable, found.change_log.index_noise or 0) <= (0, found.change_log.entries)
         nouns = [noun["id"] for noun in entries(truth["nouns"])]
         assert (found.change_log.nouns_without_add or 0) >= sum(not loggable(item_id) for item_id in nouns)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("name", ["v0.10.0", "v0.30.0", "v0.46.0", "v0.57.0", "v1.1.1"])
+async def test_a_migration_costs_about_what_is_predicted(bucket: Path, name: str, nodes: int) -> None:
+    store = MemoryStore()
+    await load_fixture(store, bucket)
+    found = await inspect(store, assumptions=Assumptions(nodes=nodes))
+
+    metered = MeteredStore(store)
+    for node in range(nodes):
+        source = BrainyTreeSource(metered, found.trees)
+        await source.total()
+        async for _ in source.stream(shards=range(node, 4, nodes), shard_count=4):
+            pass
+    # In small buckets it is a matter of moments what has been listed before it would be asked for.
+    assert metered.calls["list"] == pytest.approx(found.migration.list_calls, rel=0.1, abs=2 * nodes)
+    assert metered.calls["get"] == pytest.approx(found.migration.get_calls, rel=0.1, abs=300 * nodes)
+    assert metered.calls["get_range"] == pytest.approx(found.migration.partial_get_calls, abs=20)
 
 
 @pytest.mark.slow
