@@ -10,6 +10,7 @@ from rich.table import Table
 
 from brainy.cli.output import table
 from brainy.legacy.census import Inspection
+from brainy.legacy.keys import object_key
 from brainy.legacy.wording import many, span
 
 _SHOWN = 10
@@ -30,7 +31,7 @@ def show(console: Console, namespace: str, found: Inspection) -> None:
         f"read with {calls} in {found.seconds:,.1f} s; nothing was written[/]"
     )
     _section(console, "Items", _items(found))
-    _section(console, "Set apart", _oddities(found))
+    _section(console, "Deleted, lost, odd", _oddities(found))
     _section(console, "Brainy's own book-keeping", _bookkeeping(found))
     _drift(console, found)
     if found.trees:
@@ -83,8 +84,11 @@ def _oddities(found: Inspection) -> dict[str, str]:
         "without metadata": _join(
             _some(found.nouns_without_metadata, "noun"), _some(found.nouns_with_null_metadata, "with null", same=True)
         ),
-        "rescuable": _some(found.rescuable_nouns or 0, "noun"),
-        "unreadable": _join(*(f"{count:,} {reason}" for reason, count in found.quarantined_by_reason.items())),
+        "rescuable": _join(
+            _some(found.rescuable_nouns or 0, "noun"),
+            _some(found.rescuable_doubtful or 0, "doubtful", same=True),
+        ),
+        "set aside": _join(*(f"{count:,} {reason}" for reason, count in found.quarantined_by_reason.items())),
         "index entries": _some(found.index_entries, "object"),
         "not Brainy's": _some(found.foreign_objects, "object"),
     }
@@ -146,10 +150,10 @@ def _migration(found: Inspection) -> dict[str, str]:
     partial = f", {cost.partial_get_calls:,} of a part" if cost.partial_get_calls else ""
     return {
         "calls": f"{cost.get_calls:,} GET{partial}, {cost.list_calls:,} LIST, {cost.put_calls:,} PUT",
-        "time": f"about {span(cost.seconds)} at {cost.gets_per_second:,.0f} GET/s a node",
+        "time": f"about {span(max(1.0, cost.seconds))} at {cost.gets_per_second:,.0f} GET/s a node",
         "space": f"{_size(cost.bucket_bytes)} in the bucket beside what is there; {_size(cost.disk_bytes)} of disk",
-        "money": f"{cost.request_cost:,.4f} {cost.currency} for calls, "
-        f"{cost.storage_cost_per_month:,.4f} a month while both are kept",
+        "money": f"{_money(cost.request_cost)} {cost.currency} for calls, "
+        f"{_money(cost.storage_cost_per_month)} a month while both are kept",
     }
 
 
@@ -157,10 +161,14 @@ def _duplicates(console: Console, found: Inspection) -> None:
     if not found.duplicates.sample:
         return
     console.print()
-    shown = table(None, "id under several keys", "read from", "hidden by it")
+    shown = table(None, "id under several keys", "read from", "not from")
     for each in found.duplicates.sample[:_NAMES]:
-        shown.add_row(escape(each.id), escape(each.keys[0]), escape(", ".join(each.keys[1:])))
+        folders = [key.removesuffix(object_key("", each.id)) for key in each.keys]
+        shown.add_row(escape(each.id), escape(folders[0]), escape(", ".join(folders[1:])))
     console.print(shown)
+    total = found.duplicates.nouns + found.duplicates.verbs
+    if total > _NAMES:
+        console.print(f"[dim]and {total - _NAMES:,} more (--json lists ten)[/]")
 
 
 def _quarantined(console: Console, found: Inspection) -> None:
@@ -186,9 +194,11 @@ def _advice(console: Console, found: Inspection) -> None:
     grid.add_column(overflow="fold")
     for each in found.advice:
         colour = _COLOURS[each.severity]
+        # What is only to be known takes one line, what is to be done about the rest one of its own.
+        between = " " if each.severity == "info" else "\n"
         grid.add_row(
             f"  [{colour}]{each.severity}[/]",
-            f"[bold]{each.code}[/] {escape(each.message)}\n[green]→[/] {escape(each.remedy)}",
+            f"[bold]{each.code}[/] {escape(each.message)}{between}[green]→[/] {escape(each.remedy)}",
         )
     console.print(grid)
 
@@ -227,6 +237,10 @@ def _both(nouns: int, verbs: int) -> str:
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _money(amount: float) -> str:
+    return "less than 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"
 
 
 def _size(count: float) -> str:

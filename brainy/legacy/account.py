@@ -69,6 +69,7 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
     statistics = await read_statistics(read.fetcher, inventory.statistics, inventory.kinds[Kind.STATISTICS], counted)
     locks = await read_locks(read.fetcher, inventory.locks, read.now)
     distributed = await read_distributed(read.fetcher, inventory.distributed)
+    rescuable = (None, None) if changes is None else _rescuable(changes, inventory, tally)
     duplicates = await _duplicates(read.fetcher, occurrences)
     orphan_relations = relations[~occurrences.anywhere(Kind.VERB, relations)]
     calls = (read.fetcher.calls, read.reader.calls)
@@ -105,7 +106,8 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
         id_mismatches=len(read.reader.strays),
         duplicates=duplicates,
         dimension_risks=dimension_risks(seen.trees, inventory, tally),
-        rescuable_nouns=None if changes is None else _rescuable(changes, inventory, tally),
+        rescuable_nouns=rescuable[0],
+        rescuable_doubtful=rescuable[1],
         index_entries=inventory.kinds[Kind.INDEX_ENTRY],
         distributed=distributed,
         statistics=statistics,
@@ -151,21 +153,16 @@ def _deleted_verbs(orphans: Hashes, changes: Changes | None, tally: Tally) -> in
     return _missing(gone, tally.verb_ids.hashes)
 
 
-def _rescuable(changes: Changes, inventory: Inventory, tally: Tally) -> int:
-    alive, deleted = changes.vectors_kept()
-    # A user's delete leaves null; one whose metadata is intact was deleted by Brainy itself.
-    robbed = deleted[among(inventory.other_metadata.hashes, deleted)]
-    known = (
-        tally.noun_ids,
-        inventory.null_metadata.hashes,
-        # The disk-based index of Brainy logs verbs as nouns.
-        tally.verb_ids.hashes,
-        inventory.verb_metadata.hashes,
-    )
-    kept = np.union1d(alive, robbed)
-    for others in known:
-        kept = kept[~among(others, kept)]
-    return len(kept)
+def _rescuable(changes: Changes, inventory: Inventory, tally: Tally) -> tuple[int, int]:
+    """Return how many nouns can be had back, and how many for which only the log speaks."""
+    lost = changes.nouns_kept()
+    lost = lost[~among(tally.noun_ids, lost)]
+    has_data = among(inventory.other_metadata.hashes, lost)
+    # The disk-based index of Brainy logs verbs as nouns.
+    verbs = among(tally.verb_ids.hashes, lost) | among(inventory.verb_metadata.hashes, lost)
+    lost, has_data = lost[has_data | ~verbs], has_data[has_data | ~verbs]
+    sure = has_data | inventory.occurrences.anywhere(Kind.NOUN, lost)
+    return int(sure.sum()), int((~sure).sum())
 
 
 async def _duplicates(fetcher: Fetcher, occurrences: Occurrences) -> Duplicates:

@@ -152,8 +152,11 @@ class Inspection(_Report):
     id_mismatches: int
     duplicates: Duplicates
     dimension_risks: tuple[DimensionRisk, ...]
-    #: Nouns that are gone or unreadable and whose vectors the change log still has; None where it was not read.
+    #: Nouns whose object is gone although their metadata is there, or is unreadable, and whose vectors the change log
+    #: still has; None where it was not read.
     rescuable_nouns: int | None
+    #: The same, where nothing but the log speaks for the noun.
+    rescuable_doubtful: int | None
     index_entries: int
     distributed: Distributed | None
     statistics: Statistics

@@ -139,11 +139,9 @@ class Changes:
         """Verbs of which the last word is "delete"."""
         return _later(self._verb_deletes.latest(), self._verb_adds.latest(), at_once=True)
 
-    def vectors_kept(self) -> tuple[Hashes, Hashes]:
-        """Nouns whose vector the log has: those that were not deleted since, and those that were."""
-        adds, deletes = self._vectors.latest(), self._noun_deletes.latest()
-        alive = _later(adds, deletes, at_once=False)
-        return alive, adds[0][~among(alive, adds[0])]
+    def nouns_kept(self) -> Hashes:
+        """Nouns whose vector the log has, and of which it says no delete at or after that moment."""
+        return _later(self._vectors.latest(), self._noun_deletes.latest(), at_once=False)
 
 
 def _later(these: tuple[Hashes, Times], those: tuple[Hashes, Times], *, at_once: bool) -> Hashes:

@@ -29,7 +29,7 @@ def readability(found: Inspection) -> Iterator[Advice]:
             "QUARANTINED",
             "warning",
             f"{many(unfit, 'object')} cannot be read as items ({reasons})",
-            "look at the list; a migration keeps them aside and goes on only within its quarantine limit",
+            "look at them with brainy quarantine; a migration goes on past them only within its quarantine limit",
             unfit,
         )
 
@@ -98,13 +98,15 @@ def writers(found: Inspection) -> Iterator[Advice]:
 
 def losses(found: Inspection) -> Iterator[Advice]:
     """What is lost, and what of it can be had back."""
-    if found.rescuable_nouns:
+    sure, doubtful = found.rescuable_nouns or 0, found.rescuable_doubtful or 0
+    if sure or doubtful:
+        aside = f" ({doubtful:,} of them for a person to decide)" if doubtful else ""
         yield advice(
             "RESCUABLE",
-            "warning",
-            f"{many(found.rescuable_nouns, 'noun')} are gone or unreadable, but the change log still has their vectors",
+            "warning" if sure else "info",
+            f"{many(sure + doubtful, 'noun')} gone or unreadable, whose vectors the change log still has{aside}",
             "see what can be had back with brainy rescue, before anything prunes change-log/",
-            found.rescuable_nouns,
+            sure + doubtful,
         )
     orphans = found.orphan_noun_metadata
     if orphans:
@@ -121,8 +123,8 @@ def losses(found: Inspection) -> Iterator[Advice]:
         yield advice(
             "ZOMBIES",
             "info",
-            f"{many(zombies, 'item')} were stored again by a late flush after they had been deleted",
-            "they are set aside, not migrated; release them from quarantine if they were wanted",
+            f"{many(zombies, 'item')} are stored although deleted: a flush came late, or the delete missed them",
+            "they are set aside, not migrated; they stay where they are",
             zombies,
         )
     missing = (found.change_log.nouns_without_add or 0) + (found.change_log.verbs_without_add or 0)

@@ -123,6 +123,7 @@ async def test_vectors_only_the_change_log_has() -> None:
         "metadata/robbed.json": b'{"noun": "person"}',
         # What a user deleted: the metadata is null.
         "metadata/deleted.json": b"null",
+        "metadata/unlogged.json": b"null",
         "verbs/v.json": noun("v"),
         "verb-metadata/v.json": relation("kept", "robbed"),
     }
@@ -130,7 +131,7 @@ async def test_vectors_only_the_change_log_has() -> None:
         change(1, "add", "noun", "kept", data),
         change(2, "add", "noun", "broken", data),
         change(3, "add", "noun", "robbed", data),
-        change(4, "delete", "noun", "robbed"),
+        change(4, "add", "noun", "unlogged", data),
         change(5, "add", "noun", "deleted", data),
         change(6, "delete", "noun", "deleted"),
         change(7, "add", "noun", "vanished", data),
@@ -140,14 +141,14 @@ async def test_vectors_only_the_change_log_has() -> None:
         change(10, "delete", "verb", "gone"),
     ]
     found = await inspected(objects | dict(log))
-    assert found.rescuable_nouns == 3  # broken, robbed, vanished
-    assert count(found, "RESCUABLE") == 3
-    assert (found.orphan_noun_metadata, found.deleted_nouns, found.deleted_verbs) == (1, 1, 1)
+    assert (found.rescuable_nouns, found.rescuable_doubtful) == (2, 2)  # broken, robbed; unlogged, vanished
+    assert count(found, "RESCUABLE") == 4
+    assert (found.orphan_noun_metadata, found.deleted_nouns, found.deleted_verbs) == (1, 2, 1)
     assert codes(found)["QUARANTINED"] == "warning"
     assert codes(found)["LOSSY_CHANGE_LOG"] == "info"
     assert (found.change_log.nouns_without_add, found.change_log.verbs_without_add) == (0, 1)
     assert (found.change_log.by_operation, found.change_log.by_entity) == (
-        {"add": 7, "delete": 3},
+        {"add": 8, "delete": 2},
         {"noun": 8, "verb": 2},
     )
     assert found.change_log.by_instance == {"1": 10}
