@@ -176,11 +176,11 @@ def _quarantined(console: Console, found: Inspection) -> None:
         return
     console.print()
     shown = table(None, "set aside", "reason", "bytes#")
-    for entry in found.quarantined[:_SHOWN]:
+    for entry in found.quarantined[:_NAMES]:
         shown.add_row(escape(entry.key), escape(entry.reason), f"{entry.size:,}")
     console.print(shown)
-    if found.quarantined_count > _SHOWN:
-        console.print(f"[dim]and {found.quarantined_count - _SHOWN:,} more (--json lists a hundred)[/]")
+    if found.quarantined_count > _NAMES:
+        console.print(f"[dim]and {found.quarantined_count - _NAMES:,} more (--json lists a hundred)[/]")
 
 
 def _advice(console: Console, found: Inspection) -> None:

@@ -33,6 +33,8 @@ _VECTOR_SHARE = 0.95
 #: Bytes a noun takes in the index beside its vector, and a row of an item in a base beside its content.
 _GRAPH_BYTES = 170
 _BASE_ROW_BYTES = 160
+#: A base that holds nothing: its digest.
+_BASE_BYTES = 135_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def predict(inventory: Inventory, tally: Tally, changes: Changes | None, given: 
     noun_vectors = 4 * sum(length * number for length, number in tally.dimensions.items())
     index = noun_vectors + _GRAPH_BYTES * tally.nouns
     bucket = int(_VECTOR_SHARE * tally.vector_bytes + _DOCUMENT_SHARE * tally.document_bytes) + index
-    disk = tally.vector_bytes + tally.document_bytes + _BASE_ROW_BYTES * rows + index
+    disk = tally.vector_bytes + tally.document_bytes + _BASE_ROW_BYTES * rows + index + _BASE_BYTES * given.shards
     return MigrationOutlay(
         list_calls=lists,
         get_calls=gets,

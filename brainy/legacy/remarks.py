@@ -58,7 +58,7 @@ def visibility(found: Inspection) -> Iterator[Advice]:
         )
     if found.change_log.entries > _LOG_VISIBLE:
         yield advice(
-            "CHANGE_LOG_OVERFLOWN",
+            "CHANGE_LOG_OVERFLOWS",
             "info",
             f"Brainy reads the first {_LOG_VISIBLE:,} of {found.change_log.entries:,} change-log entries: its "
             "instances see nothing newer of each other",
@@ -107,7 +107,7 @@ def oddities(found: Inspection) -> Iterator[Advice]:
             found.placeholders,
             f"{many(found.placeholders, 'noun')} that Brainy made up, for the end of a verb or in write-only mode; "
             "a real noun may have been overwritten",
-            "they are kept; where the change log has an older vector, brainy rescue shows it",
+            "they are kept and marked; write the real nouns over them where you have them",
         ),
         (
             "ID_MISMATCHES",
