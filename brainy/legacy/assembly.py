@@ -83,7 +83,7 @@ class Assembly:
         try:
             item_id, fields = open_object(found.body)
             if item_id != entry.id:
-                if id_at_first(found.body[:HEAD_BYTES]) == entry.id:
+                if id_at_first(found.body[:HEAD_BYTES]) not in (None, item_id):
                     # Two ids inside: who looks at the beginning only would take it for another's.
                     raise UnreadableError(Reason.WRONG_SHAPE)
                 self.strays.append(

@@ -50,6 +50,14 @@ def id_at_first(head: bytes) -> str | None:
     return None if match is None else text_id(parse_json(match[1]))
 
 
+def says_id(body: bytes, item_id: str) -> bool:
+    """Whether an object can be read and says this id wherever one looks."""
+    try:
+        return open_object(body)[0] == item_id and id_at_first(body[:HEAD_BYTES]) in (None, item_id)
+    except UnreadableError:
+        return False
+
+
 def open_object(body: bytes) -> tuple[str, dict[str, Any]]:
     """Return the id a vector object says it has, and its fields.
 

@@ -13,7 +13,7 @@ from brainy.legacy.assembly import Assembly, Entry, Stray, is_null
 from brainy.legacy.batch import ItemBatch, Quarantined, Reason
 from brainy.legacy.deletions import Deletions
 from brainy.legacy.keys import Kind, object_key
-from brainy.legacy.objects import HEAD_BYTES, id_at_first, open_object
+from brainy.legacy.objects import HEAD_BYTES, id_at_first, open_object, says_id
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.tree import Tree
 from brainy.legacy.values import UnreadableError
@@ -117,7 +117,10 @@ async def _duplicates(fetcher: Fetcher, strays: Sequence[Stray]) -> ItemBatch:
     objects = await fetcher.get_all([stray.key for stray in strays])
     return ItemBatch(
         quarantined=[
-            Quarantined(found.key, Reason.DUPLICATE_ID, len(found.body)) for found in objects if found is not None
+            Quarantined(found.key, Reason.DUPLICATE_ID, len(found.body))
+            for stray, found in zip(strays, objects, strict=True)
+            # What cannot be read beyond its beginning is reported by whoever reads its key.
+            if found is not None and says_id(found.body, stray.id)
         ],
         objects_read=len(objects),
     )
@@ -134,7 +137,8 @@ async def _item(
     ]
     keys = [stray.key, object_key(prefix, stray.id), object_key(prefix, stray.id_in_key), *graves]
     found, of_id, of_key, *buried = await fetcher.get_all(keys)
-    if any(is_null(grave) for grave in buried):
+    if found is None or not says_id(found.body, stray.id) or any(is_null(grave) for grave in buried):
+        # Changed meanwhile, or with two ids inside, which whoever reads its key reports; or deleted.
         return ItemBatch(objects_read=len(keys))
     beside = of_id or of_key
     entry = Entry(key=stray.key, id=stray.id, companion=None if beside is None else beside.key)

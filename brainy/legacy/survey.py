@@ -7,11 +7,14 @@ At most 24 LISTs (one page each) and 64 GETs, whatever the size of the bucket. A
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from brainy.legacy import keys
+from brainy.legacy.batch import Reason
 from brainy.legacy.keys import ENTITY, ENTITY_KEYS, FLAT, FLAT_KEYS, TYPED, Kind, id_in
 from brainy.legacy.objects import open_object
 from brainy.legacy.values import MAX_OBJECT_BYTES, UnreadableError
@@ -19,8 +22,11 @@ from brainy.store.base import ObjectMeta, ObjectStore, StoredObject
 
 SAMPLE = 64
 _LISTS = 24
-#: Objects of a folder looked at to tell whether it is Brainy's; some may be damaged.
-_PROBES = 4
+#: Objects looked at to tell persons from ids with a slash.
+_PERSON_PROBES = 4
+#: Objects looked at to tell whether folders named as in the typed tree are Brainy's, at once and at most.
+_PROBES, _MOST_PROBES = 8, 32
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\.json")
 #: Where to look beyond the first page, so that a sample of UUIDs is spread over the bucket.
 _JUMPS = ("5", "a")
 #: Folders of the typed tree that are listed with another's prefix.
@@ -97,8 +103,8 @@ async def survey(store: ObjectStore) -> Survey:
     if any(keys.parse(meta.key).tree == ENTITY for meta in entities):
         trees.add(ENTITY)
     persons, flat_nouns = await _tell_persons(look, nouns)
-    typed = [found for folder, page in zip(folders, pages, strict=True) if (found := _nouns(page, folder))]
-    if persons or await _hold_vectors(look, typed):
+    named = [[m.key for m in page if id_in(folder, m.key)] for folder, page in zip(folders, pages, strict=True)]
+    if persons or await _are_typed(look, named):
         trees.add(TYPED)
     # The typed tree kept its verbs in verbs/ too.
     if flat_nouns or (TYPED not in trees and any(id_in(FLAT_KEYS.verbs, meta.key) for meta in verbs)):
@@ -113,7 +119,8 @@ async def survey(store: ObjectStore) -> Survey:
         theirs = {Kind.FOREIGN if p.tree == TYPED else p.kind for p in parsed} - {Kind.CLUSTER}
         empty = not theirs
         foreign = not empty and not trees and theirs == {Kind.FOREIGN}
-    counts, sampled = await _dimensions(look, entities, flat_nouns, typed if TYPED in trees else ())
+    typed = [_nouns(page, folder) for folder, page in zip(folders, pages, strict=True) if TYPED in trees]
+    counts, sampled = await _dimensions(look, entities, flat_nouns, typed)
     return Survey(
         trees=tuple(name for name in (ENTITY, FLAT, TYPED) if name in trees),
         dimensions=_majority(counts),
@@ -133,7 +140,7 @@ async def _tell_persons(look: _Looker, nouns: Sequence[ObjectMeta]) -> tuple[boo
     flat = [m for m in nouns if id_in(FLAT_KEYS.nouns, m.key) and not m.key.startswith(prefix)]
     if not under:
         return False, flat
-    for found in await look.bodies(_spread([meta.key for meta in under], _PROBES)):
+    for found in await look.bodies(_spread([meta.key for meta in under], _PERSON_PROBES)):
         inside = _id(found.body)
         if inside == id_in(prefix, found.key):
             return True, flat
@@ -142,13 +149,23 @@ async def _tell_persons(look: _Looker, nouns: Sequence[ObjectMeta]) -> tuple[boo
     return False, [*flat, *under]
 
 
-async def _hold_vectors(look: _Looker, folders: Sequence[Sequence[str]]) -> bool:
-    # One folder after the other: the first tells, as a rule.
-    for candidates in folders:
-        found = await look.bodies(_spread(candidates, _PROBES))
-        if any(_dimension(item.body) is not None for item in found):
+async def _are_typed(look: _Looker, folders: Sequence[Sequence[str]]) -> bool:
+    spread = (_spread(candidates, _MOST_PROBES) for candidates in folders)
+    # Some of each folder first; the very first tells, as a rule.
+    mixed = [key for row in zip_longest(*spread) for key in row if key is not None][:_MOST_PROBES]
+    for start in range(0, len(mixed), _PROBES):
+        if any(map(_looks_typed, await look.bodies(mixed[start : start + _PROBES]))):
             return True
     return False
+
+
+def _looks_typed(found: StoredObject) -> bool:
+    try:
+        return isinstance(open_object(found.body)[1].get("vector"), list)
+    except UnreadableError as error:
+        # Damaged under an id as Brainy makes them, rather than somebody else's document.
+        damaged = error.cause in (Reason.EMPTY, Reason.NOT_JSON, Reason.TOO_DEEP)
+        return damaged and _UUID.fullmatch(found.key.rpartition("/")[2]) is not None
 
 
 async def _roots(look: _Looker) -> list[str]:

@@ -79,10 +79,17 @@ def dump_json(value: object) -> bytes:
     except TypeError:
         # Surrogates, or more than 254 levels.
         try:
-            text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            try:
+                text = _dump_slowly(value)
+            except ValueError:
+                text = _dump_slowly(_finite(value))
         except RecursionError:
             raise UnreadableError(Reason.TOO_DEEP) from None
         return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+def _dump_slowly(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _finite(value: object) -> object:

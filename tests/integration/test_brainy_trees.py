@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ async def load(name: str) -> MemoryStore:
 def truth_of(name: str) -> dict[str, Any]:
     truth: dict[str, Any] = json.loads(gzip.decompress((recorded(name) / "truth.json.gz").read_bytes()))
     return truth
+
+
+#: Of 46,003 objects; has a test of its own.
+LARGE = "v0.46.0-10k"
 
 
 def names_in(folder: Path) -> list[str]:
@@ -168,12 +173,74 @@ async def test_shards_partition_the_bucket(name: str) -> None:
     assert all(part.gets < 0.6 * whole.calls.gets + log for part in parts)
 
 
+async def test_an_upgraded_bucket_holds_both_trees_and_the_newer_one_wins() -> None:
+    store, old, new = await load("v0.46.0"), truth_of("v0.46.0"), truth_of("v0.48.1")
+    newer = await load("v0.48.1")
+    async for page in newer.list("entities/"):
+        for meta in page:
+            stored = await newer.get(meta.key)
+            assert stored is not None
+            await store.put(meta.key, stored.body)
+    assert (await survey(store)).trees == ("entity", "flat")
+
+    read = await Read().take(BrainyTreeSource(store, ["flat", "entity"]), range(3), 3)
+
+    mine = by_id(new["nouns"]).keys()
+    hidden = {*mine, *new["null_metadata_tombstones"]}
+    left = {item_id: item for item_id, item in by_id(old["nouns"]).items() if item_id not in hidden}
+    assert left
+    assert read.nouns.keys() == mine | left.keys()
+    for item_id, expected in left.items():
+        assert read.nouns[item_id].vector == float32(expected["vector"])
+    gone = {*by_id(new["verbs"]), *new["orphan_verb_metadata"]}
+    verbs = {item_id: item for item_id, item in by_id(old["verbs"]).items() if item_id not in gone}
+    read.nouns = {item_id: item for item_id, item in read.nouns.items() if item_id in mine}
+    assert read.verbs.keys() == by_id(new["verbs"]).keys() | verbs.keys()
+    read.verbs = {item_id: item for item_id, item in read.verbs.items() if item_id in by_id(new["verbs"])}
+    assert_holds(read, new)
+
+
 @pytest.mark.slow
 async def test_ten_thousand_nouns() -> None:
-    store = await load("v0.46.0-10k")
+    store, truth = await load(LARGE), truth_of(LARGE)
     source = BrainyTreeSource(store, ["flat"])
-    assert_holds(await Read().take(source), truth_of("v0.46.0-10k"))
+    read = await Read().take(source)
+    assert_holds(read, truth)
+    assert not read.quarantined
     assert source.calls.gets == 24_000
+
+
+def test_every_recorded_bucket_is_read() -> None:
+    recorded_here = {name for name in names_in(recorded("v0.46.0").parent) if name.startswith("v")}
+    assert recorded_here <= {*BUCKETS, LARGE}
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+async def test_stored_doubles_are_kept_where_asked_for(name: str) -> None:
+    store, truth = await load(name), truth_of(name)
+
+    plain = await Read().take(BrainyTreeSource(store, [BUCKETS[name]]))
+    exact = await Read().take(BrainyTreeSource(store, [BUCKETS[name]], keep_doubles=True))
+
+    assert exact.quarantined == plain.quarantined
+    kept = 0
+    for mine, theirs, expected in (
+        (exact.nouns, plain.nouns, by_id(truth["nouns"])),
+        (exact.verbs, plain.verbs, by_id(truth["verbs"])),
+    ):
+        assert mine.keys() == theirs.keys()
+        for item_id, item in mine.items():
+            assert replace(item, raw_vector=None) == replace(theirs[item_id], raw_vector=None)
+            assert item.raw_vector is not None or theirs[item_id].raw_vector is None
+            stored = expected[item_id].get("vector")
+            if stored is None:
+                continue
+            if item.raw_vector is None:
+                assert np.frombuffer(item.vector, "<f4").astype(np.float64).tolist() == stored
+            else:
+                assert json.loads(item.raw_vector) == stored
+                kept += 1
+    assert kept > 0
 
 
 @pytest.mark.parametrize("name", BUCKETS)
