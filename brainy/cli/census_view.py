@@ -25,7 +25,7 @@ def show(console: Console, namespace: str, found: Inspection) -> None:
         console.print(f"nothing of Brainy's here ({many(found.objects, 'object')})")
     else:
         console.print(_written_by(found), soft_wrap=True)
-    calls = ", ".join(f"{count:,} {kind.upper()}" for kind, count in found.store_calls.items())
+    calls = f"{found.store_calls['get'] + found.store_calls['partial_get']:,} GET, {found.store_calls['list']:,} LIST"
     console.print(
         f"[dim]{many(found.objects, 'object')}, {_size(found.bytes)}; "
         f"read with {calls} in {found.seconds:,.1f} s; nothing was written[/]"

@@ -130,6 +130,7 @@ async def account(read: Findings, elapsed: Callable[[], float]) -> Inspection:
         store_calls={
             "list": sum(each.lists for each in calls) + seen.lists,
             "get": sum(each.gets for each in calls) + seen.gets,
+            "partial_get": sum(each.ranged_gets for each in calls),
         },
         seconds=round(elapsed(), 3),
         migration=predict(inventory, tally, changes, read.assumptions),

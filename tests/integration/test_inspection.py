@@ -12,14 +12,21 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from brainy.bucket.namespace import Namespace
 from brainy.cli.main import app
+from brainy.clock import SystemClock
+from brainy.config.settings import StoreSettings
 from brainy.dataset.brainy_tree import BrainyTreeSource
+from brainy.ids import Ids
 from brainy.legacy.inspection import Assumptions, InspectionProgress, inspect
 from brainy.store.base import ObjectMeta
 from brainy.store.local import LocalStore
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
+from brainy.store.opening import open_store
 from brainy.testing.fixtures import load_fixture, read_objects, read_truth
+from brainy.testing.servers import S3Server
+from tests.conftest import BUCKET
 
 BUCKETS = (
     "v0.10.0",
@@ -211,6 +218,28 @@ def test_the_command_prints_the_same(bucket: Path, name: str, tmp_path: Path) ->
     assert (told.exit_code, told.stderr) == (0, "")
     assert_counts(json.loads(told.stdout), read_truth(bucket), name)
     assert {str(path): path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["v0.10.0", "v0.48.1"])
+def test_an_object_server_that_lists_folder_by_folder(
+    bucket: Path, name: str, seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in seaweedfs_server.environment.items():
+        monkeypatch.setenv(variable, value)
+    namespace = f"s3://{BUCKET}/inspected/{name}"
+
+    async def load() -> None:
+        store = open_store(Namespace.parse(namespace), StoreSettings(), clock=SystemClock(), ids=Ids())
+        await load_fixture(store, bucket)
+        await store.close()
+
+    asyncio.run(load())
+    told = CliRunner().invoke(app, ["inspect", "--json", namespace])
+    assert told.stderr == ""
+    assert (told.exit_code, told.stderr) == (0, "")
+    found = json.loads(told.stdout)
+    assert_counts(found, read_truth(bucket), name)
+    assert "LIVE_WRITERS" in {advice["code"] for advice in found["advice"]}
 
 
 @pytest.mark.parametrize("name", ["v0.46.0"])
