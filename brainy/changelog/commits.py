@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -111,6 +111,7 @@ class GroupCommit:
         self._waiting_bytes = 0
         #: Requests that wait or are in flight, by request id.
         self._pending: dict[str, _Request] = {}
+        self._in_flight: Sequence[_Request] = ()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -133,6 +134,11 @@ class GroupCommit:
     def waiting(self) -> int:
         """Requests that no PUT has taken yet."""
         return len(self._waiting)
+
+    def unsettled(self) -> Iterator[log_pb2.LogRecord]:
+        """Yield the records that wait or are in flight: those that get the next positions, in that order."""
+        for request in (*self._in_flight, *self._waiting):
+            yield from request.records
 
     async def commit(
         self,
@@ -277,6 +283,7 @@ class GroupCommit:
             for shard, position in request.source_cursor.items():
                 cursor[shard] = max(position, cursor.get(shard, 0))
         self._idle.clear()
+        self._in_flight = batch
         try:
             slot = await self._writer.commit(records, cursor)
             self._on_slot(slot)
@@ -309,6 +316,7 @@ class GroupCommit:
                 ),
             )
         finally:
+            self._in_flight = ()
             self._idle.set()
 
     def _stop(self, batch: list[_Request], error: BrainyError) -> None:

@@ -34,6 +34,7 @@ import xxhash
 
 from brainy.bucket.partition import key_hash
 from brainy.legacy.keys import id_in
+from brainy.store.base import StoredObject
 
 Hashes = npt.NDArray[np.uint64]
 Seconds = npt.NDArray[np.uint32]
@@ -107,6 +108,10 @@ class Place:
         """Note a version; None: there is no such object (any more)."""
         self._recent[item_hash] = version
 
+    def recent(self) -> list[tuple[int, Version | None]]:
+        """Return what came since the arrays were merged last."""
+        return list(self._recent.items())
+
     def settle(self) -> None:
         """Merge what came since into the arrays."""
         if not self._recent:
@@ -161,7 +166,19 @@ class SeenBook:
         if (found := self.locate(key)) is not None:
             self.places[found[0]].set(key_hash(found[1]), version)
 
+    def unchanged(self, key: str, found: StoredObject | None) -> bool:
+        """Whether what was read now is the version (None: the absence) that was seen last."""
+        known = self.version(key)
+        if found is None or known is None:
+            return found is None and known is None
+        return known.same_as(version_of(found.etag, found.last_modified, len(found.body)))
+
     # --- own writes -----------------------------------------------------------------------------
+
+    @property
+    def watches(self) -> bool:
+        """Somebody takes over what Brainy processes write: as long as there is a book."""
+        return True
 
     def hold(self, key: str) -> None:
         """Say that we are about to write or delete an object. Holds are counted."""
@@ -231,14 +248,17 @@ class Comparison:
         self._listed: dict[str, Mask] = {
             prefix: np.zeros(len(arrays[0]), np.bool_) for prefix, arrays in self._arrays.items()
         }
+        self._new: set[tuple[str, int]] = set()
 
     def page(self, prefix: str, hashes: Hashes, tags: Hashes, seconds: Seconds) -> Mask:
         """Take in listed objects under a prefix; say of each whether it is new or another version."""
         known, known_tags, known_seconds = self._arrays[prefix]
         if not len(known):
+            self._new.update((prefix, item_hash) for item_hash in hashes.tolist())
             return np.ones(len(hashes), np.bool_)
         at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         there = known[at] == hashes
+        self._new.update((prefix, item_hash) for item_hash in hashes[~there].tolist())
         self._listed[prefix][at[there]] = True
         earlier = known_seconds[at]
         later = (earlier != 0) & (seconds != 0) & (earlier != seconds)
@@ -248,3 +268,10 @@ class Comparison:
     def missing(self, prefix: str) -> Hashes:
         """Return the hashes of the objects of the book that the listing did not name, sorted."""
         return self._arrays[prefix][0][~self._listed[prefix]]
+
+    def may_hold(self, prefix: str, item_hash: int) -> bool:
+        """Say whether there may be an object of an id: the listing named it, or the book knows it.
+
+        One of the book that was not listed counts too, for the listing may be older than the book.
+        """
+        return (prefix, item_hash) in self._new or self._book.places[prefix].get(item_hash) is not None
