@@ -33,6 +33,7 @@ _log = get_logger(__name__)
 _CHOICE_SECONDS = 2.0
 #: A book is written this often at most, and when its shard goes.
 _SAVE_SECONDS = 600.0
+_RETRY_SECONDS = 5.0
 #: A pass may take this share of the time between passes.
 _BUSY_SHARE = 0.5
 
@@ -132,9 +133,16 @@ class Follower:
         except BrainyError as error:
             # Whatever it was, what is not in the books is read again.
             _log.warning("follow_failed", cause=str(error), reason=error.reason)
-            self._next_pass = min(self._next_pass, self._clock.monotonic() + self._settings.follow_seconds)
-            for followed in self._shards.values():
-                followed.figures.last_error = str(error)
+            self._note_failure(str(error))
+        except Exception as error:
+            # A fault of ours must not take the node's shards with it; nothing goes into a book that was not settled.
+            _log.exception("follow_crashed")
+            self._note_failure(repr(error))
+
+    def _note_failure(self, cause: str) -> None:
+        self._next_pass = self._clock.monotonic() + min(_RETRY_SECONDS, self._settings.follow_seconds)
+        for followed in self._shards.values():
+            followed.figures.last_error = cause
 
     async def _keep_up_with_ownership(self) -> None:
         owned = {(each.generation, each.number): each for each in self._owned_now()}
