@@ -248,17 +248,19 @@ class Comparison:
         self._listed: dict[str, Mask] = {
             prefix: np.zeros(len(arrays[0]), np.bool_) for prefix, arrays in self._arrays.items()
         }
-        self._new: set[tuple[str, int]] = set()
+        #: Sorted by the first question after the last page.
+        self._sorted: dict[str, Hashes] = {}
+        self._new: dict[str, list[Hashes]] = {prefix: [] for prefix in self._arrays}
 
     def page(self, prefix: str, hashes: Hashes, tags: Hashes, seconds: Seconds) -> Mask:
         """Take in listed objects under a prefix; say of each whether it is new or another version."""
         known, known_tags, known_seconds = self._arrays[prefix]
         if not len(known):
-            self._new.update((prefix, item_hash) for item_hash in hashes.tolist())
+            self._new[prefix].append(hashes)
             return np.ones(len(hashes), np.bool_)
         at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         there = known[at] == hashes
-        self._new.update((prefix, item_hash) for item_hash in hashes[~there].tolist())
+        self._new[prefix].append(hashes[~there])
         self._listed[prefix][at[there]] = True
         earlier = known_seconds[at]
         later = (earlier != 0) & (seconds != 0) & (earlier != seconds)
@@ -274,4 +276,10 @@ class Comparison:
 
         One of the book that was not listed counts too, for the listing may be older than the book.
         """
-        return (prefix, item_hash) in self._new or self._book.places[prefix].get(item_hash) is not None
+        if self._book.places[prefix].get(item_hash) is not None:
+            return True
+        new = self._sorted.get(prefix)
+        if new is None:
+            new = self._sorted[prefix] = np.sort(np.concatenate([np.empty(0, np.uint64), *self._new[prefix]]))
+        at = int(new.searchsorted(np.uint64(item_hash)))
+        return at < len(new) and int(new[at]) == item_hash

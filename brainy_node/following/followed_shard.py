@@ -265,7 +265,8 @@ class _Decision:
         written = self._times.get(item_id, 0) if self._times is not None else self._part.latest(item_id)
         if written > said:
             return True
-        self.conflicts += 1
+        # Where the tree has no object there is no word of its own to be overruled.
+        self.conflicts += written > 0
         _log.info("own_word_kept", kind=kind, id=item_id, said=said, written=written)
         return False
 

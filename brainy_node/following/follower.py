@@ -126,7 +126,7 @@ class Follower:
             await self._keep_up_with_ownership()
             if not self._shards:
                 return
-            if self._clock.monotonic() >= self._next_pass or any(each.book is None for each in self._shards.values()):
+            if self._clock.monotonic() >= self._next_pass:
                 await self._reconcile()
             else:
                 await self.take_hints()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb
+from brainy.bucket.partition import shard_of
 from brainy.bucket.records import Spec
 from brainy.changelog.batch import Slot
 from brainy.changelog.commits import GroupCommit
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
-from brainy.clock import SystemClock
+from brainy.clock import Clock, SystemClock
 from brainy.config.settings import NodeSettings
 from brainy.dataset.base import ItemBatch
 from brainy.dataset.brainy_tree import BrainyTreeSource
@@ -106,10 +107,13 @@ class OwnedHere:
 class FollowedBucket:
     """All shards of a generation, owned here, with the follower that serves them."""
 
-    def __init__(self, store: ObjectStore, spec: Spec, directory: Path) -> None:
+    def __init__(self, store: ObjectStore, spec: Spec, directory: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self.store = store
         self.spec = spec
-        self._directory = directory
+        self.directory = directory
+        #: The generation this one was made from.
+        self.earlier: Spec | None = None
         self._numbers = itertools.count()
         self.owned: list[OwnedHere] = []
         self.follower = self._follower()
@@ -118,27 +122,33 @@ class FollowedBucket:
         async def read_spec(generation: int) -> Spec:
             if generation == self.spec.generation:
                 return self.spec
-            return spec_of(self.spec.shard_count, generation=generation)
+            assert self.earlier is not None
+            return self.earlier
 
         return Follower(
             self.store,
             lambda: self.owned,
             read_spec=read_spec,
             settings=NodeSettings(),
-            clock=SystemClock(),
+            clock=self._clock,
             ids=Ids(),
         )
 
-    async def bases(self, shards: Sequence[int] | None = None) -> dict[int, Base]:
-        """Read the tree as it is now into fresh bases."""
-        numbers = list(range(self.spec.shard_count) if shards is None else shards)
-        place = self._directory / str(next(self._numbers))
-        writers = {number: BaseWriter(place / str(number), spec=self.spec, shard=number) for number in numbers}
-        source = BrainyTreeSource(self.store, TREES)
+    async def bases(self, made_of: Iterable[Base] | None = None) -> dict[int, Base]:
+        """Read the tree as it is now, or other bases, into fresh bases."""
+        place = self.directory / str(next(self._numbers))
+        count = self.spec.shard_count
+        writers = {number: BaseWriter(place / str(number), spec=self.spec, shard=number) for number in range(count)}
+        nouns, verbs = [], []
+        if made_of is None:
+            _, found, related = await tree_digest(self.store)
+            nouns, verbs = list(found.values()), list(related.values())
+        for base in made_of or ():
+            nouns += [base.noun(row) for row in range(base.rows)]
+            verbs += [base.verb(row) for row in range(base.verb_rows)]
         for number, writer in writers.items():
-            async for batch in source.stream(shards=(number,), shard_count=self.spec.shard_count):
-                writer.add_nouns(batch.nouns)
-                writer.add_verbs(batch.verbs)
+            writer.add_nouns([noun for noun in nouns if shard_of(noun.id, count) == number])
+            writer.add_verbs([verb for verb in verbs if shard_of(verb.id, count) == number])
             writer.finish(position=0, threads=1)
         return {number: Base.open(writer.directory) for number, writer in writers.items()}
 

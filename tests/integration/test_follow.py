@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import numpy as np
+import orjson
 import pytest
 from followed_bucket import FollowedBucket, spec_of, tree_digest
 
+from brainy.api.common.v1 import common_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket import layout
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.environment import inherited
 from brainy.config.settings import StoreSettings
+from brainy.errors import FencedError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
 from brainy.store.local import LocalStore
+from brainy.store.memory import MemoryStore
+from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
-from brainy.testing.brainy_writer import MANNERS, BrainyFleet, Manner
+from brainy.testing.brainy_writer import FLAT_046, MANNERS, BrainyFleet, Manner
+from brainy.testing.clock import ManualClock
 from brainy.testing.servers import S3Server
+from brainy_node.shard.base import Base
 
 SCHEDULES = int(inherited().get("FOLLOW_SCHEDULES") or 3)
 
@@ -78,3 +88,297 @@ async def test_random_schedules_on_an_object_server(tmp_path: Path, seaweed: Cal
         applied = await play(store, tmp_path / str(seed), MANNERS[seed % len(MANNERS)], 1000 + seed)
         assert applied > 20
         await store.close()
+
+
+# --- what a pass costs ------------------------------------------------------------------------------------------
+
+
+async def test_a_pass_over_an_unchanged_bucket_costs_lists_only(tmp_path: Path) -> None:
+    store = MeteredStore(MemoryStore())
+    fleet = BrainyFleet(store, clock=SystemClock(), seed=3, manner=FLAT_046)
+    await fleet.write(300)
+    await fleet.finish()
+    bucket = FollowedBucket(store, spec_of(), tmp_path)
+    await bucket.open(await bucket.bases())
+    try:
+        await bucket.turn()
+        await bucket.turn()
+        before = dict(store.calls)
+        records = await bucket.log_records()
+        after = dict(store.calls)
+        await bucket.turn()
+        spent = {kind: count - after[kind] for kind, count in store.calls.items() if count != after[kind]}
+        assert before["get"] > 0
+        assert set(spent) == {"list"}
+        assert spent["list"] <= 8 + 1 + 2  # eight prefixes, the end of the change log, second pages
+        assert await bucket.log_records() == records
+    finally:
+        await bucket.close()
+
+
+# --- our own clients --------------------------------------------------------------------------------------------
+
+
+def stored(item_id: str, number: float) -> tuple[str, bytes]:
+    return f"nouns/{item_id}.json", orjson.dumps({"id": item_id, "vector": [number] * 8, "connections": {}})
+
+
+def said(item_id: str, number: float) -> log_pb2.LogRecord:
+    vector = np.full(8, number, "<f4").tobytes()
+    return log_pb2.LogRecord(
+        request_id=f"client-{item_id}-{number}/0", upsert_noun=common_pb2.Noun(id=item_id, vector=vector)
+    )
+
+
+class LiveBucket:
+    """A memory bucket with a settable clock, followed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = ManualClock()
+        self.store = MeteredStore(MemoryStore(self.clock))
+        self.bases: dict[int, Base] = {}
+        self.bucket = FollowedBucket(self.store, spec_of(1), directory, self.clock)
+
+    def value(self, item_id: str) -> float | None:
+        found = self.bucket.owned[0].shard.get_nouns([item_id])
+        return float(np.frombuffer(found[0].vector, "<f4")[0]) if found else None
+
+    async def put(self, item_id: str, number: float) -> None:
+        await self.store.put(*stored(item_id, number))
+
+    async def commit(self, *records: log_pb2.LogRecord) -> None:
+        await self.bucket.owned[0].commits.commit(records)
+
+    @property
+    def conflicts(self) -> int:
+        figures = self.bucket.follower.figures(0, 0)
+        return 0 if figures is None else figures.conflicts
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[LiveBucket]:
+    made = LiveBucket(tmp_path)
+    await made.put("a", 1)
+    await made.put("b", 1)
+    made.bases = await made.bucket.bases()
+    await made.bucket.open(made.bases)
+    yield made
+    await made.bucket.close()
+
+
+async def test_the_later_word_counts_whoever_spoke_it(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.clock.advance(10)
+    await live.put("a", 2)  # Brainy first, our client later
+    await live.clock.advance(10)
+    await live.commit(said("a", 3), said("b", 3))
+    await live.clock.advance(10)
+    await live.put("b", 4)  # our client first, Brainy later
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, 4)
+    assert live.conflicts == 1
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, 4)
+    assert live.conflicts == 1
+
+
+async def test_in_the_same_second_the_acknowledged_write_stays(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.commit(said("a", 3))
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 3
+
+
+async def test_words_from_before_the_last_pass_need_no_comparison(live: LiveBucket) -> None:
+    await live.commit(said("a", 3))
+    await live.bucket.turn()
+    await live.bucket.turn()
+    await live.put("a", 2)  # seen for the first time after a pass that began after the commit
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_without_a_book_our_own_items_stay_and_the_tree_fills_in_the_rest(live: LiveBucket) -> None:
+    """First enabling: what only our clients wrote stays, what Brainy deleted meanwhile goes, what it added comes."""
+    await live.clock.advance(10)
+    await live.commit(said("mine", 7), said("a", 3))
+    await live.store.delete("nouns/b.json")
+    await live.clock.advance(10)
+    await live.put("new", 5)
+    await live.bucket.turn()
+    assert [live.value(item_id) for item_id in ("mine", "a", "b", "new")] == [7, 3, None, 5]
+    assert live.conflicts == 1  # "a": the tree still says 1, said before our client
+
+
+async def test_a_deletion_by_our_client_is_not_undone_by_an_older_object(live: LiveBucket) -> None:
+    await live.clock.advance(10)
+    await live.commit(log_pb2.LogRecord(request_id="client-delete/0", delete_noun="a"))
+    await live.bucket.turn()
+    assert live.value("a") is None
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_a_foreign_deletion_does_not_take_what_our_client_wrote_since_the_last_pass(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.store.delete("nouns/a.json")
+    await live.commit(said("a", 3))
+    await live.store.delete("nouns/b.json")
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, None)
+
+
+async def test_an_item_our_client_is_just_writing_is_left_to_the_next_pass(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    commits = live.bucket.owned[0].commits
+    await commits.pause()
+    waiting = asyncio.create_task(live.commit(said("a", 3)))
+    await asyncio.sleep(0)
+    await live.bucket.turn()
+    figures = live.bucket.follower.figures(0, 0)
+    assert figures is not None
+    assert figures.open_items == 1
+    commits.resume()
+    await waiting
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    assert figures.open_items == 0
+
+
+async def test_own_writes_into_the_tree_are_not_taken_for_foreign_ones(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.commit(said("a", 3))
+    book = live.bucket.follower.seen(0, 0)
+    assert book is not None
+    key, body = stored("a", 99)  # as lossy as a dialect may be
+    book.hold(key)
+    etag = await live.store.put(key, body)
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    book.wrote(key, etag)
+    await live.clock.advance(60)
+    await live.bucket.turn()
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    assert live.conflicts == 0
+
+
+async def test_an_unreadable_object_takes_nothing_away(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.store.put("nouns/a.json", b"<html>gateway timeout</html>")
+    await live.bucket.turn()
+    assert live.value("a") == 1
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+# --- owners come and go -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_owner_starts_from_the_book_and_reads_only_what_changed(live: LiveBucket) -> None:
+    for number in range(200):
+        await live.put(f"n{number}", 1)
+    await live.bucket.turn()
+    await live.bucket.close()
+    await live.clock.advance(10)
+    await live.put("n7", 2)
+    await live.store.delete("nouns/n8.json")
+    await live.bucket.take_over(live.bases)
+    before = live.store.calls["get"]
+    await live.bucket.turn()
+    assert (live.value("n7"), live.value("n8"), live.value("n9")) == (2, None, 1)
+    assert live.store.calls["get"] - before < 20
+
+
+@pytest.mark.parametrize("book", ["kept", "lost", "damaged"])
+async def test_a_crash_between_commit_and_book_only_repeats_work(live: LiveBucket, book: str) -> None:
+    await live.bucket.turn()
+    await live.bucket.follower.let_go(save=True)
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.commit(said("mine", 7))
+    await live.bucket.turn()
+    await live.bucket.close(save=False)
+    key = layout.seen_book(0, 0)
+    if book == "lost":
+        await live.store.delete(key)
+    elif book == "damaged":
+        found = await live.store.get(key)
+        assert found is not None
+        await live.store.put(key, found.body[:-1] + bytes([found.body[-1] ^ 1]))
+    await live.bucket.take_over(live.bases)
+    records = await live.bucket.log_records()
+    await live.bucket.turn()
+    assert await live.bucket.log_records() == records
+    assert (live.value("a"), live.value("b"), live.value("mine")) == (2, 1, 7)
+    await live.put("b", 5)
+    await live.clock.advance(10)
+    await live.bucket.turn()
+    assert live.value("b") == 5
+
+
+async def test_a_stale_owner_cannot_apply_anything(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    stale = live.bucket.owned
+    live.bucket.owned = []
+    await live.bucket.open(live.bases)
+    fresh, live.bucket.owned = live.bucket.owned, stale
+    await live.put("a", 2)
+    with pytest.raises(FencedError):
+        await live.bucket.turn()
+    assert stale[0].shard.get_nouns(["a"])[0].vector != np.full(8, 2, "<f4").tobytes()
+    await live.bucket.close(save=False)
+    live.bucket.owned = fresh
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_the_next_generation_starts_from_the_books_of_the_one_before(live: LiveBucket) -> None:
+    for number in range(100):
+        await live.put(f"n{number}", 1)
+    await live.bucket.turn()
+    await live.bucket.close()
+    await live.clock.advance(10)
+    await live.put("n3", 2)
+    following = FollowedBucket(live.store, spec_of(3, generation=1, source="0"), live.bucket.directory / "next")
+    following.earlier = live.bucket.spec
+    await following.open(await following.bases(live.bases.values()))
+    try:
+        before = live.store.calls["get"]
+        await following.turn()
+        found = [noun for owned in following.owned for noun in owned.shard.get_nouns(["n3"])]
+        assert [float(np.frombuffer(noun.vector, "<f4")[0]) for noun in found] == [2]
+        assert live.store.calls["get"] - before < 30
+    finally:
+        await following.close()
+
+
+async def test_hints_are_seen_at_once_and_lies_do_no_harm(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.bucket.follower.take_hints()
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.put("b", 2)
+    entries = [
+        {"operation": "add", "entityType": "noun", "entityId": "a"},
+        {"operation": "delete", "entityType": "noun", "entityId": "b"},  # it is still there
+        {"operation": "add", "entityType": "noun", "entityId": "never"},
+    ]
+    now = int(1000 * live.clock.wall())
+    for number, entry in enumerate(entries):
+        await live.store.put(f"change-log/{now:013d}-{number}.json", orjson.dumps({"timestamp": now, **entry}))
+    await live.store.put(f"change-log/{now:013d}-x.json", b"nonsense")
+    ahead = now + 3_600_000
+    await live.store.put(f"change-log/{ahead:013d}-y.json", orjson.dumps({"timestamp": ahead, **entries[0]}))
+    await live.bucket.follower.take_hints()
+    assert (live.value("a"), live.value("b"), live.value("never")) == (2, 2, None)
+    before = dict(live.store.calls)
+    await live.bucket.follower.take_hints()
+    spent = {kind: count - before[kind] for kind, count in live.store.calls.items() if count != before[kind]}
+    assert spent == {"list": 2}  # the present, and what is stamped ahead of it
