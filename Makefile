@@ -5,8 +5,9 @@ PY := $(VENV)/bin/python
 STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
+SCHEDULES ?= 50
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing follow clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -70,6 +71,9 @@ crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a ran
 
 fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
 	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
+
+follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket that is followed (SCHEDULES)
+	FOLLOW_SCHEDULES=$(SCHEDULES) $(VENV)/bin/pytest --timeout 1800 tests/integration/test_follow.py -k object_server -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

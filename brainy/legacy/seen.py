@@ -139,6 +139,8 @@ class SeenBook:
         #: Position in the shard's log: every record at or below it was durable before the listing began that the
         #: versions in the book were compared with. A version that is not in the book is younger than those.
         self.position = position
+        #: Versions noted since the book was made.
+        self.changes = 0
 
     def __len__(self) -> int:
         return sum(map(len, self.places.values()))
@@ -164,6 +166,7 @@ class SeenBook:
     def saw(self, key: str, version: Version | None) -> None:
         """Note what was read: a version, or None for an object that is not there."""
         if (found := self.locate(key)) is not None:
+            self.changes += 1
             self.places[found[0]].set(key_hash(found[1]), version)
 
     def unchanged(self, key: str, found: StoredObject | None) -> bool:

@@ -4,8 +4,7 @@ One task does everything in turn, so a hint and a pass never work on the same id
 looked up anew each time round: those of the generation that takes writes, owned here, open for commits. A shard whose
 ownership changed begins anew from the book in the bucket.
 
-Of all that is between a pass and the next, a tenth of the time may be passes: a tree so large that a pass takes a
-minute is not listed again at once.
+A tree so large that a pass takes a minute is not listed again at once: after a pass it rests twice as long.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _CHOICE_SECONDS = 2.0
 #: A book is written this often at most, and when its shard goes.
 _SAVE_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
-#: A pass may take this share of the time between passes.
-_BUSY_SHARE = 0.5
+#: Rest after a pass for so many times as long as it took.
+_REST = 2.0
 
 OwnedNow = Callable[[], Sequence[OwnedShard]]
 
@@ -62,7 +61,8 @@ class Follower:
         #: What the record in the bucket says, as last read.
         self.choice = FollowChoice()
         self._shards: dict[tuple[int, int], FollowedShard] = {}
-        self._saved: dict[tuple[int, int], float] = {}
+        #: When each book was saved last, and what it then had seen.
+        self._saved: dict[tuple[int, int], tuple[float, int]] = {}
         self._reconciler: Reconciler | None = None
         self._shelf: BookShelf | None = None
         self._places: Places | None = None
@@ -195,7 +195,7 @@ class Follower:
 
     async def _save(self, key: tuple[int, int], followed: FollowedShard) -> None:
         if self._shelf is not None and followed.book is not None:
-            self._saved[key] = self._clock.monotonic()
+            self._saved[key] = self._clock.monotonic(), followed.book.changes
             await self._shelf.save(followed.owned, followed.book)
 
     async def _reconcile(self) -> None:
@@ -204,9 +204,10 @@ class Follower:
         shards = list(self._shards.values())
         await self._reconciler.run(shards)
         ended = self._clock.monotonic()
-        self._next_pass = max(began + self._settings.follow_seconds, ended + (ended - began) / _BUSY_SHARE)
+        self._next_pass = max(began + self._settings.follow_seconds, ended + _REST * (ended - began))
         for key, followed in self._shards.items():
-            if ended - self._saved.get(key, -_SAVE_SECONDS) >= _SAVE_SECONDS:
+            saved_at, changes = self._saved.get(key, (-_SAVE_SECONDS, -1))
+            if ended - saved_at >= _SAVE_SECONDS and followed.book is not None and followed.book.changes != changes:
                 await self._save(key, followed)
 
     async def take_hints(self) -> None:

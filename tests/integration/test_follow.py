@@ -37,6 +37,7 @@ async def play(store: ObjectStore, directory: Path, manner: Manner, seed: int) -
     """Writers write while we follow; one pass after their last write both sides are equal. Returns what was applied."""
     fleet = BrainyFleet(store, clock=SystemClock(), seed=seed, manner=manner)
     await fleet.write(120)
+    chances, applied = np.random.default_rng(seed), 0
     bucket = FollowedBucket(store, spec_of(), directory)
     bases = await bucket.bases()
     await fleet.write(20)
@@ -48,16 +49,28 @@ async def play(store: ObjectStore, directory: Path, manner: Manner, seed: int) -
                 await bucket.turn()
                 await bucket.follower.take_hints()
                 await asyncio.sleep(0)
+                applied += await change_hands(bucket, bases, chances)
         await fleet.finish()
         await bucket.turn()
         expected, nouns, _ = await tree_digest(store)
         served = bucket.digest()
         assert served.differing(expected) == []
-        assert len(nouns) > 10
+        assert len(nouns) > 5
         assert await bucket.replica_digest(bases) == served
-        return bucket.applied
+        return applied + bucket.applied
     finally:
         await bucket.close()
+
+
+async def change_hands(bucket: FollowedBucket, bases: dict[int, Base], chances: np.random.Generator) -> int:
+    """Now and then the owner dies, or leaves, and another begins from the bucket; returns what the first applied."""
+    chance = chances.random()
+    if chance > 0.3:
+        return 0
+    applied = bucket.applied
+    await bucket.close(save=chance < 0.1)
+    await bucket.take_over(bases)
+    return applied
 
 
 @pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
