@@ -425,3 +425,19 @@ async def test_hints_are_seen_at_once_and_lies_do_no_harm(live: LiveBucket) -> N
     await live.bucket.follower.take_hints()
     spent = {kind: count - before[kind] for kind, count in live.store.calls.items() if count != before[kind]}
     assert spent == {"list": 2}  # the present, and what is stamped ahead of it
+
+
+async def test_a_delete_entry_that_comes_late_buries_a_zombie(live: LiveBucket) -> None:
+    """A buffer flushed after a delete stored the noun again; the log, an hour behind, is all that tells."""
+    body = orjson.dumps({"id": "z", "vector": [1.0] * 8, "connections": {}})
+    await live.store.put("entities/nouns/vectors/z.json", body)
+    await live.store.put("entities/nouns/metadata/z.json", b"null")
+    await live.bucket.turn()
+    assert live.value("z") == 1
+    stamp = int(1000 * live.clock.wall()) - 3_600_000
+    entry = {"timestamp": stamp, "operation": "delete", "entityType": "noun", "entityId": "z"}
+    await live.store.put(f"change-log/{stamp:013d}-a.json", orjson.dumps(entry))
+    await live.bucket.turn()
+    assert live.value("z") is None
+    expected, _, _ = await tree_digest(live.store)
+    assert live.bucket.digest().differing(expected) == []
