@@ -145,6 +145,9 @@ class SeenBook:
     def __len__(self) -> int:
         return sum(map(len, self.places.values()))
 
+    def __bool__(self) -> bool:
+        return True  # an empty book is a book
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
@@ -177,11 +180,6 @@ class SeenBook:
         return known.same_as(version_of(found.etag, found.last_modified, len(found.body)))
 
     # --- own writes -----------------------------------------------------------------------------
-
-    @property
-    def watches(self) -> bool:
-        """Somebody takes over what Brainy processes write: as long as there is a book."""
-        return True
 
     def hold(self, key: str) -> None:
         """Say that we are about to write or delete an object. Holds are counted."""

@@ -19,7 +19,6 @@ from brainy.ids import Ids
 from brainy.legacy.hints import Hints
 from brainy.legacy.last_words import LastWords
 from brainy.legacy.places import Places, followed_trees
-from brainy.legacy.seen import SeenBook
 from brainy.store.base import ObjectStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.following.books import BookShelf, ReadSpec
@@ -27,6 +26,7 @@ from brainy_node.following.figures import FollowFigures
 from brainy_node.following.followed_shard import FollowedShard
 from brainy_node.following.owned import OwnedShard
 from brainy_node.following.reconcile import Reconciler
+from brainy_node.following.watch import ShardWatch
 
 _log = get_logger(__name__)
 _CHOICE_SECONDS = 2.0
@@ -72,10 +72,13 @@ class Follower:
 
     # --- what others ask ------------------------------------------------------------------------
 
-    def seen(self, generation: int, shard: int) -> SeenBook | None:
-        """Return the book that own writes into the tree are announced to, None while the shard is not followed."""
-        followed = self._shards.get((generation, shard))
-        return None if followed is None else followed.seen
+    def watch(self, generation: int, shard: int) -> ShardWatch:
+        """Return what a mirror of a shard tells about its own writes, and asks about others'."""
+        return ShardWatch(self, generation, shard)
+
+    def followed(self, generation: int, shard: int) -> FollowedShard | None:
+        """Return a shard that is followed now, None for any other."""
+        return self._shards.get((generation, shard))
 
     def figures(self, generation: int, shard: int) -> FollowFigures | None:
         """Return what following a shard has come to, None while it is not followed."""

@@ -20,6 +20,7 @@ the book does not know and finds it served. *Cancel safety:* as a crash.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -101,7 +102,7 @@ class Reconciler:
     ) -> None:
         book, comparison = followed.book, listing.comparisons[followed.number]
         assert book is not None
-        ids = touched | listing.changed[followed.number] | self._vanished(followed, comparison)
+        ids = touched | listing.changed[followed.number] | await self._vanished(followed, comparison)
         followed.figures.open_items = len(ids)
         followed.figures.unreadable = 0
 
@@ -128,22 +129,22 @@ class Reconciler:
         for number, others in strays.items():
             await next(each for each in shards if each.number == number).settle(part, sorted(others))
 
-    def _vanished(self, followed: FollowedShard, comparison: Comparison) -> set[str]:
+    async def _vanished(self, followed: FollowedShard, comparison: Comparison) -> set[str]:
         """Return the served ids of which an object of the book was not listed; forget those that are not served."""
         assert followed.book is not None
-        ids: set[str] = set()
-        for prefix in self._places.listed:
-            missing = comparison.missing(prefix)
-            if not len(missing):
-                continue
-            nouns, verbs = followed.owned.shard.ids_where(_among(missing))
-            found = {*nouns, *verbs}
-            ids |= found
-            known = {key_hash(item_id) for item_id in found}
-            for item_hash in missing.tolist():
+        missing = {prefix: comparison.missing(prefix) for prefix in self._places.listed}
+        every = np.unique(np.concatenate(list(missing.values())))
+        if not len(every):
+            return set()
+        # A look at all hashes of the shard: not on the event loop.
+        nouns, verbs = await asyncio.to_thread(followed.owned.shard.ids_where, _among(every))
+        found = {*nouns, *verbs}
+        known = {key_hash(item_id) for item_id in found}
+        for prefix, hashes in missing.items():
+            for item_hash in hashes.tolist():
                 if item_hash not in known:
                     followed.book.places[prefix].set(item_hash, None)
-        return ids
+        return found
 
     # --- transfer -------------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class Reconciler:
         for kind in KINDS:
             there = alive[followed.number, kind]
             there.finish()
-            nouns, verbs = followed.owned.shard.ids_where(_outside(there))
+            nouns, verbs = await asyncio.to_thread(followed.owned.shard.ids_where, _outside(there))
             for some in _some(nouns if kind == "noun" else verbs, 10 * PART_IDS):
                 await followed.settle(Part(), some, _times(book, self._places, some), kinds=(kind,))
 

@@ -14,6 +14,7 @@ from followed_bucket import FollowedBucket, spec_of, tree_digest
 from brainy.api.common.v1 import common_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
+from brainy.bucket.follow import FollowChoice
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.environment import inherited
@@ -294,21 +295,27 @@ async def test_an_item_our_client_is_just_writing_is_left_to_the_next_pass(live:
 
 
 async def test_own_writes_into_the_tree_are_not_taken_for_foreign_ones(live: LiveBucket) -> None:
-    await live.bucket.turn()
-    await live.commit(said("a", 3))
-    book = live.bucket.follower.seen(0, 0)
-    assert book is not None
+    watch = live.bucket.follower.watch(0, 0)
     key, body = stored("a", 99)  # as lossy as a dialect may be
-    book.hold(key)
+    live.bucket.follower.choice = FollowChoice(follow=True)
+    assert watch.watches
+    assert not watch.unchanged(key, await live.store.get(key))  # nobody has compared it yet
+    await live.bucket.turn()
+    assert watch.unchanged(key, await live.store.get(key))
+    assert watch.unchanged("nouns/nothing.json", None)
+    await live.commit(said("a", 3))
+    watch.hold(key)
     etag = await live.store.put(key, body)
     await live.bucket.turn()
     assert live.value("a") == 3
-    book.wrote(key, etag)
+    watch.wrote(key, etag)
     await live.clock.advance(60)
     await live.bucket.turn()
     await live.bucket.turn()
     assert live.value("a") == 3
     assert live.conflicts == 0
+    await live.put("a", 5)
+    assert not watch.unchanged(key, await live.store.get(key))
 
 
 async def test_an_unreadable_object_takes_nothing_away(live: LiveBucket) -> None:
