@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -121,6 +121,7 @@ class GroupCommit:
         self._waiting_bytes = 0
         #: Requests that wait or are in flight, by request id.
         self._pending: dict[str, _Request] = {}
+        self._in_flight: Sequence[_Request] = ()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -143,6 +144,11 @@ class GroupCommit:
     def waiting(self) -> int:
         """Requests that no PUT has taken yet."""
         return len(self._waiting)
+
+    def unsettled(self) -> Iterator[log_pb2.LogRecord]:
+        """Yield the records that wait or are in flight: those that get the next positions, in that order."""
+        for request in (*self._in_flight, *self._waiting):
+            yield from request.records
 
     async def commit(
         self,
@@ -293,6 +299,7 @@ class GroupCommit:
                 self._answer(request, self.durable_position)
             return
         self._idle.clear()
+        self._in_flight = batch
         try:
             slot = await self._writer.commit(records, cursor)
             self._on_slot(slot)
@@ -325,6 +332,7 @@ class GroupCommit:
                 ),
             )
         finally:
+            self._in_flight = ()
             self._idle.set()
 
     def _fit(self, batch: Sequence[_Request]) -> list[log_pb2.LogRecord]:

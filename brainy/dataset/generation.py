@@ -32,6 +32,17 @@ async def read_spec(store: ObjectStore, generation: int) -> Spec:
     return Spec.decode(found.body, key=found.key)
 
 
+async def is_published(store: ObjectStore, spec: Spec) -> bool:
+    """Whether every shard of a generation has a manifest: of generation 0 only where it was followed."""
+    keys = [layout.manifest(spec.generation, shard) for shard in range(spec.shard_count)]
+    for found in await store.get_many(keys):
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            return False
+    return True
+
+
 async def read_manifests(store: ObjectStore, spec: Spec) -> list[Manifest]:
     """Read and check the manifest of every shard of a generation, in shard order.
 

@@ -22,7 +22,7 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
-from brainy.sdk.values import Drained, NamespaceInfo, NodeInfo, Problem, ShardReplica
+from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
 _DRAIN_POLL_SECONDS = 0.2
@@ -288,4 +288,18 @@ def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
         quarantined=message.quarantined,
         reason=message.reason,
         message=message.message,
+        following=_following(message.following) if message.HasField("following") else None,
+    )
+
+
+def _following(message: control_pb2.Following) -> Following:
+    return Following(
+        stage=message.stage,
+        lag_seconds=message.lag.ToNanoseconds() / 1e9 if message.HasField("lag") else None,
+        open_items=message.open_items,
+        passes=message.passes,
+        applied=message.applied,
+        conflicts=message.conflicts,
+        unreadable=message.unreadable,
+        last_error=message.last_error,
     )
