@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, Sequence
 from brainy.legacy.assembly import Assembly, Entry, Stray, is_null
 from brainy.legacy.batch import ItemBatch, Quarantined, Reason
 from brainy.legacy.deletions import Deletions
-from brainy.legacy.keys import Kind, object_key
+from brainy.legacy.keys import OLD_NOUNS, OLD_PERSONS, PERSONS, Kind, id_in, object_key
 from brainy.legacy.objects import HEAD_BYTES, id_at_first, open_object, says_id
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.tree import Tree
 from brainy.legacy.values import UnreadableError
+from brainy.store.base import StoredObject
 
 
 async def find_strays(fetcher: Fetcher, tree: Tree, kind: Kind, objects: Sequence[tuple[str, str]]) -> list[Stray]:
@@ -84,7 +85,11 @@ async def uncover(
         objects = await fetcher.get_all([object_key(tree.keys.objects(kind), item_id) for tree in places])
         # Strongest first, the later one among equals: the order in which the reader believes them.
         there = sorted(
-            ((tree, found) for tree, found in zip(places, objects, strict=True) if found is not None),
+            (
+                (tree, found)
+                for tree, found in zip(places, objects, strict=True)
+                if found is not None and _lies_in(tree, found)
+            ),
             key=lambda pair: (pair[0].rank, -pair[1].last_modified),
         )
         for number, (tree, found) in enumerate(there):
@@ -94,6 +99,20 @@ async def uncover(
                 yield await _item(fetcher, trees, own, deletions, keep_doubles=keep_doubles)
             if said in (item_id, None):
                 break  # what cannot be read stands for the item, too
+
+
+def _lies_in(tree: Tree, found: StoredObject) -> bool:
+    """Whether an object below a tree's prefix is that tree's: two folders lie below others."""
+    key = found.key
+    if key.startswith(OLD_PERSONS):
+        return tree.keys.nouns != OLD_NOUNS
+    if not key.startswith(PERSONS):
+        return True
+    try:
+        said = id_at_first(found.body[:HEAD_BYTES]) or open_object(found.body)[0]
+    except UnreadableError:
+        said = None
+    return (tree.keys.nouns == PERSONS) == (said == id_in(PERSONS, key))
 
 
 def _said(body: bytes) -> str | None:

@@ -27,12 +27,16 @@ from brainy.legacy.inspection import inspect
 from brainy.legacy.survey import survey
 from brainy.legacy.values import parse_json
 from brainy.store.memory import MemoryStore
+from brainy.telemetry.logs import configure_logs
 from tests.buckets import Content, bucket, read
 from tests.fuzz.corpus import Bucket, draw
 from tests.fuzz.mutation import mutate
 from tests.fuzz.oracle import Oracle
+from tests.fuzz.serving import try_serving
 
 TREES = ("typed", "flat", "entity")
+#: Every how many buckets one is served, too, which takes longer than all the rest.
+_SERVED = 4
 
 
 def make(seed: int, number: int) -> Bucket:
@@ -43,8 +47,8 @@ def make(seed: int, number: int) -> Bucket:
     return objects
 
 
-async def try_bucket(objects: Bucket, folder: Path) -> None:
-    """Read a bucket in every way there is.
+async def try_bucket(objects: Bucket, folder: Path, *, serve: bool = True) -> None:
+    """Read a bucket in every way there is; ``serve`` also builds a node's shards from it.
 
     Raises:
         AssertionError: something is lost, made up, or depends on the way of reading.
@@ -57,6 +61,9 @@ async def try_bucket(objects: Bucket, folder: Path) -> None:
     await _try_doubles(store, content)
     await _try_inspection(store, objects)
     await _try_backup(store, folder / "backup.json")
+    if serve:
+        with tempfile.TemporaryDirectory(dir=folder) as shards:
+            await try_serving(store, content, TREES, Path(shards))
 
 
 async def _try_doubles(store: MemoryStore, content: Content) -> None:
@@ -102,6 +109,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="drawn and printed if left out")
     parser.add_argument("--only", type=int, default=None, help="one run of that seed")
     chosen = parser.parse_args()
+    configure_logs(level="error")
     clock = SystemClock()
     seed = chosen.seed if chosen.seed is not None else int.from_bytes(Ids().nonce()[:4], "big")
     print(f"seed {seed}", flush=True)
@@ -111,7 +119,8 @@ def main() -> int:
         while clock.monotonic() < until and failed < 10:
             number = number + 1 if chosen.only is None else chosen.only
             try:
-                asyncio.run(try_bucket(make(seed, number), Path(folder)))
+                serve = number % _SERVED == 0 or chosen.only is not None
+                asyncio.run(try_bucket(make(seed, number), Path(folder), serve=serve))
             except Exception:
                 failed += 1
                 traceback.print_exc(file=sys.stdout)

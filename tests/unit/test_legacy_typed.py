@@ -204,6 +204,22 @@ async def test_an_item_under_the_key_of_another_hides_nothing() -> None:
     assert content.reasons == {E + "g.json": "not-json"}
 
 
+async def test_a_person_hides_nothing_of_the_id_that_its_key_could_mean() -> None:
+    content = await read(
+        {
+            "nouns/person/x.json": noun("x", [1]),
+            "content/person/x.json": noun("person/x", [2]),
+            "nodes/person/person/x.json": noun("elsewhere", [3]),
+            "nodes/person/y.json": noun("other", [4]),
+            "nodes/y.json": noun("y", [5]),
+        },
+        ALL,
+    )
+    found = {item.id: first(item) for item in content.nouns.values()}
+    assert found == {"x": 1.0, "person/x": 2.0, "elsewhere": 3.0, "other": 4.0, "y": 5.0}
+    assert not content.quarantined
+
+
 async def test_survey_and_snapshot_and_inspection_of_three_trees() -> None:
     store = await bucket(
         {
