@@ -14,6 +14,8 @@ ROUTING = ROOT + "routing.json"
 LOCKS = ROOT + "locks/"
 MIGRATIONS = ROOT + "migrations/"
 GENERATIONS = ROOT + "generations/"
+#: Which quarantined objects were mended and written again, whatever the generation.
+REPLAYED = ROOT + "quarantine/replayed.json"
 FOLLOW = ROOT + "follow.json"
 
 _LOG_KEY = re.compile(r"cluster/generations/(\d+)/change-log/(\d+)/(\d{20})\.log")
@@ -100,5 +102,5 @@ def checkpoint(number: int, shard: int, name: str, file: str) -> str:
 
 
 def quarantine(number: int, shard: int, name: str) -> str:
-    """Key of the list of source objects that could not be read into a shard."""
-    return f"{generation(number)}quarantine/{shard}/{name}.json"
+    """Key of what of the source could not be read into a shard, bytes included."""
+    return f"{generation(number)}quarantine/{shard}/{name}.parquet"

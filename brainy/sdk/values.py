@@ -173,6 +173,8 @@ class ShardReplica:
     total: int
     noun_count: int
     verb_count: int
+    #: Objects of the source that could not be read into it.
+    quarantined: int = 0
     #: Why it does not answer: a reason such as CORRUPT_DATA, and in words.
     reason: str = ""
     message: str = ""

@@ -11,6 +11,7 @@ from brainy.bucket.records import Spec
 from brainy.dataset.base import ItemBatch, Source
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.dataset.generation import GenerationSource, is_published
+from brainy.dataset.kept import GenerationKept, KeptSource, NothingKept, TreeKept
 from brainy.errors import NotFoundError, UnavailableError
 from brainy.store.base import ObjectStore
 
@@ -41,6 +42,8 @@ class ChosenSource:
     source: Source
     #: 0 where no generation, and so no log, is behind the source.
     shard_count: int
+    #: Where the bytes of what could not be read come from.
+    kept: KeptSource = field(default_factory=NothingKept)
     #: Requests the source's positions include; a target knows them at its own position 0.
     recent_requests: Mapping[str, int] = field(default_factory=dict)
 
@@ -69,7 +72,7 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
         if behind is not None and await is_published(store, behind):
             return await _choose_generation(store, spec, 0)
         tree = BrainyTreeSource(store, spec.source_trees)
-        return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0)
+        return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0, kept=TreeKept(store))
     return await _choose_generation(store, spec, int(spec.source))
 
 
@@ -92,10 +95,15 @@ async def _choose_generation(store: ObjectStore, spec: Spec, number: int) -> Cho
                 generation=number,
             )
         origin = await choose_source(store, described)
-        return ChosenSource(source=origin.source, shard_count=described.shard_count)
+        return ChosenSource(source=origin.source, shard_count=described.shard_count, kept=origin.kept)
     source = await GenerationSource.open(store, number)
     known = dict.fromkeys(source.recent_requests, 0)
-    return ChosenSource(source=source, shard_count=described.shard_count, recent_requests=known)
+    return ChosenSource(
+        source=source,
+        shard_count=described.shard_count,
+        kept=GenerationKept(store, source.manifests),
+        recent_requests=known,
+    )
 
 
 async def _read_spec(store: ObjectStore, number: int) -> Spec | None:

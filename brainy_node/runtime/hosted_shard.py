@@ -281,7 +281,13 @@ class HostedShard:
             self._collector = log_collector(host, duty)
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
-            self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
+            self._commits = GroupCommit(
+                writer,
+                known=shard.position_of,
+                on_slot=self._apply_now,
+                clock=host.clock,
+                in_place=shard.digest_in_place,
+            )
             self._notify()
             raise await self._commits.run()
         finally:

@@ -396,6 +396,23 @@ class Shard:
         verbs = [base.verb_ids.text(row) for row in base.verb_rows_where(chosen) if not dead_verbs[row]]
         return nouns + _chosen(newer, chosen), verbs + _chosen(newer_verbs, chosen)
 
+    def digest_in_place(self, record: log_pb2.LogRecord) -> bytes:
+        """Return the digest of the item that a record would replace; b"" for none."""
+        with self._lock:
+            if record.HasField("upsert_noun"):
+                noun = self._tail.nouns.get(record.upsert_noun.id)
+                if noun is not None:
+                    return noun.hash
+                row = self._base.row_of(record.upsert_noun.id)
+                return b"" if row is None else self._base.noun_hash(row)
+            if record.HasField("upsert_verb"):
+                verb = self._tail.verbs.get(record.upsert_verb.id)
+                if verb is not None:
+                    return verb.hash
+                row = self._base.verb_row_of(record.upsert_verb.id)
+                return b"" if row is None else self._base.verb_hash(row)
+        return b""
+
     def find_verbs(
         self,
         source_id: str | None,
