@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -55,8 +55,9 @@ async def _nodes(namespace: str, directory: DirectoryOption, coordinators: list[
 
 
 def _found(namespace: str, choice: FollowChoice, nodes: list[NodeInfo] | None) -> dict[str, Any]:
-    owners: list[tuple[str, ShardReplica]] = [
-        (node.node_id, replica)
+    # A node that is silent goes on ageing here.
+    owners = [
+        (node.node_id, _aged(replica, node.silent_seconds))
         for node in nodes or ()
         for replica in node.replicas
         if replica.namespace == namespace and replica.following is not None
@@ -83,6 +84,13 @@ def _found(namespace: str, choice: FollowChoice, nodes: list[NodeInfo] | None) -
             if replica.following is not None
         ],
     }
+
+
+def _aged(replica: ShardReplica, seconds: float) -> ShardReplica:
+    following = replica.following
+    if following is None or following.lag_seconds is None:
+        return replica
+    return replace(replica, following=replace(following, lag_seconds=following.lag_seconds + seconds))
 
 
 def _show(console: Console, found: dict[str, Any]) -> None:

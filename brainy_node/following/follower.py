@@ -29,7 +29,7 @@ from brainy_node.following.reconcile import Reconciler
 from brainy_node.following.watch import ShardWatch
 
 _log = get_logger(__name__)
-_CHOICE_SECONDS = 2.0
+_CHOICE_SECONDS = 5.0
 #: A book is written this often at most, and when its shard goes.
 _SAVE_SECONDS = 600.0
 _RETRY_SECONDS = 5.0

@@ -43,7 +43,7 @@ from brainy_node.runtime.assignment import Assignment, followed_shards
 from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
-from brainy_node.runtime.pinning import is_pinned, must_change_base, publish_base, stands_on_own_base
+from brainy_node.runtime.pinning import is_pinned, must_change_base
 from brainy_node.runtime.report import replica_message
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -470,25 +470,13 @@ class HostedShard:
             await self._host.supply.discard_others(shard.spec, duty.shard, base)
             _log.info("base_renewed", shard=self._label, position=base.position)
 
-    async def pin(self) -> None:
-        """See to it that a followed shard of generation 0 rests on the base all its replicas share (``pinning``)."""
-        shard = self.shard
-        if shard is None or self._folding or not self.readable or not stands_on_own_base(self._host, shard):
-            return
-        self._folding = True
-        try:
-            if await is_pinned(self._host, self.assignment.shard):
-                async with self._changing:
-                    if self.shard is shard:
-                        await self._stop_duty()
-                        self._become(_State.SHARD_STATE_LOADING)
-                        self.start()
-            elif self.assignment.is_owner and self._commits is not None:
-                await publish_base(self._host, shard, self.assignment.epoch)
-        except BrainyError as error:
-            _log.warning("pin_failed", shard=self._label, cause=str(error))
-        finally:
-            self._folding = False
+    async def begin_anew(self, shard: Shard) -> None:
+        """Start the duty over if ``shard`` is still the one that is served; it then looks for its base again."""
+        async with self._changing:
+            if self.shard is shard:
+                await self._stop_duty()
+                self._become(_State.SHARD_STATE_LOADING)
+                self.start()
 
     async def collect_log(self) -> None:
         """Delete the part of an owned log that a checkpoint has included for the retention time."""

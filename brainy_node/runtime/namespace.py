@@ -34,6 +34,7 @@ from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.ownership import owned_now
+from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
 from brainy_node.shard.shard import Shard
 
@@ -174,7 +175,7 @@ class HostedNamespace:
             await self._clock.sleep(_FOLD_CHECK_SECONDS)
             for hosted in list(self._shards.values()):
                 if self.follower.choice.follow:
-                    await hosted.pin()
+                    await pin(self._host, hosted)
                 await hosted.fold_if_due()
 
     async def _collect(self) -> None:

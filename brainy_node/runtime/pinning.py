@@ -24,10 +24,16 @@ The manifest stays when following ends.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from brainy.bucket import layout
+from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.host import Host
 from brainy_node.shard.shard import Shard
+
+if TYPE_CHECKING:
+    from brainy_node.runtime.hosted_shard import HostedShard
 
 _log = get_logger(__name__)
 
@@ -66,3 +72,17 @@ async def publish_base(host: Host, shard: Shard, epoch: int) -> None:
     shard.swap_base(base)
     await host.supply.discard_others(shard.spec, shard.number, base)
     _log.info("base_pinned", shard=shard.number, position=base.position, epoch=epoch)
+
+
+async def pin(host: Host, hosted: HostedShard) -> None:
+    """See to it that a shard of a followed generation 0 rests on the base all its replicas share."""
+    shard = hosted.shard
+    if shard is None or not hosted.readable or not stands_on_own_base(host, shard):
+        return
+    try:
+        if await is_pinned(host, shard.number):
+            await hosted.begin_anew(shard)
+        elif hosted.commits_now is not None:
+            await publish_base(host, shard, hosted.assignment.epoch)
+    except BrainyError as error:
+        _log.warning("pin_failed", shard=shard.number, cause=str(error))

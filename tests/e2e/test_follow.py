@@ -22,6 +22,7 @@ from brainy.store.local import LocalStore
 from brainy.testing.brainy_writer import FLAT_046, BrainyFleet
 from tests.e2e.conftest import RunCluster, unexpected
 
+SHARDS = 4
 QUICK_FOLLOW = {"BRAINY_NODE__FOLLOW_SECONDS": "1", "BRAINY_NODE__FOLLOW_HINT_SECONDS": "0.2"}
 
 
@@ -32,18 +33,20 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> 
 
 
 async def lag(client: AsyncBrainy) -> float | None:
-    """The longest of all owners of the write generation; None until all are known."""
+    """The longest of all shards of the write generation; None until each has an owner that knows."""
     (info,) = await client.namespaces()
-    owners = [
-        replica.following
+    owners: list[float | None] = [
+        None
+        if replica.following is None or replica.following.lag_seconds is None
+        # As of the node's last word.
+        else replica.following.lag_seconds + node.silent_seconds
         for node in await client.nodes()
         if node.state == "alive"
         for replica in node.replicas
         if replica.role == "owner" and replica.generation == info.write_generation
     ]
-    lags = [None if each is None else each.lag_seconds for each in owners]
-    known = [each for each in lags if each is not None]
-    return max(known) if owners and len(known) == len(lags) else None
+    known = [each for each in owners if each is not None]
+    return max(known) if len(known) == len(owners) == SHARDS else None
 
 
 async def caught_up(client: AsyncBrainy) -> None:
