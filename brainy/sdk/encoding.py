@@ -10,7 +10,7 @@ import orjson
 
 from brainy.api.common.v1 import common_pb2
 from brainy.errors import InvalidRequestError
-from brainy.sdk.values import Json, Noun, Vector, Verb
+from brainy.sdk.values import Json, Noun, Vector, Verb, parse_document
 
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -108,7 +108,7 @@ def encode_metadata(metadata: Json) -> bytes | None:
 
 def decode_metadata(body: bytes) -> Any:
     """Parse what ``encode_metadata`` wrote; b"" gives None."""
-    return orjson.loads(body) if body else None
+    return parse_document(body) if body else None
 
 
 def noun_from_wire(message: common_pb2.Noun) -> Noun:

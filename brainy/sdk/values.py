@@ -7,6 +7,7 @@ Vectors are one-dimensional ``float32`` arrays. ``metadata_json`` is the caller'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,6 +20,14 @@ import orjson
 Json: TypeAlias = Any
 #: One-dimensional float32 array.
 Vector: TypeAlias = npt.NDArray[np.float32]
+
+
+def parse_document(body: bytes) -> Json:
+    """Parse a stored document. Brainy keeps lone surrogates, which JavaScript has and orjson refuses."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Noun:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return orjson.loads(self.metadata_json) if self.metadata_json else None
+        return parse_document(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +76,7 @@ class Verb:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return orjson.loads(self.metadata_json) if self.metadata_json else None
+        return parse_document(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
