@@ -6,7 +6,7 @@ STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing damage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a ran
 
 fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
 	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
+
+damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
+	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

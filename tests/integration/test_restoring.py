@@ -230,7 +230,7 @@ async def odd_backup(path: Path) -> Path:
 async def test_what_cannot_be_indexed_comes_back_too(tmp_path: Path) -> None:
     path = await odd_backup(tmp_path / "odd.json")
     nouns, verbs = odd_items()
-    async with serving(tmp_path / "cluster", shards=2) as client:
+    async with serving(tmp_path / "cluster", shards=2, dimensions=2) as client:
         done = await client.restore(path)
         assert (done.nouns_restored, done.verbs_restored, done.skipped) == (5, 2, ())
         assert await served_items(client) == ({one.id: one for one in nouns}, {one.id: one for one in verbs})
