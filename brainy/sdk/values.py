@@ -7,27 +7,19 @@ Vectors are one-dimensional ``float32`` arrays. ``metadata_json`` is the caller'
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import orjson
+
+from brainy.legacy.values import parse_json
 
 #: A JSON value: None, bool, int, float, str, list or dict of these.
 Json: TypeAlias = Any
 #: One-dimensional float32 array.
 Vector: TypeAlias = npt.NDArray[np.float32]
-
-
-def parse_document(body: bytes) -> Json:
-    """Parse a stored document. Brainy keeps lone surrogates, which JavaScript has and orjson refuses."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return json.loads(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,7 @@ class Noun:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return parse_document(self.metadata_json) if self.metadata_json else None
+        return parse_json(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +68,7 @@ class Verb:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return parse_document(self.metadata_json) if self.metadata_json else None
+        return parse_json(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import orjson
+from brainy.legacy.values import UnreadableError, parse_json
 
 
 class Facts(NamedTuple):
@@ -26,8 +26,8 @@ def facts_of(metadata: bytes | None) -> Facts:
     if metadata is None:
         return _NOTHING
     try:
-        document = orjson.loads(metadata)
-    except orjson.JSONDecodeError:
+        document = parse_json(metadata)
+    except UnreadableError:
         return _NOTHING
     if not isinstance(document, dict):
         return _NOTHING
@@ -36,8 +36,11 @@ def facts_of(metadata: bytes | None) -> Facts:
     kind = document.get("noun")
     if not isinstance(kind, str):
         kind = document.get("nounType")
-    return Facts(
-        document.get("deleted") is True,
-        service if isinstance(service, str) else "",
-        kind if isinstance(kind, str) else "",
-    )
+    return Facts(document.get("deleted") is True, _text(service), _text(kind))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    # Lone surrogates, as JavaScript leaves them, cannot be said on the wire.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
