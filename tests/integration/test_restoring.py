@@ -34,9 +34,10 @@ from brainy.legacy.survey import survey
 from brainy.sdk.backups import ClientTarget
 from brainy.sdk.client import AsyncBrainy
 from brainy.store.memory import MemoryStore
-from brainy.testing.fixtures import load_fixture
+from brainy.testing.fixtures import load_fixture, read_truth
 
 BUCKETS = [
+    "v0.10.0",
     "v0.20.0",
     "v0.30.0",
     "v0.36.0",
@@ -116,6 +117,9 @@ async def test_a_recorded_bucket_comes_back_from_both_formats(
     assert check_backup(document).verification.digest == digest(held)
     # Stored doubles and nulls are in the text as they were; the real Brainy would read the same numbers.
     parsed = orjson.loads(document.read_bytes())
+    truth = read_truth(recorded_buckets / name)["nouns"]
+    stored = truth if isinstance(truth, dict) else {entry["id"]: entry for entry in truth}
+    assert all(element["vector"] == stored[element["id"]]["vector"] for element in parsed["nouns"])
     assert {noun["id"] for noun in parsed["nouns"]} == held[0].keys()
     for element in parsed["nouns"]:
         values = [math.nan if part is None else part for part in element["vector"]]
