@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from brainy.backup.opening import check_backup
-from brainy.backup.restoring import RestoreOptions
+from brainy.backup.restoring import RestoreOptions, restore_backup
 from brainy.backup.values import BackupFormat, BackupSummary, CheckedBackup, RestoreResult, Skipped, Verification
 from brainy.backup.writing import BackupOptions, write_backup
 from brainy.bucket.namespace import Namespace
@@ -29,6 +29,7 @@ from brainy.clock import SystemClock
 from brainy.errors import InvalidRequestError
 from brainy.ids import Ids
 from brainy.sdk.auto import create_auto_brainy_async
+from brainy.sdk.backups import ClientTarget
 from brainy.sdk.client import AsyncBrainy
 
 _SHOWN = 10
@@ -177,7 +178,7 @@ def restore(
                     dry_run=dry_run,
                     on_progress=show,
                 )
-                return await client.restore_checked(checked, options)
+                return await restore_backup(checked, ClientTarget(client), options)
 
     done = run(work())
     output.result(done, lambda console: _show_restore(console, namespace, done))
