@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+import test_dataset_generation as generations
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.backup.archive import Archive, ArchiveWriter
@@ -26,7 +27,16 @@ from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.partition import shard_of
-from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement, Spec
+from brainy.bucket.records import (
+    Collected,
+    GenerationPlacement,
+    Manifest,
+    NodeAddress,
+    Routing,
+    ShardPlacement,
+    Spec,
+)
+from brainy.bucket.segments import stored_file, write_nouns, write_verbs
 from brainy.changelog.writing import LogWriter
 from brainy.clock import SystemClock
 from brainy.dataset.cut import CutReader, take_cut
@@ -406,6 +416,71 @@ async def test_an_incremental_backup_of_a_tree_compares_items(tmp_path: Path) ->
     await space.backup(tmp_path / "whole.backup")
     whole, both = check_backup(tmp_path / "whole.backup"), check_backup(tmp_path / "1.backup")
     assert whole.verification.digest == both.verification.digest
+
+
+def state_of(path: Path) -> tuple[dict[str, Noun], dict[str, Verb]]:
+    backup = check_backup(path)
+    nouns = {one.id: one for batch in backup.items() for one in batch.nouns}
+    return nouns, {one.id: one for batch in backup.items() for one in batch.verbs}
+
+
+async def test_a_later_generation_with_its_log_collected_or_not(tmp_path: Path) -> None:
+    space = Namespace()
+    space.store = store = MemoryStore()
+    files = tmp_path / "files"
+    files.mkdir()
+    await generations.publish(store, files, positions=(4, 4, 4))
+    await generations.put_routing(store, 1)
+    await space.backup(tmp_path / "0.backup", part_size=PartSize(unit_items=900))
+    assert state_of(tmp_path / "0.backup") == (
+        {one.id: one for one in generations.NOUNS},
+        {one.id: one for one in generations.VERBS},
+    )
+    assert check_backup(tmp_path / "0.backup").verification.digest != ""
+    await generations.write_log(store, 1, generations.CHANGES, base=4)
+    summary = await space.backup(tmp_path / "whole.backup")
+    await space.backup(tmp_path / "1.backup", since=tmp_path / "0.backup")
+    nouns, verbs = state_of(tmp_path / "whole.backup")
+    assert (nouns, verbs) == state_of(tmp_path / "1.backup")
+    assert nouns["n7"].vector != generations.NOUNS[7].vector
+    assert not {"n8", "v3"} & {*nouns, *verbs}
+    assert {"new", "w"} <= {*nouns, *verbs}
+    assert len(summary.quarantined) == SHARDS
+    positions = summary.positions
+    # Meanwhile everything was folded, and the log is given up: items are compared instead.
+    for shard in range(SHARDS):
+        collected = Collected(generation=1, shard=shard, epoch=9, nonce="n", position=positions[shard])
+        await store.put(layout.collected(1, shard), collected.encode())
+        key = layout.manifest(1, shard)
+        found = await store.get(key)
+        assert found is not None
+        manifest = Manifest.decode(found.body, key=key)
+        own = [one for one in nouns.values() if shard_of(one.id, SHARDS) == shard]
+        path = files / f"folded-{shard}.parquet"
+        rows = write_nouns(path, [own], dimensions=2)
+        place = layout.segment(1, "nouns", shard, "folded")
+        await store.put(place, path.read_bytes())
+        own_verbs = [one for one in verbs.values() if shard_of(one.id, SHARDS) == shard]
+        verb_path = files / f"folded-{shard}-v.parquet"
+        verb_rows = write_verbs(verb_path, [own_verbs], dimensions=2)
+        verb_place = layout.segment(1, "verbs", shard, "folded")
+        await store.put(verb_place, verb_path.read_bytes())
+        folded = manifest.model_copy(
+            update={
+                "position": positions[shard],
+                "nouns": (stored_file(path, key=place, rows=rows),),
+                "verbs": (stored_file(verb_path, key=verb_place, rows=verb_rows),),
+                "noun_count": rows,
+                "verb_count": verb_rows,
+            }
+        )
+        await store.put(key, folded.encode())
+    again = await space.backup(tmp_path / "2.backup", since=tmp_path / "0.backup")
+    assert state_of(tmp_path / "2.backup") == (nouns, verbs)
+    assert again.digest == summary.digest
+    assert again.positions == positions
+    nothing = await space.backup(tmp_path / "3.backup", since=tmp_path / "2.backup")
+    assert (nothing.changed, nothing.deleted) == (0, 0)
 
 
 async def test_wrong_predecessors_are_refused(tmp_path: Path) -> None:
