@@ -8,7 +8,8 @@ SIM_SEEDS ?= 1800
 FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing follow clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing follow \
+	damage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -78,6 +79,9 @@ fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than
 
 follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket that is followed (SCHEDULES)
 	FOLLOW_SCHEDULES=$(SCHEDULES) $(VENV)/bin/pytest --timeout 1800 tests/integration/test_follow.py -k object_server -s
+
+damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
+	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

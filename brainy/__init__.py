@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainy.backup.values import BackupSummary, RestoreResult, Skipped, Verification
     from brainy.errors import (
         AlreadyExistsError,
         BrainyError,
@@ -60,6 +61,7 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncBrainy",
     "AutoOptions",
+    "BackupSummary",
     "BlockingLease",
     "BlockingLock",
     "Brainy",
@@ -88,21 +90,25 @@ __all__ = [
     "PlanStep",
     "PreconditionError",
     "Quarantined",
+    "RestoreResult",
     "S3Config",
     "SearchResult",
     "ShardReplica",
+    "Skipped",
     "Statistics",
     "Strategy",
     "TargetSpec",
     "UnavailableError",
     "UnindexedNoun",
     "Verb",
+    "Verification",
     "__version__",
     "create_auto_brainy",
     "create_auto_brainy_async",
 ]
 
 _MODULES = {
+    "brainy.backup.values": ("BackupSummary", "RestoreResult", "Skipped", "Verification"),
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
     "brainy.sdk.lease": ("Lease",),

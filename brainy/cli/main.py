@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from brainy.cli import (
-    buckets,
+    backups,
     clusters,
     follow,
     inspection,
@@ -70,7 +70,9 @@ app.command("down")(clusters.down)
 app.command("status")(clusters.status)
 app.command("drain")(clusters.drain)
 app.command("inspect")(inspection.inspect)
-app.command("backup")(buckets.backup)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
+app.command("verify-backup")(backups.verify_backup)
 app.command("follow")(follow.follow)
 app.command("search")(items.search)
 app.command("get")(items.get)

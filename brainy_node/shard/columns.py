@@ -84,10 +84,12 @@ class HashLookup:
 
     def rows(self, text_hash: int) -> list[int]:
         """Return the rows that carry a hash, ascending."""
+        size = len(self._hashes)
+        if not size:
+            return []
         wanted = np.uint64(text_hash)
         first = int(self._hashes.searchsorted(wanted))
         last = first
-        size = len(self._hashes)
         while last < size and self._hashes[last] == wanted:
             last += 1
         return [int(row) for row in self._rows[first:last]]

@@ -541,15 +541,23 @@ class GetStatisticsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    INCLUDE_DIGEST_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    include_digest: _builtins.bool
+    """Whether to sum the digests of the shards too."""
+    @_builtins.property
+    def session(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
+        include_digest: _builtins.bool = ...,
+        session: _abc.Iterable[_common_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_digest", b"include_digest", "namespace", b"namespace", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -629,12 +637,15 @@ class GetStatisticsResponse(_message.Message):
     NOUNS_BY_TYPE_FIELD_NUMBER: _builtins.int
     VERBS_BY_TYPE_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
     verb_count: _builtins.int
     soft_deleted_count: _builtins.int
     unindexed_count: _builtins.int
     quarantined_count: _builtins.int
     dimensions: _builtins.int
+    digest: _builtins.bytes
+    """With include_digest: the multiset digest of all items, 4,096 buckets of 32 bytes (little endian)."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -660,10 +671,11 @@ class GetStatisticsResponse(_message.Message):
         nouns_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         verbs_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         dimensions: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "header", b"header", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "dimensions", b"dimensions", "header", b"header", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
