@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Strategy,
         TargetSpec,
     )
+    from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         PerformanceMetrics,
         Quarantined,
         SearchResult,
+        ServiceStatistics,
         ShardReplica,
         Statistics,
         UnindexedNoun,
@@ -90,6 +92,7 @@ __all__ = [
     "Quarantined",
     "S3Config",
     "SearchResult",
+    "ServiceStatistics",
     "ShardReplica",
     "Statistics",
     "Strategy",
@@ -100,6 +103,8 @@ __all__ = [
     "__version__",
     "create_auto_brainy",
     "create_auto_brainy_async",
+    "create_quick_brainy",
+    "create_quick_brainy_async",
 ]
 
 _MODULES = {
@@ -116,6 +121,7 @@ _MODULES = {
         "Strategy",
         "TargetSpec",
     ),
+    "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }

@@ -74,6 +74,9 @@ class CoordinatorSettings(_Section):
     tick_seconds: float = 0.2
     #: Vector length of a new, empty namespace; 0 lets the first write decide.
     dimensions: int = 0
+    #: What the index of a namespace that no cluster served before keeps its vectors as: f16 and bf16 take half of
+    #: f32, i8 a quarter. Stored vectors stay float32. Later generations are shaped by ``brainy migrate``.
+    scalar_kind: Literal["f32", "f16", "bf16", "i8"] = "f32"
 
 
 class NodeSettings(_Section):
@@ -104,6 +107,8 @@ class NodeSettings(_Section):
     write_buffer_seconds: float = 10.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
+    #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.
+    expansion_search: Annotated[int, Field(ge=0, le=4096)] = 0
 
 
 class Settings(_Section):

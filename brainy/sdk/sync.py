@@ -167,6 +167,24 @@ class Brainy:
         """The namespace's canonical name, or "" for the only one the cluster serves."""
         return self.asynchronous.namespace
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether calls that would change something are refused."""
+        return self.asynchronous.is_read_only
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the client is frozen."""
+        return self.asynchronous.is_frozen
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse every call that would change the namespace, or accept them again; see ``AsyncBrainy``."""
+        self.asynchronous.set_read_only(read_only)
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Freeze the client, or thaw it; see ``AsyncBrainy.set_frozen``."""
+        self.asynchronous.set_frozen(frozen)
+
     def close(self) -> None:
         """Close the connections, and stop the cluster if it is embedded. Closing twice is fine."""
         if self._closed:

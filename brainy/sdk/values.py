@@ -80,11 +80,27 @@ class NewNoun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatistics:
+    """What one service made, by ``createdBy.augmentation`` of its items."""
+
+    noun_count: int = 0
+    verb_count: int = 0
+    #: Its nouns that carry metadata.
+    metadata_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Counted figures of a namespace, as of the answering node's replicas."""
+    """Figures of a namespace, as of the answering node's replicas.
+
+    Each replica counts every item in when it appears and out when it goes, so that the figures cannot drift; each
+    mapping sums to the count of its kind.
+    """
 
     noun_count: int
     verb_count: int
+    #: Nouns that carry a metadata document, JSON ``null`` included.
+    metadata_count: int
     #: Nouns whose metadata carries Brainy's soft-delete marker; included in ``noun_count``.
     soft_deleted_count: int
     #: Stored and readable, not in the index.
@@ -92,8 +108,11 @@ class Statistics:
     #: Objects of the source that could not be read.
     quarantined_count: int
     nouns_by_service: Mapping[str, int]
+    #: By ``noun`` of the metadata; "" where there is none.
     nouns_by_type: Mapping[str, int]
     verbs_by_type: Mapping[str, int]
+    #: By the service that made the items; "" where none is named.
+    by_service: Mapping[str, ServiceStatistics]
     #: 0 while an empty namespace waits for its first vector.
     dimensions: int
     #: Generation the figures were read from.
@@ -102,18 +121,32 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceMetrics:
-    """Figures of the one node that answered."""
+    """Figures of the one node that answered, since it started."""
 
     node_id: str
     generation: int
+    #: Nouns in the bases of the node's replicas, and newer log records not yet folded into them.
     index_size: int
     tail_size: int
+    #: Queries the node has answered.
     total_searches: int
+    #: Mean over calls, each from its arrival to its answer.
     average_search_milliseconds: float
-    #: Resident memory, bytes.
+    #: Resident memory, bytes; mapped files count as far as they are in memory.
     memory_usage: int
+    #: Share of searches of a replica that did not have to read from disk: bases are mapped files, and the system's
+    #: page cache is the only cache there is. None before the first search.
+    cache_hit_rate: float | None
+    #: Bytes of the indexed vectors as float32, over the bytes of the index files, graph included: below 1 where the
+    #: index keeps float32 itself, up to 2 with f16 and up to 4 with i8. None while nothing is indexed.
+    compression_ratio: float | None
     #: Calls to the object store since the node started, by kind (get, put, list, ...).
     store_calls: Mapping[str, int]
+
+    @property
+    def average_search_time(self) -> float:
+        """``average_search_milliseconds`` by Brainy's name."""
+        return self.average_search_milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

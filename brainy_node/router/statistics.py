@@ -43,6 +43,8 @@ class StatisticsQuestion:
                 nouns_by_service=figures.nouns_by_service,
                 nouns_by_type=figures.nouns_by_type,
                 verbs_by_type=figures.verbs_by_type,
+                verbs_by_service=figures.verbs_by_service,
+                metadata_by_service=figures.metadata_by_service,
             )
             add(total, one)
         return total
@@ -70,6 +72,10 @@ def add(total: Figures, part: shard_pb2.GetShardStatisticsResponse) -> None:
         total.nouns_by_type[name] += count
     for name, count in part.verbs_by_type.items():
         total.verbs_by_type[name] += count
+    for name, count in part.verbs_by_service.items():
+        total.verbs_by_service[name] += count
+    for name, count in part.metadata_by_service.items():
+        total.metadata_by_service[name] += count
 
 
 class StatisticsRouter:
@@ -116,4 +122,8 @@ class StatisticsRouter:
             average_search_milliseconds=1000 * self._search.seconds / calls if calls else 0.0,
             memory_usage=self._process.memory_info().rss,
             store_calls=runtime.metrics,
+            shard_searches=sum(shard.searches for shard in here),
+            shard_searches_from_disk=sum(shard.searches_from_disk for shard in here),
+            vector_bytes=sum(shard.base.vector_bytes for shard in here),
+            index_bytes=sum(shard.base.index_bytes for shard in here),
         )

@@ -180,6 +180,10 @@ async def test_statistics_are_summed_and_performance_is_the_nodes_own(cluster: C
     assert own.average_search_milliseconds > 0
     assert own.memory_usage > 1 << 20
     assert dict(own.store_calls) == {"get": 3}
+    assert own.shard_searches == 2  # one call, two shards here
+    assert own.shard_searches_from_disk <= own.shard_searches
+    assert own.vector_bytes == sum(16 * shard.base_rows for shard in cluster["a"].runtime.shards.values())
+    assert (own.index_bytes > 0) == (own.vector_bytes > 0)
     assert own.tail_size == sum(shard.tail_records for shard in cluster["a"].runtime.shards.values())
     assert list(own.header.coverage.shards_missing) == [1, 3]
     for method in ("ListUnindexed", "ListQuarantine"):
