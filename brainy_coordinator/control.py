@@ -43,6 +43,7 @@ _LONGEST_BACK_OFF_SECONDS = 5.0
 _REFUSED_BACK_OFF_SECONDS = 30.0
 #: A turn this late is worth a line in the log: the process is starved, or a call blocks the loop.
 _LATE_SECONDS = 1.0
+_PROBE_AGAIN_SECONDS = 30.0
 #: Nodes that have left or are silent for this many TTLs, and hold nothing, are forgotten.
 _FORGET_TTLS = 100.0
 
@@ -82,6 +83,7 @@ class NamespaceControl:
         self._barrier = Barrier(components.nodes, namespace=namespace)
         self._registry = registry
         self._fitness: str | None = None
+        self._probed_at = float("-inf")
         self._routing_read = False
         self._histories_sealed = False
         self.view = NamespaceView(registry, namespace=namespace, clock=clock)
@@ -120,8 +122,14 @@ class NamespaceControl:
         )
 
     async def store_fitness(self) -> str:
-        """Return "" when the store keeps its conditions, else what is wrong. Probed once per leader."""
-        if self._fitness is None:
+        """Return "" when the store keeps its conditions, else what is wrong.
+
+        Probed once per leader while the answer is good. A bad one is tried again after a while: it may have been
+        a moment's fault, or somebody may have mended the store.
+        """
+        now = self._clock.monotonic()
+        if self._fitness is None or (self._fitness and now - self._probed_at >= _PROBE_AGAIN_SECONDS):
+            self._probed_at = now
             try:
                 await probe_conditional_writes(self._store, self._components.ids)
             except PreconditionError as error:

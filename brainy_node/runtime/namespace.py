@@ -27,7 +27,7 @@ from brainy.store.base import PutState
 from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient
-from brainy_node.runtime.assignment import assignments, followed_shards
+from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
@@ -326,17 +326,18 @@ class HostedNamespace:
         )
 
     def _includes(self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
-        placement = self.routing.generations.get(generation)
-        follows = placement.follows if placement is not None and placement.state == "building" else None
-        sources = followed_shards(self.routing, generation, shard) if follows is not None else ()
+        """Whether a replica has what a session has seen.
+
+        A generation's cursors name the source shards that may hold its items, from the fill on, and stay after the
+        cut-over. What lies further back than the source was included before the source began to serve.
+        """
         for token in session:
             if token.generation == generation:
                 if token.shard == shard and replica.applied < token.position:
                     return False
             elif (
-                token.generation == follows
-                and token.shard in sources
-                and replica.source_cursor.get(token.shard, 0) < token.position
+                str(token.generation) == replica.spec.source
+                and replica.source_cursor.get(token.shard, token.position) < token.position
             ):
                 return False
         return True
