@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainy.backup.values import BackupSummary, RestoreResult, Skipped, Verification
     from brainy.errors import (
         AlreadyExistsError,
         BrainyError,
@@ -62,6 +63,7 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncBrainy",
     "AutoOptions",
+    "BackupSummary",
     "BlockingLease",
     "BlockingLock",
     "Brainy",
@@ -90,16 +92,19 @@ __all__ = [
     "PlanStep",
     "PreconditionError",
     "Quarantined",
+    "RestoreResult",
     "S3Config",
     "SearchResult",
     "ServiceStatistics",
     "ShardReplica",
+    "Skipped",
     "Statistics",
     "Strategy",
     "TargetSpec",
     "UnavailableError",
     "UnindexedNoun",
     "Verb",
+    "Verification",
     "__version__",
     "create_auto_brainy",
     "create_auto_brainy_async",
@@ -108,6 +113,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "brainy.backup.values": ("BackupSummary", "RestoreResult", "Skipped", "Verification"),
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
     "brainy.sdk.lease": ("Lease",),

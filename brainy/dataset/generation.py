@@ -100,6 +100,13 @@ class GenerationSource:
         await source.load()
         return source
 
+    @classmethod
+    def at(cls, store: ObjectStore, spec: Spec, manifests: Sequence[Manifest]) -> GenerationSource:
+        """Return a source of manifests that were read before, in shard order."""
+        source = cls(store, spec.generation)
+        source._spec, source._manifests = spec, manifests
+        return source
+
     async def load(self) -> Spec:
         """Read the spec and the manifests unless that was done; return the spec."""
         if self._spec is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from brainy.sdk.backups import BackupCalls
 from brainy.sdk.control import ControlCalls
 from brainy.sdk.figures import FigureCalls
 from brainy.sdk.locks import LockCalls
@@ -13,7 +14,7 @@ from brainy.sdk.searches import SearchCalls
 from brainy.sdk.verbs import VerbCalls
 
 
-class AsyncBrainy(NounCalls, VerbCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls):
+class AsyncBrainy(NounCalls, VerbCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

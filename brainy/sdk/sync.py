@@ -129,6 +129,11 @@ class Brainy:
     unindexed = _Iteration(AsyncBrainy.unindexed)
     quarantined = _Iteration(AsyncBrainy.quarantined)
 
+    backup = _Call(AsyncBrainy.backup)
+    backup_to = _Call(AsyncBrainy.backup_to)
+    restore = _Call(AsyncBrainy.restore)
+    verify_backup = _Call(AsyncBrainy.verify_backup)
+
     nodes = _Call(AsyncBrainy.nodes)
     namespaces = _Call(AsyncBrainy.namespaces)
     drain_node = _Call(AsyncBrainy.drain_node)

