@@ -10,11 +10,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainy.bucket.embedding import EmbeddingIdentity
+    from brainy.embedding.base import Embedder
+    from brainy.embedding.function import FunctionEmbedder
+    from brainy.embedding.openai import OpenAIEmbedder
+    from brainy.embedding.opening import open_embedder
     from brainy.errors import (
         AlreadyExistsError,
         BrainyError,
         ConflictError,
         CorruptDataError,
+        EmbeddingError,
+        EmbeddingMismatchError,
         FencedError,
         InvalidRequestError,
         LeaseHeldError,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
+        ImportResult,
         NamespaceInfo,
         NewNoun,
         NodeInfo,
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
         Quarantined,
         SearchResult,
         ShardReplica,
+        SkippedRow,
         Statistics,
         UnindexedNoun,
         Verb,
@@ -66,7 +75,13 @@ __all__ = [
     "BrainyError",
     "ConflictError",
     "CorruptDataError",
+    "Embedder",
+    "EmbeddingError",
+    "EmbeddingIdentity",
+    "EmbeddingMismatchError",
     "FencedError",
+    "FunctionEmbedder",
+    "ImportResult",
     "InvalidRequestError",
     "Lease",
     "LeaseHeldError",
@@ -81,6 +96,7 @@ __all__ = [
     "NodeInfo",
     "NotFoundError",
     "Noun",
+    "OpenAIEmbedder",
     "OutcomeUnknownError",
     "PastPointOfNoReturnError",
     "PerformanceMetrics",
@@ -91,6 +107,7 @@ __all__ = [
     "S3Config",
     "SearchResult",
     "ShardReplica",
+    "SkippedRow",
     "Statistics",
     "Strategy",
     "TargetSpec",
@@ -100,9 +117,15 @@ __all__ = [
     "__version__",
     "create_auto_brainy",
     "create_auto_brainy_async",
+    "open_embedder",
 ]
 
 _MODULES = {
+    "brainy.bucket.embedding": ("EmbeddingIdentity",),
+    "brainy.embedding.base": ("Embedder",),
+    "brainy.embedding.function": ("FunctionEmbedder",),
+    "brainy.embedding.openai": ("OpenAIEmbedder",),
+    "brainy.embedding.opening": ("open_embedder",),
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
     "brainy.sdk.lease": ("Lease",),

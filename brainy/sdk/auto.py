@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from brainy.config.settings import load_settings
 from brainy.errors import InvalidRequestError
@@ -14,6 +14,9 @@ from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster, default_directory
 from brainy.sdk.loop_thread import LOOP
 from brainy.sdk.sync import Brainy
+
+if TYPE_CHECKING:
+    from brainy.embedding.opening import EmbedderLike
 
 _DEFAULT_DIRECTORY = "brainy-data"
 #: Few, large parts search fastest; more of them fill and fold in parallel.
@@ -75,6 +78,8 @@ class AutoOptions(TypedDict, total=False):
     expected_dataset_size: int
     #: Refuse every call that would change something.
     read_only: bool
+    #: What texts are embedded with; see ``AsyncBrainy.embedder``.
+    embedder: EmbedderLike | None
     #: State of the embedded cluster; a directory of the user's cache by default.
     state_directory: Path | str
 
@@ -101,7 +106,9 @@ def create_auto_brainy(namespace: str | None = None, **options: Unpack[AutoOptio
 
 async def create_auto_brainy_async(namespace: str | None = None, **options: Unpack[AutoOptions]) -> AsyncBrainy:
     """Return an asynchronous client; otherwise as ``create_auto_brainy``."""
-    return await _open(namespace, **options)
+    client = await _open(namespace, **options)
+    client.embedder = options.get("embedder")
+    return client
 
 
 async def _open(
@@ -117,6 +124,7 @@ async def _open(
     expected_dataset_size: int = 0,
     read_only: bool = False,
     state_directory: Path | str | None = None,
+    embedder: EmbedderLike | None = None,  # the caller sets it, whatever kind of client this returns
 ) -> AsyncBrainy:
     places = [place for place in (namespace, bucket_name, s3_config) if place]
     if len(places) > 1:

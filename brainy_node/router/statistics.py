@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from brainy.api.node.v1 import data_pb2, shard_pb2
+from brainy.bucket.embedding import embedding_to_proto
 from brainy.clock import Deadline
 from brainy.rpc.channel import call
 from brainy_node.router.fan_out import FanOut, Target
@@ -93,6 +94,9 @@ class StatisticsRouter:
             answer = await self._fan_out.ask(runtime, view, question, view.shards, deadline)
             spec = await runtime.spec(view.generation)
             total = data_pb2.GetStatisticsResponse(header=view.header(runtime.node_id), dimensions=spec.dimensions)
+            embedding = await runtime.embedding(view.generation)
+            if embedding is not None:
+                total.embedding.CopyFrom(embedding_to_proto(embedding))
             for part in answer.parts:
                 add(total, part)
             return total

@@ -129,23 +129,33 @@ class UpsertNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     """A UUID; the same id has one effect however often it is sent."""
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertNounsRequest: _TypeAlias = UpsertNounsRequest  # noqa: Y015
 
@@ -230,22 +240,32 @@ class ImportNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___ImportNounsRequest: _TypeAlias = ImportNounsRequest  # noqa: Y015
 
@@ -407,22 +427,32 @@ class UpsertVerbsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these verbs out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertVerbsRequest: _TypeAlias = UpsertVerbsRequest  # noqa: Y015
 
@@ -593,6 +623,7 @@ class GetStatisticsResponse(_message.Message):
     NOUNS_BY_TYPE_FIELD_NUMBER: _builtins.int
     VERBS_BY_TYPE_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
     verb_count: _builtins.int
     soft_deleted_count: _builtins.int
@@ -611,6 +642,10 @@ class GetStatisticsResponse(_message.Message):
 
     @_builtins.property
     def verbs_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What the namespace's texts were embedded with; unset while no client said."""
+
     def __init__(
         self,
         *,
@@ -624,12 +659,15 @@ class GetStatisticsResponse(_message.Message):
         nouns_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         verbs_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         dimensions: _builtins.int = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "header", b"header", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "dimensions", b"dimensions", "embedding", b"embedding", "header", b"header", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
 
