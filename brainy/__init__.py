@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from brainy.backup.values import BackupSummary, RestoreResult, Skipped, Verification
+    from brainy.bucket.embedding import EmbeddingIdentity
+    from brainy.embedding.base import Embedder
+    from brainy.embedding.function import FunctionEmbedder
+    from brainy.embedding.openai import OpenAIEmbedder
+    from brainy.embedding.opening import open_embedder
     from brainy.errors import (
         AlreadyExistsError,
         BrainyError,
         ConflictError,
         CorruptDataError,
+        EmbeddingError,
+        EmbeddingMismatchError,
         FencedError,
         InvalidRequestError,
         LeaseHeldError,
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
+        ImportResult,
         NamespaceInfo,
         NewNoun,
         NodeInfo,
@@ -52,6 +60,7 @@ if TYPE_CHECKING:
         SearchResult,
         ServiceStatistics,
         ShardReplica,
+        SkippedRow,
         Statistics,
         UnindexedNoun,
         Verb,
@@ -70,7 +79,13 @@ __all__ = [
     "BrainyError",
     "ConflictError",
     "CorruptDataError",
+    "Embedder",
+    "EmbeddingError",
+    "EmbeddingIdentity",
+    "EmbeddingMismatchError",
     "FencedError",
+    "FunctionEmbedder",
+    "ImportResult",
     "InvalidRequestError",
     "Lease",
     "LeaseHeldError",
@@ -85,6 +100,7 @@ __all__ = [
     "NodeInfo",
     "NotFoundError",
     "Noun",
+    "OpenAIEmbedder",
     "OutcomeUnknownError",
     "PastPointOfNoReturnError",
     "PerformanceMetrics",
@@ -98,6 +114,7 @@ __all__ = [
     "ServiceStatistics",
     "ShardReplica",
     "Skipped",
+    "SkippedRow",
     "Statistics",
     "Strategy",
     "TargetSpec",
@@ -110,10 +127,16 @@ __all__ = [
     "create_auto_brainy_async",
     "create_quick_brainy",
     "create_quick_brainy_async",
+    "open_embedder",
 ]
 
 _MODULES = {
     "brainy.backup.values": ("BackupSummary", "RestoreResult", "Skipped", "Verification"),
+    "brainy.bucket.embedding": ("EmbeddingIdentity",),
+    "brainy.embedding.base": ("Embedder",),
+    "brainy.embedding.function": ("FunctionEmbedder",),
+    "brainy.embedding.openai": ("OpenAIEmbedder",),
+    "brainy.embedding.opening": ("open_embedder",),
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
     "brainy.sdk.lease": ("Lease",),

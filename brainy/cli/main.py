@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from brainy.cli import backups, buckets, clusters, items, locks, migrations, probe, versions
+from brainy.cli import backups, buckets, clusters, imports, items, locks, migrations, probe, versions
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
@@ -61,6 +61,7 @@ app.command("inspect")(buckets.inspect)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify-backup")(backups.verify_backup)
+app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")

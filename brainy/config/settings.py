@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from brainy.config.environment import debugging
 from brainy.errors import InvalidRequestError
@@ -54,6 +54,23 @@ class LockSettings(_Section):
     #: redis://host:6379/0, rediss:// or unix://; may hold credentials, so it is never logged.
     redis_url: str = ""
     redis_timeout_seconds: float = 2.0
+
+
+class EmbeddingSettings(_Section):
+    """How a client makes vectors out of texts when it asks an endpoint."""
+
+    #: An OpenAI-style endpoint for namespaces whose recorded model is not the offline one.
+    url: str = ""
+    #: Sent as a bearer token, to the endpoint only. Never logged.
+    api_key: SecretStr = SecretStr("")
+    #: For one request.
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    #: A request that is refused for load (429), fails (5xx) or does not connect is sent so often.
+    max_attempts: Annotated[int, Field(ge=1)] = 6
+    #: Texts of one request; some servers take no more than 32.
+    batch_texts: Annotated[int, Field(ge=1)] = 32
+    #: Requests under way at once.
+    concurrency: Annotated[int, Field(ge=1)] = 4
 
 
 class CoordinatorSettings(_Section):
@@ -122,6 +139,7 @@ class Settings(_Section):
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)
     locks: LockSettings = Field(default_factory=LockSettings)
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     coordinator: CoordinatorSettings = Field(default_factory=CoordinatorSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
 

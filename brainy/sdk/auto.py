@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from brainy.config.environment import debugging
 from brainy.config.settings import load_settings
@@ -17,6 +17,9 @@ from brainy.sdk.machine import Machine
 from brainy.sdk.sizing import Wishes, size
 from brainy.sdk.sync import Brainy
 from brainy.telemetry.logs import configure_library_logs, get_logger
+
+if TYPE_CHECKING:
+    from brainy.embedding.opening import EmbedderLike
 
 _log = get_logger(__name__)
 _DEFAULT_DIRECTORY = "brainy-data"
@@ -96,6 +99,8 @@ class AutoOptions(TypedDict, total=False):
     read_only_mode: bool
     #: The same.
     read_only: bool
+    #: What texts are embedded with; see ``AsyncBrainy.embedder``.
+    embedder: EmbedderLike | None
     #: State of the embedded cluster; a directory of the user's cache by default.
     state_directory: Path | str
 
@@ -125,7 +130,9 @@ def create_auto_brainy(namespace: str | None = None, **options: Unpack[AutoOptio
 
 async def create_auto_brainy_async(namespace: str | None = None, **options: Unpack[AutoOptions]) -> AsyncBrainy:
     """Return an asynchronous client; otherwise as ``create_auto_brainy``."""
-    return await _open(namespace, **options)
+    client = await _open(namespace, **options)
+    client.embedder = options.get("embedder")
+    return client
 
 
 async def _open(
@@ -146,6 +153,7 @@ async def _open(
     read_only_mode: bool = False,
     read_only: bool = False,
     state_directory: Path | str | None = None,
+    embedder: EmbedderLike | None = None,  # the caller sets it, whatever kind of client this returns
 ) -> AsyncBrainy:
     configure_library_logs(debug=debugging())
     places = [place for place in (namespace, bucket_name, s3_config) if place]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from brainy.api.node.v1 import data_pb2
+from brainy.bucket.embedding import embedding_from_proto
 from brainy.sdk.connection import Connection
 from brainy.sdk.values import PerformanceMetrics, Quarantined, ServiceStatistics, Statistics, UnindexedNoun
 
@@ -32,6 +33,7 @@ class FigureCalls(Connection):
             by_service=_by_service(answer),
             dimensions=answer.dimensions,
             generation=answer.header.generation,
+            embedding=embedding_from_proto(answer.embedding) if answer.HasField("embedding") else None,
         )
 
     async def get_performance_metrics(self) -> PerformanceMetrics:

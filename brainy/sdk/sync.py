@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.loop_thread import LOOP
 from brainy.sdk.sync_locks import BlockingLock
+
+if TYPE_CHECKING:
+    from brainy.embedding.opening import EmbedderLike
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +124,8 @@ class Brainy:
     delete_verb = _Call(AsyncBrainy.delete_verb)
     delete_verbs = _Call(AsyncBrainy.delete_verbs)
 
+    import_sparse_data = _Call(AsyncBrainy.import_sparse_data)
+
     search = _Call(AsyncBrainy.search)
     search_many = _Call(AsyncBrainy.search_many)
 
@@ -166,6 +171,15 @@ class Brainy:
         return BlockingLock(
             self.asynchronous.lock(name, ttl=ttl, wait=wait, holder=holder, purpose=purpose, watch=watch)
         )
+
+    @property
+    def embedder(self) -> EmbedderLike | None:
+        """What this client embeds texts with; see ``AsyncBrainy.embedder``."""
+        return self.asynchronous.embedder
+
+    @embedder.setter
+    def embedder(self, embedder: EmbedderLike | None) -> None:
+        self.asynchronous.embedder = embedder
 
     @property
     def namespace(self) -> str:

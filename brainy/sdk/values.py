@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from brainy.bucket.embedding import EmbeddingIdentity
+
 #: A JSON value: None, bool, int, float, str, list or dict of these.
 Json: TypeAlias = Any
 #: One-dimensional float32 array.
@@ -117,6 +119,38 @@ class Statistics:
     dimensions: int
     #: Generation the figures were read from.
     generation: int
+    #: What the namespace's texts were embedded with; None while no client said.
+    embedding: EmbeddingIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRow:
+    """A row that was not imported, and why."""
+
+    #: noun or verb.
+    kind: str
+    #: Its place among the nouns or the verbs, from 1; in a file of lines the line.
+    number: int
+    #: "" where it has none.
+    id: str
+    #: NO_TEXT, INVALID_ID, INVALID_VECTOR, INVALID_DIMENSION, INVALID_METADATA, INVALID_ARGUMENT (its shape), or
+    #: NOT_FOUND (a verb one of whose ends does not exist).
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """What became of sparse data. Each row is counted once: written, unchanged or skipped."""
+
+    #: Written by this call, durable.
+    nouns_imported: int
+    verbs_imported: int
+    #: Rows of those whose vectors were made of texts.
+    embedded: int
+    #: Nouns and verbs that an earlier call had embedded with the same model and stored as they are in the data.
+    unchanged: int
+    skipped: tuple[SkippedRow, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

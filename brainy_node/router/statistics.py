@@ -11,6 +11,7 @@ import psutil
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import embedding_to_proto
 from brainy.clock import Deadline
 from brainy.rpc.channel import call
 from brainy_node.router.fan_out import FanOut, Target
@@ -121,6 +122,9 @@ class StatisticsRouter:
             spec = await runtime.spec(view.generation)
             total = data_pb2.GetStatisticsResponse(header=view.header(runtime.node_id), dimensions=spec.dimensions)
             digest = MultisetDigest()
+            embedding = await runtime.embedding(view.generation)
+            if embedding is not None:
+                total.embedding.CopyFrom(embedding_to_proto(embedding))
             for part in answer.parts:
                 add(total, part)
                 if part.digest:

@@ -131,6 +131,7 @@ class UpsertNounsRequest(_message.Message):
     NOUNS_FIELD_NUMBER: _builtins.int
     AS_STORED_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     """A UUID; the same id has one effect however often it is sent."""
@@ -145,6 +146,12 @@ class UpsertNounsRequest(_message.Message):
     """
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
@@ -153,12 +160,15 @@ class UpsertNounsRequest(_message.Message):
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
         as_stored: _builtins.bool = ...,
         dimensions: _builtins.int = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "dimensions", b"dimensions", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "as_stored", b"as_stored", "dimensions", b"dimensions", "embedding", b"embedding", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertNounsRequest: _TypeAlias = UpsertNounsRequest  # noqa: Y015
 
@@ -243,22 +253,32 @@ class ImportNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___ImportNounsRequest: _TypeAlias = ImportNounsRequest  # noqa: Y015
 
@@ -421,6 +441,7 @@ class UpsertVerbsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
     AS_STORED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     as_stored: _builtins.bool
@@ -430,6 +451,12 @@ class UpsertVerbsRequest(_message.Message):
     """
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these verbs out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
@@ -437,12 +464,15 @@ class UpsertVerbsRequest(_message.Message):
         request_id: _builtins.str = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
         as_stored: _builtins.bool = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "as_stored", b"as_stored", "embedding", b"embedding", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertVerbsRequest: _TypeAlias = UpsertVerbsRequest  # noqa: Y015
 
@@ -664,6 +694,7 @@ class GetStatisticsResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     VERBS_BY_SERVICE_FIELD_NUMBER: _builtins.int
     METADATA_BY_SERVICE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
     verb_count: _builtins.int
     soft_deleted_count: _builtins.int
@@ -692,6 +723,10 @@ class GetStatisticsResponse(_message.Message):
     def metadata_by_service(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Nouns that carry a metadata document, JSON null included, by service; their sum is the metadata count."""
 
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What the namespace's texts were embedded with; unset while no client said."""
+
     def __init__(
         self,
         *,
@@ -708,12 +743,15 @@ class GetStatisticsResponse(_message.Message):
         digest: _builtins.bytes = ...,
         verbs_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         metadata_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "dimensions", b"dimensions", "header", b"header", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "digest", b"digest", "dimensions", b"dimensions", "embedding", b"embedding", "header", b"header", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
 
