@@ -80,7 +80,7 @@ def server() -> Iterator[S3Server]:
 @pytest.mark.parametrize("name", RUNS)
 def test_the_blocks_of_a_guide(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     blocks = RUNS[name]
-    for part in ("backup", "restore", "import_sparse_data"):
+    for part in ("backup", "backup_to", "restore", "import_sparse_data"):
         if any(f".{part}(" in block.code for block in blocks) and not hasattr(Brainy, part):
             pytest.skip(f"the client has no {part} yet")
     variables: dict[str, str] = {}
