@@ -5,8 +5,9 @@ PY := $(VENV)/bin/python
 STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
+FUZZ_SECONDS ?= 120
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo embed-demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo embed-demo bench crash fencing clean fuzz damage
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -59,6 +60,9 @@ sim: setup ## Simulations on all cores: SEEDS of the first level, a tenth of the
 sim-ci: setup ## SIM_SEEDS simulations and a tenth of them of the whole cluster, as tests
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/bin/pytest -n 2 tests/sim
 
+fuzz: setup ## Damaged buckets at random for FUZZ_SECONDS: nothing crashes, nothing is lost without a word
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 demo: setup ## A Brainy bucket served and upgraded under load, with a node killed midway (STORE=directory|s3)
 	$(VENV)/bin/brainy demo --store $(STORE)
 
@@ -73,6 +77,9 @@ crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a ran
 
 fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
 	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
+
+damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
+	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -49,7 +49,7 @@ def encode_noun(noun: Noun) -> bytes:
     fields = {"id": noun.id, "vector": _vector(noun), "metadata": _fragment(noun.metadata)}
     if extras := _noun_extras(noun):
         fields[OURS] = extras
-    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    return _encode(fields)
 
 
 def encode_verb(verb: Verb) -> bytes:
@@ -78,7 +78,11 @@ def encode_verb(verb: Verb) -> bytes:
     fields["metadata"] = orjson.Fragment(with_type(verb.metadata, verb.type))
     if extras := _verb_extras(verb, attributes):
         fields[OURS] = extras
-    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return _encode(fields)
+    except TypeError:
+        # A name with a lone surrogate.
+        return b"{" + b",".join(dump_json(name) + b":" + _encode(value) for name, value in fields.items()) + b"}"
 
 
 def with_type(metadata: bytes | None, kind: str) -> bytes:
@@ -174,6 +178,10 @@ def _vector(item: Noun | Verb) -> object:
         return orjson.Fragment(item.raw_vector)
     # As float32 the shortest digits that give the same float32 again; NaN and infinity become null.
     return np.frombuffer(item.vector, dtype="<f4").astype(np.float32)
+
+
+def _encode(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _fragment(body: bytes | None) -> object:

@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from brainy.backup.values import CheckedBackup, Progress, RestoreResult, Skipped, no_progress
-from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb
 from brainy.dataset.base import ItemBatch
 from brainy.errors import ConflictError, PreconditionError
@@ -92,11 +91,10 @@ class RestoreOptions:
 
 @dataclass(slots=True)
 class _Existing:
-    """What the namespace holds, and what of it the backup did not name (yet)."""
+    """What the namespace held, and the backup did not name (yet): digests by id."""
 
     nouns: dict[str, bytes] = field(default_factory=dict)
     verbs: dict[str, bytes] = field(default_factory=dict)
-    state: MultisetDigest = field(default_factory=MultisetDigest)
 
 
 async def restore_backup(backup: CheckedBackup, target: Target, options: RestoreOptions) -> RestoreResult:
@@ -116,6 +114,8 @@ class _Restore:
         self._target = target
         self._options = options
         self._existing = _Existing()
+        #: Digest of the namespace when all is done.
+        self._expected = backup.state.copy()
         self._dimensions = 0
         self._written = {"nouns": 0, "verbs": 0}
         self._skipped = list(backup.verification.skipped)
@@ -164,12 +164,8 @@ class _Restore:
     async def _look(self) -> None:
         existing = self._existing
         async for batch in self._target.items():
-            for noun in batch.nouns:
-                existing.nouns[noun.id] = noun.digest()
-                existing.state.add(noun.id, existing.nouns[noun.id])
-            for verb in batch.verbs:
-                existing.verbs[verb.id] = verb.digest()
-                existing.state.add(verb.id, existing.verbs[verb.id])
+            existing.nouns.update((noun.id, noun.digest()) for noun in batch.nouns)
+            existing.verbs.update((verb.id, verb.digest()) for verb in batch.verbs)
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -207,23 +203,17 @@ class _Restore:
 
     def _is_fresh(self, kind: str, item: Noun | Verb, existing: dict[str, bytes]) -> bool:
         """Say whether an item must be written; the namespace is then expected to hold it."""
-        before = existing.pop(item.id, None)
-        if before is None:
-            self._written[f"{kind}s"] += 1
-            self._existing.state.add(item.id, item.digest())
-            return True
-        digest = item.digest()
-        if before == digest:
-            self._written[f"{kind}s"] += 1
-            self._unchanged += 1
-            return False
-        if self._options.keep:
+        before = existing.pop(item.id, None) if existing else None
+        if before is not None and before != (digest := item.digest()) and self._options.keep:
             self._skipped.append(Skipped(kind=kind, id=item.id, reason="exists"))
             self._kept.add((kind, item.id))
+            self._expected.remove(item.id, digest)
+            self._expected.add(item.id, before)
             return False
         self._written[f"{kind}s"] += 1
-        self._existing.state.remove(item.id, before)
-        self._existing.state.add(item.id, digest)
+        if before is not None and before == digest:
+            self._unchanged += 1
+            return False
         return True
 
     async def _send(
@@ -252,20 +242,18 @@ class _Restore:
         return f"{self._options.run}.{self._batches}"
 
     async def _delete(self, nouns: Sequence[str], verbs: Sequence[str]) -> None:
-        for ids, delete, existing in (
-            (verbs, self._target.delete_verbs, self._existing.verbs),
-            (nouns, self._target.delete_nouns, self._existing.nouns),
-        ):
+        for ids, delete in ((verbs, self._target.delete_verbs), (nouns, self._target.delete_nouns)):
             for start in range(0, len(ids), _DELETE_IDS):
-                part = ids[start : start + _DELETE_IDS]
-                await delete(part, self._request())
-                for item_id in part:
-                    self._existing.state.remove(item_id, existing[item_id])
+                await delete(ids[start : start + _DELETE_IDS], self._request())
 
     # --- the proof --------------------------------------------------------------------------------------------
 
     async def _prove(self) -> None:
-        if await self._target.digest() == self._existing.state.fold():
+        if not self._options.clear_existing:
+            for left in (self._existing.nouns, self._existing.verbs):
+                for item_id, digest in left.items():
+                    self._expected.add(item_id, digest)
+        if await self._target.digest() == self._expected.fold():
             return
         wanted: dict[tuple[str, str], bytes] = {}
         items = self._backup.items()

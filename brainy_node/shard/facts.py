@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import orjson
+from brainy.legacy.values import UnreadableError, parse_json
 
 
 class Facts(NamedTuple):
@@ -28,6 +28,7 @@ def facts_of(metadata: bytes | None) -> Facts:
     """Parse a metadata document; of anything that is not a JSON object only its being there is a fact."""
     if metadata is None:
         return _NOTHING
+<<<<<<< HEAD
     document = _object(metadata)
     if document is None:
         return _PLAIN
@@ -67,3 +68,24 @@ def _service(document: dict[str, Any]) -> str:
     creator = document.get("createdBy")
     service = creator.get("augmentation") if isinstance(creator, dict) else None
     return service if isinstance(service, str) else ""
+=======
+    try:
+        document = parse_json(metadata)
+    except UnreadableError:
+        return _NOTHING
+    if not isinstance(document, dict):
+        return _NOTHING
+    creator = document.get("createdBy")
+    service = creator.get("augmentation") if isinstance(creator, dict) else None
+    kind = document.get("noun")
+    if not isinstance(kind, str):
+        kind = document.get("nounType")
+    return Facts(document.get("deleted") is True, _text(service), _text(kind))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    # Lone surrogates, as JavaScript leaves them, cannot be said on the wire.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+>>>>>>> backup

@@ -85,6 +85,7 @@ VERBS = [
     ),
     Verb(id="clash", source_id="a", target_id="b", type="t", metadata=b"2", attributes=b'{"data":1,"verb":"other"}'),
     Verb(id="data only", source_id="a", target_id="b", type="t", attributes=b'{"data":{"k":1},"weight":"heavy"}'),
+    Verb(id="surrogates", source_id="a", target_id="b", type="t", attributes=b'{"\\ud800":1,"x":"\\udfff"}'),
     Verb(id="raw", source_id="a", target_id="b", type="t", vector=floats(float("nan")), raw_vector=b"[null]"),
 ]
 
