@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -82,9 +83,6 @@ class RowReader:
         said = fields.get("metadata")
         kinds = (fields.get("type"), fields.get("verb"), said.get("verb") if isinstance(said, Mapping) else None)
         kind = next((name for name in kinds if isinstance(name, str) and name), _DEFAULT_VERB)
-        weight = fields.get("weight")
-        if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
-            raise InvalidRequestError("the weight is no number", remedy="correct the row", type=type(weight).__name__)
         verb_id = self._id(fields, b"verb", metadata, vector, *(end.encode() for end in ends), kind.encode())
         try:
             text = "" if vector else text_of(said)
@@ -95,7 +93,7 @@ class RowReader:
             source_id=ends[0],
             target_id=ends[1],
             type=kind,
-            weight=None if weight is None else float(weight),
+            weight=_weight(fields),
             vector=vector,
             metadata=metadata,
         )
@@ -140,6 +138,18 @@ def _vector(fields: Mapping[str, Any]) -> bytes:
     if given is None or (isinstance(given, list | tuple) and not given):
         return b""
     return encode_vector(given)
+
+
+def _weight(fields: Mapping[str, Any]) -> float | None:
+    given = fields.get("weight")
+    if given is None:
+        return None
+    try:
+        if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+            return float(given)
+    except OverflowError:
+        pass  # an integer beyond any float
+    raise InvalidRequestError("the weight is no finite number", remedy="correct the row", type=type(given).__name__)
 
 
 def _end(fields: Mapping[str, Any], *names: str) -> str:

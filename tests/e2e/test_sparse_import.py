@@ -64,7 +64,7 @@ async def killed_importer(rows: Path, bucket: Path, state: Path, *, after_slots:
             stderr=output,
         )
     clock = SystemClock()
-    deadline = clock.monotonic() + 120
+    deadline = clock.monotonic() + 600
     while sum(1 for path in log.rglob("*") if path.is_file()) < after_slots:
         assert process.poll() is None, (state.parent / "importer.log").read_text()
         assert clock.monotonic() < deadline

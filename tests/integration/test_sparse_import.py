@@ -309,9 +309,10 @@ async def test_what_is_no_sparse_data_is_refused_as_a_whole(client: AsyncBrainy,
 
 
 async def test_wrong_values_and_absent_files(client: AsyncBrainy, tmp_path: Path) -> None:
+    wrong: Any
     for wrong in ({}, {"version": "1.0.0"}, {"nouns": {}}, 7, None):
         with pytest.raises(InvalidRequestError):
-            await client.import_sparse_data(wrong, Counting())  # type: ignore[arg-type]
+            await client.import_sparse_data(wrong, Counting())
     with pytest.raises(NotFoundError):
         await client.import_sparse_data(tmp_path / "nothing.json", Counting())
     assert summary(await client.import_sparse_data(data([]), Counting())) == (0, 0, 0, 0, 0)

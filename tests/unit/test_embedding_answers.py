@@ -27,7 +27,7 @@ from brainy.errors import (
 )
 
 KEY = "sk-very-secret"
-QUICK = EmbeddingSettings(api_key=KEY, max_attempts=3, batch_texts=2)  # type: ignore[arg-type]
+QUICK = EmbeddingSettings(api_key=KEY, max_attempts=3, batch_texts=2)
 
 
 def vector(text: str) -> list[float]:
