@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from brainy import Brainy
 from brainy.config.settings import StoreSettings
 from brainy.testing.fixtures import fixtures_root
 from brainy.testing.servers import REGION, S3Server, ministack
@@ -80,9 +79,6 @@ def server() -> Iterator[S3Server]:
 @pytest.mark.parametrize("name", RUNS)
 def test_the_blocks_of_a_guide(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     blocks = RUNS[name]
-    for part in ("backup", "backup_to", "restore", "import_sparse_data"):
-        if any(f".{part}(" in block.code for block in blocks) and not hasattr(Brainy, part):
-            pytest.skip(f"the client has no {part} yet")
     variables: dict[str, str] = {}
     if places := places_named(blocks):
         server: S3Server = request.getfixturevalue("server")
