@@ -5,8 +5,9 @@ PY := $(VENV)/bin/python
 STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
+FUZZ_SECONDS ?= 120
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -58,6 +59,9 @@ sim: setup ## Simulations on all cores: SEEDS of the first level, a tenth of the
 
 sim-ci: setup ## SIM_SEEDS simulations and a tenth of them of the whole cluster, as tests
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/bin/pytest -n 2 tests/sim
+
+fuzz: setup ## Damaged buckets at random for FUZZ_SECONDS: nothing crashes, nothing is lost without a word
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 demo: setup ## A Brainy bucket served and upgraded under load, with a node killed midway (STORE=directory|s3)
 	$(VENV)/bin/brainy demo --store $(STORE)

@@ -22,24 +22,16 @@ from brainy_coordinator.generations import Generations
 
 _log = get_logger(__name__)
 
-#: Trees that can be read in place.
-_READABLE = ("flat", "entity")
+#: Trees that can be read in place, oldest first.
+_READABLE = ("typed", "flat", "entity")
 
 
 def describe(found: Survey, settings: CoordinatorSettings, *, created_at: str) -> Spec:
     """Return the description of generation 0. Pure.
 
     Raises:
-        PreconditionError: objects are there but none is Brainy's (NOT_A_BRAINY_BUCKET), or they are in a layout
-            that cannot be read yet (UNSUPPORTED_FORMAT).
+        PreconditionError: objects are there but none is Brainy's (NOT_A_BRAINY_BUCKET).
     """
-    if "typed" in found.trees:
-        raise PreconditionError(
-            "the namespace holds Brainy's oldest layout, which cannot be read yet",
-            reason="UNSUPPORTED_FORMAT",
-            remedy="open it once with a newer Brainy, which rewrites it; nothing outside cluster/ was touched",
-            trees=",".join(found.trees),
-        )
     trees = tuple(tree for tree in _READABLE if tree in found.trees)
     if not trees and found.foreign_keys:
         raise PreconditionError(

@@ -91,7 +91,7 @@ class Spec(Record):
     replication: int = 2
     #: What the generation is made of: "brainy" (the tree beside cluster/), "empty", or a generation's number.
     source: str
-    #: Trees found when a Brainy bucket was adopted, oldest first: ("flat",), ("entity",), both, or ().
+    #: Trees found when a Brainy bucket was adopted, oldest first, of "typed", "flat" and "entity"; or ().
     source_trees: tuple[str, ...] = ()
     created_at: str = ""
 

@@ -22,6 +22,7 @@ from brainy.cli.target import (
     run,
 )
 from brainy.errors import InvalidRequestError, NotFoundError
+from brainy.legacy.values import dump_json, parse_json
 from brainy.sdk.values import Noun, SearchResult, Verb
 
 _WIDTH = 100
@@ -87,8 +88,8 @@ def get(
         ),
         # JSON knows no NaN; such components print as null.
         "vector": None if item.vector is None else [x if math.isfinite(x) else None for x in item.vector.tolist()],
-        "metadata": item.metadata,
-        "attributes": orjson.loads(item.attributes_json) if item.attributes_json else None,
+        "metadata": _printable(item.metadata_json),
+        "attributes": _printable(item.attributes_json),
     }
 
     def human(console: Console) -> None:
@@ -113,8 +114,19 @@ def parse_vector(text: str) -> list[float]:
         ) from error
 
 
+def _printable(body: bytes | None) -> object:
+    if not body:
+        return None
+    value = parse_json(body)
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return orjson.Fragment(body)  # lone surrogates, or deeper than what the printer indents
+    return value
+
+
 def _short(metadata: object, *, width: int | None = _WIDTH) -> str:
     if metadata is None:
         return ""
-    text = orjson.dumps(metadata).decode()
+    text = dump_json(metadata).decode()
     return escape(text if width is None or len(text) <= width else text[: width - 1] + "…")

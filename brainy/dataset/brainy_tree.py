@@ -17,7 +17,8 @@ class BrainyTreeSource:
 
     ``trees`` are the names a survey found. ``in_flight`` bounds concurrent GETs. ``look_for_strays`` makes the
     stream of a part of the shards also look at the first bytes of the objects outside them, once for each
-    source, for items whose id inside belongs to the part.
+    source, for items whose id inside belongs to the part. ``keep_doubles`` keeps the stored numbers in
+    ``raw_vector`` wherever float32 does not carry them, as a backup wants them.
 
     Raises:
         PreconditionError: a tree that cannot be read (UNSUPPORTED_FORMAT).
@@ -30,8 +31,15 @@ class BrainyTreeSource:
         *,
         in_flight: int = 256,
         look_for_strays: bool = True,
+        keep_doubles: bool = False,
     ) -> None:
-        self._reader = TreeReader(store, open_trees(trees), in_flight=in_flight, look_for_strays=look_for_strays)
+        self._reader = TreeReader(
+            store,
+            open_trees(trees),
+            in_flight=in_flight,
+            look_for_strays=look_for_strays,
+            keep_doubles=keep_doubles,
+        )
 
     @property
     def cursor(self) -> Mapping[int, int]:
@@ -42,6 +50,11 @@ class BrainyTreeSource:
     def calls(self) -> Calls:
         """Store calls made so far."""
         return self._reader.calls
+
+    @property
+    def superseded(self) -> int:
+        """Objects passed over so far because a newer tree has the item, or has it deleted."""
+        return self._reader.superseded
 
     async def total(self) -> int:
         """Vector objects of nouns and verbs: one LIST for every 1,000 of them."""

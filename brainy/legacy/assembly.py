@@ -9,7 +9,7 @@ from brainy.bucket.items import Noun, Verb
 from brainy.legacy.batch import ItemBatch, Quarantined, Reason
 from brainy.legacy.deletions import Name, Suspect
 from brainy.legacy.keys import Kind
-from brainy.legacy.objects import build_noun, build_verb, created_at, open_object
+from brainy.legacy.objects import HEAD_BYTES, build_noun, build_verb, created_at, id_at_first, open_object
 from brainy.legacy.tree import Tree
 from brainy.legacy.values import MAX_OBJECT_BYTES, UnreadableError, compact
 from brainy.store.base import StoredObject
@@ -48,17 +48,25 @@ class Stray:
     id: str
 
 
-class Assembly:
-    """One batch of one kind of one tree."""
+def is_null(found: StoredObject | None) -> bool:
+    """Whether an object is there and holds the literal null: what deleting a noun leaves of its metadata."""
+    return found is not None and found.body.strip() == _NULL
 
-    def __init__(self, tree: Tree, kind: Kind) -> None:
+
+class Assembly:
+    """One batch of one kind of one tree; ``keep_doubles`` as in ``brainy.legacy.values.vector_bytes``."""
+
+    def __init__(self, tree: Tree, kind: Kind, *, keep_doubles: bool = False) -> None:
         self._tree = tree
         self._kind = kind
+        self._keep_doubles = keep_doubles
         self._items: list[tuple[Noun | Verb, str, int]] = []
         self.quarantined: list[Quarantined] = []
         self.strays: list[Stray] = []
         #: Entries whose companion was asked for and is not there.
         self.without_companion = 0
+        #: Objects whose noun was deleted in a newer tree.
+        self.buried = 0
         #: Items to be looked up in the change log before ``finish``.
         self.suspects: list[Suspect] = []
 
@@ -71,27 +79,36 @@ class Assembly:
         if entry.companion is not None:
             beside = objects[1]
             self.without_companion += beside is None
-        if entry.tombstone is not None and (grave := objects[-1]) is not None and grave.body.strip() == _NULL:
-            return
+        buried = entry.tombstone is not None and is_null(objects[-1])
         try:
             item_id, fields = open_object(found.body)
             if item_id != entry.id:
+                if id_at_first(found.body[:HEAD_BYTES]) not in (None, item_id):
+                    # Two ids inside: who looks at the beginning only would take it for another's.
+                    raise UnreadableError(Reason.WRONG_SHAPE)
                 self.strays.append(
                     Stray(tree=self._tree, kind=self._kind, key=entry.key, id_in_key=entry.id, id=item_id)
                 )
+            elif buried:
+                self.buried += 1
             elif self._kind is Kind.NOUN:
                 self._take_noun(entry, fields, beside, len(found.body))
             else:
                 self._take_verb(entry, fields, beside, len(found.body))
         except UnreadableError as error:
+            if buried:
+                self.buried += 1
+                return
             wrong = beside if error.in_companion and beside is not None else found
             self.quarantined.append(Quarantined(wrong.key, error.cause, len(wrong.body)))
 
     def _take_noun(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
         if beside is None and entry.also_verb:
             raise UnreadableError(Reason.VERB_STORED_AS_NOUN)
-        noun = build_noun(entry.id, fields, self._metadata(beside))
-        if self._tree.may_hold_zombies and noun.metadata == _NULL:
+        noun = build_noun(entry.id, fields, self._metadata(beside), keep_doubles=self._keep_doubles)
+        if noun.metadata == _NULL and self._tree.null_is_deleted:
+            raise UnreadableError(Reason.SUSPECTED_ZOMBIE)
+        if noun.metadata == _NULL and Kind.NOUN in self._tree.zombies:
             self.suspects.append(Suspect(Kind.NOUN, noun.id))
         self._items.append((noun, entry.key, size))
 
@@ -108,8 +125,9 @@ class Assembly:
             return None
 
     def _take_verb(self, entry: Entry, fields: dict[str, object], beside: StoredObject | None, size: int) -> None:
-        verb = build_verb(entry.id, fields, None if beside is None else beside.body)
-        if self._tree.may_hold_zombies:
+        relation = None if beside is None else beside.body
+        verb = build_verb(entry.id, fields, relation, keep_doubles=self._keep_doubles)
+        if Kind.VERB in self._tree.zombies:
             self.suspects.append(Suspect(Kind.VERB, verb.id, created_at(verb)))
         self._items.append((verb, entry.key, size))
 

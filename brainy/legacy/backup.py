@@ -178,7 +178,16 @@ def encode_verb(verb: Verb) -> bytes:
     if verb.metadata is not None:
         fields.setdefault("data", _fragment(verb.metadata))
         fields["metadata"] = _fragment(verb.metadata)
-    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        # A name with a lone surrogate.
+        parts = (dump_json(name) + b":" + _encode(value) for name, value in fields.items())
+        return b"{" + b",".join(parts) + b"}"
+
+
+def _encode(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _vector(item: Noun | Verb) -> object:

@@ -31,7 +31,8 @@ class Reason(enum.StrEnum):
     INVALID_ID = "invalid-id"
     #: Says an id inside that another object holds under its proper key.
     DUPLICATE_ID = "duplicate-id"
-    #: Deleted according to the change log, written again by a late buffer flush.
+    #: Deleted according to the change log, written again by a late buffer flush; or, in the typed tree, which had
+    #: no log, according to its metadata.
     SUSPECTED_ZOMBIE = "suspected-zombie"
     #: A verb that a disk-based index of Brainy also stored among the nouns.
     VERB_STORED_AS_NOUN = "verb-stored-as-noun"

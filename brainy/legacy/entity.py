@@ -10,7 +10,7 @@ delete. A soft delete (1.x) keeps the vector and replaces the metadata by a mark
 
 from __future__ import annotations
 
-from brainy.legacy.keys import ENTITY_KEYS
+from brainy.legacy.keys import ENTITY_KEYS, Kind
 from brainy.legacy.tree import Tree
 
-ENTITY_TREE = Tree(keys=ENTITY_KEYS, may_hold_zombies=True)
+ENTITY_TREE = Tree(keys=ENTITY_KEYS, rank=0, zombies=frozenset({Kind.NOUN, Kind.VERB}))

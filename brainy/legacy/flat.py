@@ -6,11 +6,13 @@
     verb-metadata/<id>.json   the relation, from 0.36; left behind by deleteVerb
 
 Every Brainy of this era reads nouns of the others, but verbs only of its own half; here both halves are read.
+A disk-based index wrote nouns a second time without waiting, so a deleted one may have come back: its metadata is
+null and its last word in the change log is that delete.
 """
 
 from __future__ import annotations
 
-from brainy.legacy.keys import FLAT_KEYS
+from brainy.legacy.keys import FLAT_KEYS, Kind
 from brainy.legacy.tree import Tree
 
-FLAT_TREE = Tree(keys=FLAT_KEYS, may_hold_zombies=False)
+FLAT_TREE = Tree(keys=FLAT_KEYS, rank=1, zombies=frozenset({Kind.NOUN}))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from brainy.clock import Clock, SystemClock, iso
 from brainy.legacy.inventory import Inventory
-from brainy.legacy.keys import TYPED, Kind
+from brainy.legacy.keys import Kind
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.reading import TreeReader, Wanted
 from brainy.legacy.statistics_lock import expires_at_ms
@@ -100,7 +100,7 @@ class Inspection(_Report):
 
     format_version: int = 1
     trees: tuple[str, ...]
-    #: Trees that are named but cannot be read; their items are not counted.
+    #: Trees that are named but cannot be read; their items are not counted. None today.
     unsupported_trees: tuple[str, ...]
     versions: tuple[VersionRange, ...]
     foreign_keys: bool
@@ -179,8 +179,9 @@ async def inspect(
     inventory.finish()
 
     listed = inventory.objects.total()
-    readable = open_trees(name for name in seen.trees if name != TYPED)
-    expected = sum(inventory.tree_kinds[tree.name, kind] for tree in readable for kind in (Kind.NOUN, Kind.VERB))
+    readable = open_trees(seen.trees)
+    names = {tree.name for tree in readable}
+    expected = sum(inventory.tree_kinds[name, kind] for name in names for kind in (Kind.NOUN, Kind.VERB))
     reader = TreeReader(store, readable)
     tally = Tally()
     async with aclosing(reader.stream(Wanted(frozenset({0}), 1))) as batches:
@@ -194,7 +195,7 @@ async def inspect(
     calls = (fetcher.calls, reader.calls)
     return Inspection(
         trees=seen.trees,
-        unsupported_trees=tuple(name for name in seen.trees if name == TYPED),
+        unsupported_trees=(),
         versions=tuple(guess_versions(seen.trees, inventory, tally)),
         foreign_keys=seen.foreign_keys,
         nouns=tally.nouns,
@@ -297,7 +298,10 @@ async def _statistics(fetcher: Fetcher, inventory: Inventory, tally: Tally) -> S
 def _sum(counts: object) -> int | None:
     if not isinstance(counts, dict):
         return None
-    return int(sum(value for value in counts.values() if isinstance(value, (int, float))))
+    try:
+        return int(sum(value for value in counts.values() if isinstance(value, (int, float))))
+    except (OverflowError, ValueError):
+        return None  # 1e999 and the like
 
 
 async def _locks(fetcher: Fetcher, inventory: Inventory, clock: Clock) -> tuple[LockFound, ...]:

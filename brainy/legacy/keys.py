@@ -24,18 +24,18 @@ INDEX = "index/"
 SYSTEM = "_system/"
 SUFFIX = ".json"
 
-#: Where the typed tree kept nouns; only persons lie under ``nouns/`` (``nodes/`` up to 0.8).
-TYPED_NOUNS = (
-    "default/",
-    "place/",
-    "thing/",
-    "event/",
-    "concept/",
-    "content/",
-    "nouns/person/",
-    "nodes/",
-)
-#: Its verbs up to 0.8.
+#: Persons of the typed tree; also where the flat tree keeps ids that begin with "person/".
+PERSONS = "nouns/person/"
+#: Persons up to 0.8, and whatever else lies beside them.
+OLD_PERSONS = "nodes/person/"
+OLD_NOUNS = "nodes/"
+#: Where the typed tree kept nouns of which it knew no type yet: practically every noun when first added.
+TYPED_DEFAULT = "default/"
+#: Where the typed tree kept nouns that were added again, by type. All but persons are at the root.
+TYPED_FOLDERS = (PERSONS, OLD_PERSONS, OLD_NOUNS, "place/", "thing/", "event/", "concept/", "content/")
+#: All of them.
+TYPED_NOUNS = (TYPED_DEFAULT, *TYPED_FOLDERS)
+#: Its verbs up to 0.8; later ones lie in ``verbs/``.
 TYPED_VERBS = "edges/"
 
 _DISTRIBUTED_CONFIG = "_distributed_config"
@@ -90,6 +90,19 @@ ENTITY_KEYS = TreeKeys(
     verbs="entities/verbs/vectors/",
     verb_metadata="entities/verbs/metadata/",
 )
+
+
+def typed_keys(folder: str) -> TreeKeys:
+    """Keys of one folder of the typed tree; metadata and newer verbs lie where the flat tree has them."""
+    return TreeKeys(
+        tree=TYPED,
+        nouns=folder,
+        noun_metadata=FLAT_KEYS.noun_metadata,
+        verbs=TYPED_VERBS,
+        verb_metadata=FLAT_KEYS.verb_metadata,
+    )
+
+
 _ITEM_PREFIXES = (
     *(
         (prefix, keys.tree, kind)
@@ -103,7 +116,7 @@ _ITEM_PREFIXES = (
     ),
     # Never used by Brainy although its API had it.
     ("noun-metadata/", FLAT, Kind.NOUN_METADATA),
-    *((prefix, TYPED, Kind.NOUN) for prefix in TYPED_NOUNS if not prefix.startswith("nouns/")),
+    *((prefix, TYPED, Kind.NOUN) for prefix in TYPED_NOUNS if prefix != PERSONS),
     (TYPED_VERBS, TYPED, Kind.VERB),
 )
 

@@ -8,12 +8,16 @@ that Brainy itself rebuilds.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from brainy.bucket.items import Noun, Verb
 from brainy.legacy.batch import Reason
-from brainy.legacy.values import UnreadableError, dump_json, parse_json, text_id, vector_bytes
+from brainy.legacy.values import MAX_OBJECT_BYTES, UnreadableError, differ, dump_json, parse_json, text_id, vector_bytes
 
+#: Enough for an id of 1,024 bytes behind the opening brace; Brainy writes the id first.
+HEAD_BYTES = 1536
+_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _NOUN_FIELDS = frozenset({"id", "vector", "connections"})
 _VERB_FIELDS = frozenset(
     {
@@ -34,6 +38,26 @@ _VERB_FIELDS = frozenset(
 )
 
 
+def id_at_first(head: bytes) -> str | None:
+    """Return the id with which an object begins, or None where another field comes first.
+
+    ``head`` is its first ``HEAD_BYTES``, or all of it.
+
+    Raises:
+        UnreadableError: what stands there can be no id.
+    """
+    match = _ID_FIRST.match(head)
+    return None if match is None else text_id(parse_json(match[1]))
+
+
+def says_id(body: bytes, item_id: str) -> bool:
+    """Whether an object can be read and says this id wherever one looks."""
+    try:
+        return open_object(body)[0] == item_id and id_at_first(body[:HEAD_BYTES]) in (None, item_id)
+    except UnreadableError:
+        return False
+
+
 def open_object(body: bytes) -> tuple[str, dict[str, Any]]:
     """Return the id a vector object says it has, and its fields.
 
@@ -51,15 +75,15 @@ def _fields(body: bytes) -> dict[str, Any]:
     return value
 
 
-def build_noun(item_id: str, fields: dict[str, Any], metadata: bytes | None) -> Noun:
-    """Build a noun from its vector object and its compacted metadata.
+def build_noun(item_id: str, fields: dict[str, Any], metadata: bytes | None, *, keep_doubles: bool = False) -> Noun:
+    """Build a noun from its vector object and its compacted metadata; ``keep_doubles`` as in ``vector_bytes``.
 
     Fields other than the vector's (``level``, a placeholder's inline metadata, unknown ones) become attributes.
 
     Raises:
         UnreadableError: the vector object cannot be read.
     """
-    vector, raw = vector_bytes(fields.get("vector"))
+    vector, raw = vector_bytes(fields.get("vector"), keep_doubles=keep_doubles)
     rest = {name: value for name, value in fields.items() if name not in _NOUN_FIELDS}
     return Noun(
         id=item_id,
@@ -75,7 +99,7 @@ def is_one_piece(fields: dict[str, Any]) -> bool:
     return any(fields.get(name) for name in ("sourceId", "source", "targetId", "target"))
 
 
-def build_verb(item_id: str, own: dict[str, Any], relation: bytes | None) -> Verb:
+def build_verb(item_id: str, own: dict[str, Any], relation: bytes | None, *, keep_doubles: bool = False) -> Verb:
     """Build a verb from its vector object and, unless that is complete in itself, its verb-metadata object.
 
     A complete vector object was written by 0.35 or older; verb-metadata beside it is a left-over of a newer
@@ -84,12 +108,14 @@ def build_verb(item_id: str, own: dict[str, Any], relation: bytes | None) -> Ver
     Raises:
         UnreadableError: one of the two cannot be read (``in_companion`` says which), or nothing names the ends.
     """
-    vector, raw = vector_bytes(own.get("vector"))
+    vector, raw = vector_bytes(own.get("vector"), keep_doubles=keep_doubles)
     fields = own
     if not is_one_piece(own):
         if relation is None:
             raise UnreadableError(Reason.VERB_WITHOUT_METADATA)
         try:
+            if len(relation) > MAX_OBJECT_BYTES:
+                raise UnreadableError(Reason.TOO_LARGE)
             fields = {**own, **_fields(relation)}
         except UnreadableError as error:
             raise UnreadableError(error.cause, in_companion=True) from error
@@ -136,11 +162,11 @@ def _verb_attributes(fields: dict[str, Any], vector: object, *, keeps_weight: bo
     rest = {name: value for name, value in fields.items() if name not in _VERB_FIELDS}
     # The same thing under two names is kept once; a disagreement is kept whole.
     for name, alias in (("sourceId", "source"), ("targetId", "target"), ("type", "verb")):
-        if fields.get(name) and alias in fields and fields[alias] != fields[name]:
+        if fields.get(name) and alias in fields and differ(fields[alias], fields[name]):
             rest[alias] = fields[alias]
-    if "data" in fields and ("metadata" not in fields or fields["data"] != fields["metadata"]):
+    if "data" in fields and ("metadata" not in fields or differ(fields["data"], fields["metadata"])):
         rest["data"] = fields["data"]
-    if "embedding" in fields and fields["embedding"] != vector:
+    if "embedding" in fields and differ(fields["embedding"], vector):
         rest["embedding"] = fields["embedding"]
     if fields.get("weight") is not None and not keeps_weight:
         rest["weight"] = fields["weight"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from brainy.store.base import ObjectMeta, ObjectStore, StoredObject
+from brainy.store.keys import MAX_KEY_BYTES
 
 T = TypeVar("T")
 
@@ -29,6 +30,11 @@ class Calls:
 @dataclass(slots=True)
 class _End:
     error: BaseException | None = None
+
+
+def _too_long(key: str) -> bool:
+    # At most four bytes a character: nearly every key is too short to be worth encoding.
+    return len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES
 
 
 class ReadAhead(Generic[T]):
@@ -90,18 +96,25 @@ class Fetcher:
             yield page
 
     async def get(self, key: str) -> StoredObject | None:
-        """Read one object."""
+        """Read one object; a key too long for any store names none."""
+        if _too_long(key):
+            return None
         self.calls.gets += 1
         found = await self.store.get(key)
         self.calls.bytes_read += len(found.body) if found else 0
         return found
 
     async def get_all(self, keys: Sequence[str]) -> Sequence[StoredObject | None]:
-        """Read many objects; a missing one is None, any other failure is raised.
+        """Read many objects; a missing one is None, as is one whose key no store can hold (the id fills the key of
+        its vector object, and the metadata's prefix is longer). Any other failure is raised.
 
         Raises:
             BrainyError: what the store said. It is never mistaken for an unreadable object.
         """
+        if any(map(_too_long, keys)):
+            short = [key for key in keys if not _too_long(key)]
+            objects = iter(await self.get_all(short))
+            return [None if _too_long(key) else next(objects) for key in keys]
         self.calls.gets += len(keys)
         found: list[StoredObject | None] = []
         for item in await self.store.get_many(keys, concurrency=self.concurrency):

@@ -9,71 +9,41 @@ of listings.
 Deleted things stay deleted: a noun without vector object is gone whatever its metadata says; verb-metadata
 without verb is never revived; an item deleted in a newer tree hides the one of an older tree; a zombie is
 quarantined. Verbs come first, since nouns are compared with their ids.
+
+The bucket may change meanwhile: an object that is gone when it is asked for is no item, one that was replaced is
+read as it is now.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from functools import partial
 
-from brainy.bucket.partition import shard_of
-from brainy.legacy.assembly import Assembly, Entry, Stray
-from brainy.legacy.batch import ItemBatch, Quarantined, Reason
-from brainy.legacy.deletions import Deletions
-from brainy.legacy.keys import Kind, id_in, is_folder_marker, names_no_item, object_key
+from brainy.legacy.assembly import Assembly, Stray
+from brainy.legacy.batch import ItemBatch
+from brainy.legacy.keys import OLD_PERSONS, PERSONS, Kind, id_in
+from brainy.legacy.passage import Passage, Wanted
+from brainy.legacy.persons import Persons
 from brainy.legacy.pipeline import Calls, Fetcher
-from brainy.legacy.presence import Hashes, Presence, hashes_of
-from brainy.legacy.strays import find_strays, resolve_strays
+from brainy.legacy.strays import resolve_strays, uncover
 from brainy.legacy.tree import Tree
-from brainy.legacy.values import MAX_OBJECT_BYTES
-from brainy.store.base import ObjectMeta, ObjectStore
+from brainy.store.base import ObjectStore
 
-_BATCH_ITEMS = 1000
-_BATCH_BYTES = 16 << 20
-# Parsing gives way to the event loop this often, so that the next requests go out meanwhile.
-_PARSED_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which ids a reading is for."""
-
-    shards: frozenset[int]
-    shard_count: int
-
-    @property
-    def all(self) -> bool:
-        """Whether every id is wanted."""
-        return len(self.shards) == self.shard_count
-
-    def has(self, item_id: str) -> bool:
-        """Whether an id is wanted."""
-        return self.all or shard_of(item_id, self.shard_count) in self.shards
-
-
-@dataclass(slots=True)
-class _Work:
-    """Entries of one batch, and what the listing alone disqualified."""
-
-    entries: list[Entry] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    size: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.entries) >= _BATCH_ITEMS or self.size >= _BATCH_BYTES
+__all__ = ["TreeReader", "Wanted"]
 
 
 class TreeReader:
     """Reads the trees of one bucket; ``trees`` strongest first (``brainy.legacy.trees.open_trees``).
 
     Strays: where the id inside differs from the one in the key, the one inside is believed, as Brainy does when
-    it loads. Such an object may hide among the keys of any shard, so with ``look_for_strays`` the first bytes
-    of the objects outside the wanted shards are looked at, once for each reader (nothing when all shards are
-    wanted). Without it a stray found in another shard's range is left to the reader of that id's own range of
-    keys, which cannot see it: use it only where keys are known to be true.
+    it loads. Such an object may hide among the keys of any shard, and behind a newer tree's object of the same key,
+    so with ``look_for_strays`` the first bytes of the objects outside the wanted shards and of those passed over
+    are looked at, once for each reader. Without it a stray found in another shard's range is left to the reader of
+    that id's own range of keys, which cannot see it: use it only where keys are known to be true.
+
+    Doubles: vectors are float32. With ``keep_doubles`` the stored numbers are kept beside them, in ``raw_vector``,
+    for every item of which float32 does not carry them exactly (nearly all). Backups want that, nothing else does.
     """
 
     def __init__(
@@ -83,12 +53,16 @@ class TreeReader:
         *,
         in_flight: int = 256,
         look_for_strays: bool = True,
+        keep_doubles: bool = False,
     ) -> None:
         self._trees = tuple(trees)
         self._fetcher = Fetcher(store, in_flight=in_flight)
         self._look_for_strays = look_for_strays
+        self._keep_doubles = keep_doubles
         self._strays: dict[str, Stray] = {}
         self._knows_strays = False
+        self._persons = Persons()
+        self._superseded = 0
 
     @property
     def calls(self) -> Calls:
@@ -100,11 +74,18 @@ class TreeReader:
         """Objects seen so far whose id inside differs from the one in the key."""
         return self._strays.values()
 
+    @property
+    def superseded(self) -> int:
+        """Objects passed over so far because a newer tree has the item, or has it deleted."""
+        return self._superseded
+
     async def count(self) -> int:
         """Vector objects of nouns and verbs in all trees: an upper bound of the items."""
         total = 0
         for tree in self._trees:
-            for kind in (Kind.NOUN, Kind.VERB):
+            for kind in tree.kinds:
+                if kind is Kind.NOUN and tree.keys.nouns in (PERSONS, OLD_PERSONS):
+                    continue  # lies below another prefix, which is listed too
                 prefix = tree.keys.objects(kind)
                 async with aclosing(self._fetcher.pages(prefix)) as pages:
                     async for page in pages:
@@ -119,162 +100,23 @@ class TreeReader:
         Raises:
             BrainyError: the store failed. What was yielded before stands.
         """
-        async with _Run(self._fetcher, self._trees, wanted) as run:
-            peek = self._look_for_strays and not self._knows_strays and not wanted.all
+        assembling = partial(Assembly, keep_doubles=self._keep_doubles)
+        async with Passage(self._fetcher, self._trees, wanted, self._persons, assembling) as run:
+            peek = self._look_for_strays and not self._knows_strays
             for kind in (Kind.VERB, Kind.NOUN):
                 for tree in self._trees:
+                    if kind not in tree.kinds:
+                        continue
                     async with aclosing(run.items(tree, kind, self._strays, peek=peek)) as batches:
                         async for batch in batches:
                             yield batch
             self._knows_strays = self._knows_strays or peek or wanted.all
-            mine = [stray for stray in self._strays.values() if wanted.has(stray.id)]
-            async with aclosing(resolve_strays(self._fetcher, self._trees, mine, run.deletions)) as batches:
-                async for batch in batches:
-                    yield batch
-
-
-class _Run:
-    """One pass over the bucket; an async context manager that ends the background listings."""
-
-    def __init__(self, fetcher: Fetcher, trees: Sequence[Tree], wanted: Wanted) -> None:
-        self._fetcher = fetcher
-        self._trees = trees
-        self._wanted = wanted
-        self.deletions = Deletions(fetcher)
-        self._objects = {(tree.name, kind): Presence() for tree in trees for kind in (Kind.NOUN, Kind.VERB)}
-        self._companions = {key: Presence() for key in self._objects}
-        self._listings: dict[tuple[str, Kind], asyncio.Task[None]] = {}
-
-    async def __aenter__(self) -> _Run:
-        for tree in self._trees:
-            self._list(tree, Kind.VERB)
-            if len(self._trees) > 1:
-                self._list(tree, Kind.NOUN)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._listings.values():
-            task.cancel()
-        await asyncio.gather(*self._listings.values(), return_exceptions=True)
-
-    def _list(self, tree: Tree, kind: Kind) -> None:
-        if (tree.name, kind) not in self._listings:
-            presence = self._companions[tree.name, kind]
-            task = asyncio.create_task(self._list_companions(tree.keys.companions(kind), presence))
-            self._listings[tree.name, kind] = task
-
-    async def _list_companions(self, prefix: str, presence: Presence) -> None:
-        async with aclosing(self._fetcher.pages(prefix)) as pages:
-            async for page in pages:
-                ids = [i for meta in page if (i := id_in(prefix, meta.key)) and not names_no_item(i)]
-                presence.add(hashes_of(ids))
-        presence.finish()
-
-    async def items(self, tree: Tree, kind: Kind, strays: dict[str, Stray], *, peek: bool) -> AsyncGenerator[ItemBatch]:
-        """Yield the items of a kind under the keys of their own ids; note strays."""
-        if kind is Kind.NOUN or tree is not self._trees[0]:
-            # Everything compared with below must have been listed to its end.
-            await asyncio.gather(*(task for (_, k), task in self._listings.items() if k is Kind.VERB))
-        if kind is Kind.NOUN and tree is not self._trees[0]:
-            await asyncio.gather(*self._listings.values())
-        work = self._work(tree, kind, strays, peek=peek)
-        async with aclosing(work), aclosing(self._fetcher.fetched(work)) as fetched:
-            async for part, objects in fetched:
-                assembly = Assembly(tree, kind)
-                assembly.quarantined += part.quarantined
-                place = 0
-                for number, entry in enumerate(part.entries, 1):
-                    width = len(entry.keys)
-                    assembly.take(entry, list(objects[place : place + width]))
-                    place += width
-                    if number % _PARSED_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-                if assembly.without_companion * 4 > len(part.entries):
-                    # Asking for what is not there costs more than listing what is.
-                    self._list(tree, kind)
-                strays.update((stray.key, stray) for stray in assembly.strays)
-                zombies = await self.deletions.last_word_is_delete(assembly.suspects)
-                yield assembly.finish(zombies, objects_read=len(objects))
-        self._objects[tree.name, kind].finish()
-
-    async def _work(
-        self, tree: Tree, kind: Kind, strays: dict[str, Stray], *, peek: bool
-    ) -> AsyncGenerator[tuple[_Work, list[str]]]:
-        prefix = tree.keys.objects(kind)
-        work = _Work()
-        async with aclosing(self._fetcher.pages(prefix)) as pages:
-            async for page in pages:
-                mine: list[tuple[ObjectMeta, str]] = []
-                others: list[tuple[str, str]] = []
-                for meta in page:
-                    item_id = id_in(prefix, meta.key)
-                    if item_id is None:
-                        if not is_folder_marker(meta.key, meta.size) and self._wanted.has(meta.key):
-                            work.quarantined.append(Quarantined(meta.key, Reason.FOREIGN_OBJECT, meta.size))
-                    elif self._wanted.has(item_id):
-                        mine.append((meta, item_id))
-                    elif peek and meta.size:
-                        others.append((meta.key, item_id))
-                for entry, meta in self._entries(tree, kind, mine):
-                    if reason := _unfit(meta.size):
-                        work.quarantined.append(Quarantined(meta.key, reason, meta.size))
-                        continue
-                    work.entries.append(entry)
-                    work.size += meta.size
-                    if work.full:
-                        yield work, [key for e in work.entries for key in e.keys]
-                        work = _Work()
-                for stray in await find_strays(self._fetcher, tree, kind, others):
-                    strays[stray.key] = stray
-        if work.entries or work.quarantined:
-            yield work, [key for e in work.entries for key in e.keys]
-
-    def _entries(self, tree: Tree, kind: Kind, mine: list[tuple[ObjectMeta, str]]) -> list[tuple[Entry, ObjectMeta]]:
-        hashes = hashes_of([item_id for _, item_id in mine])
-        self._objects[tree.name, kind].add(hashes)
-        stronger = self._trees[: self._trees.index(tree)]
-        hidden = self._any(hashes, [self._objects[t.name, kind] for t in stronger])
-        beside = self._companions[tree.name, kind]
-        # Without that listing, or before it has ended, ask for the object anyway.
-        present = beside.contains(hashes).tolist() if beside.complete else [True] * len(mine)
-        also_verb = [False] * len(mine)
-        graves: list[str | None] = [None] * len(mine)
-        if kind is Kind.NOUN:
-            verbs = [part for (_, k), part in (*self._objects.items(), *self._companions.items()) if k is Kind.VERB]
-            also_verb = self._any(hashes, verbs)
-            for t in reversed(stronger):
-                known = self._companions[t.name, kind].contains(hashes).tolist()
-                for at, (_, item_id) in enumerate(mine):
-                    if known[at]:
-                        graves[at] = object_key(t.keys.companions(kind), item_id)
-        else:
-            # Verb-metadata without verb in a newer tree is what deleteVerb leaves.
-            left = self._any(hashes, [self._companions[t.name, kind] for t in stronger])
-            hidden = [a or b for a, b in zip(hidden, left, strict=True)]
-        return [
-            (
-                Entry(
-                    key=meta.key,
-                    id=item_id,
-                    companion=object_key(tree.keys.companions(kind), item_id) if present[at] else None,
-                    tombstone=graves[at],
-                    also_verb=also_verb[at],
-                ),
-                meta,
-            )
-            for at, (meta, item_id) in enumerate(mine)
-            if not hidden[at]
-        ]
-
-    @staticmethod
-    def _any(hashes: Hashes, sets: Sequence[Presence]) -> list[bool]:
-        found = [False] * len(hashes)
-        for known in sets:
-            found = [a or b for a, b in zip(found, known.contains(hashes).tolist(), strict=True)]
-        return found
-
-
-def _unfit(size: int) -> Reason | None:
-    if size == 0:
-        return Reason.EMPTY
-    return Reason.TOO_LARGE if size > MAX_OBJECT_BYTES else None
+            strays = tuple(self._strays.values())
+            here = [stray for stray in strays if wanted.has(stray.id)]
+            over = [stray for stray in strays if wanted.has(stray.id_in_key) and len(self._trees) > 1]
+            for resolve, some in ((resolve_strays, here), (uncover, over)):
+                resolved = resolve(self._fetcher, self._trees, some, run.deletions, keep_doubles=self._keep_doubles)
+                async with aclosing(resolved) as batches:
+                    async for batch in batches:
+                        yield batch
+            self._superseded += run.superseded

@@ -1,25 +1,36 @@
 """A cheap look at a bucket: which of Brainy's trees it holds and how long its vectors are.
 
-At most ten LISTs (one page each) and 64 GETs, whatever the size of the bucket. A full account is
+At most 24 LISTs (one page each) and 64 GETs, whatever the size of the bucket. A full account is
 ``brainy.legacy.inspection``.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from brainy.legacy import keys
+from brainy.legacy.batch import Reason
 from brainy.legacy.keys import ENTITY, ENTITY_KEYS, FLAT, FLAT_KEYS, TYPED, Kind, id_in
 from brainy.legacy.objects import open_object
 from brainy.legacy.values import MAX_OBJECT_BYTES, UnreadableError
 from brainy.store.base import ObjectMeta, ObjectStore, StoredObject
 
 SAMPLE = 64
-_LISTS = 10
+_LISTS = 24
+#: Objects looked at to tell persons from ids with a slash.
+_PERSON_PROBES = 4
+#: Objects looked at to tell whether folders named as in the typed tree are Brainy's, at once and at most.
+_PROBES, _MOST_PROBES = 8, 32
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\.json")
 #: Where to look beyond the first page, so that a sample of UUIDs is spread over the bucket.
 _JUMPS = ("5", "a")
+#: Folders of the typed tree that are listed with another's prefix.
+_NESTED = (keys.PERSONS, keys.OLD_PERSONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +94,17 @@ async def survey(store: ObjectStore) -> Survey:
         BrainyError: the store failed.
     """
     look = _Looker(store)
-    entities = await look.page("entities/")
-    nouns = await look.page(FLAT_KEYS.nouns)
-    verbs = await look.page(FLAT_KEYS.verbs)
-    default = await look.page(keys.TYPED_NOUNS[0])
+    folders = [keys.TYPED_DEFAULT, *(f for f in keys.TYPED_FOLDERS if f not in _NESTED), keys.TYPED_VERBS]
+    entities, nouns, verbs, *pages = await asyncio.gather(
+        *(look.page(prefix) for prefix in ("entities/", FLAT_KEYS.nouns, FLAT_KEYS.verbs, *folders))
+    )
 
     trees: set[str] = set()
     if any(keys.parse(meta.key).tree == ENTITY for meta in entities):
         trees.add(ENTITY)
     persons, flat_nouns = await _tell_persons(look, nouns)
-    if persons or await _holds_vectors(look, default):
+    named = [[m.key for m in page if id_in(folder, m.key)] for folder, page in zip(folders, pages, strict=True)]
+    if persons or await _are_typed(look, named):
         trees.add(TYPED)
     # The typed tree kept its verbs in verbs/ too.
     if flat_nouns or (TYPED not in trees and any(id_in(FLAT_KEYS.verbs, meta.key) for meta in verbs)):
@@ -100,17 +112,15 @@ async def survey(store: ObjectStore) -> Survey:
     foreign = False
     empty = False
     if not trees:
-        roots = await _roots(look)
-        kinds = {keys.parse(key).kind for key in roots}
-        parsed = [keys.parse(key) for key in roots]
+        parsed = [keys.parse(key) for key in await _roots(look)]
         if any(p.tree == FLAT for p in parsed):
             trees.add(FLAT)
-        elif await _typed_leftover(look, roots):
-            trees.add(TYPED)
-        theirs = kinds - {Kind.CLUSTER}
+        # Folders that are named like the typed tree's and hold no vectors are somebody else's.
+        theirs = {Kind.FOREIGN if p.tree == TYPED else p.kind for p in parsed} - {Kind.CLUSTER}
         empty = not theirs
         foreign = not empty and not trees and theirs == {Kind.FOREIGN}
-    counts, sampled = await _dimensions(look, entities, flat_nouns, default if TYPED in trees else ())
+    typed = [_nouns(page, folder) for folder, page in zip(folders, pages, strict=True) if TYPED in trees]
+    counts, sampled = await _dimensions(look, entities, flat_nouns, typed)
     return Survey(
         trees=tuple(name for name in (ENTITY, FLAT, TYPED) if name in trees),
         dimensions=_majority(counts),
@@ -130,7 +140,7 @@ async def _tell_persons(look: _Looker, nouns: Sequence[ObjectMeta]) -> tuple[boo
     flat = [m for m in nouns if id_in(FLAT_KEYS.nouns, m.key) and not m.key.startswith(prefix)]
     if not under:
         return False, flat
-    for found in await look.bodies([meta.key for meta in under[:4]]):
+    for found in await look.bodies(_spread([meta.key for meta in under], _PERSON_PROBES)):
         inside = _id(found.body)
         if inside == id_in(prefix, found.key):
             return True, flat
@@ -139,9 +149,23 @@ async def _tell_persons(look: _Looker, nouns: Sequence[ObjectMeta]) -> tuple[boo
     return False, [*flat, *under]
 
 
-async def _holds_vectors(look: _Looker, found: Sequence[ObjectMeta]) -> bool:
-    candidates = [meta.key for meta in found if meta.key.endswith(keys.SUFFIX) and _sane(meta)][:4]
-    return any(_dimension(item.body) is not None for item in await look.bodies(candidates))
+async def _are_typed(look: _Looker, folders: Sequence[Sequence[str]]) -> bool:
+    spread = (_spread(candidates, _MOST_PROBES) for candidates in folders)
+    # Some of each folder first; the very first tells, as a rule.
+    mixed = [key for row in zip_longest(*spread) for key in row if key is not None][:_MOST_PROBES]
+    for start in range(0, len(mixed), _PROBES):
+        if any(map(_looks_typed, await look.bodies(mixed[start : start + _PROBES]))):
+            return True
+    return False
+
+
+def _looks_typed(found: StoredObject) -> bool:
+    try:
+        return isinstance(open_object(found.body)[1].get("vector"), list)
+    except UnreadableError as error:
+        # Damaged under an id as Brainy makes them, rather than somebody else's document.
+        damaged = error.cause in (Reason.EMPTY, Reason.NOT_JSON, Reason.TOO_DEEP)
+        return damaged and _UUID.fullmatch(found.key.rpartition("/")[2]) is not None
 
 
 async def _roots(look: _Looker) -> list[str]:
@@ -169,16 +193,11 @@ async def _roots(look: _Looker) -> list[str]:
     return samples
 
 
-async def _typed_leftover(look: _Looker, roots: Sequence[str]) -> bool:
-    suspects = [key for key in roots if keys.parse(key).tree == TYPED]
-    return any(_dimension(item.body) is not None for item in await look.bodies(suspects[:4]))
-
-
 async def _dimensions(
     look: _Looker,
     entities: Sequence[ObjectMeta],
     flat: Sequence[ObjectMeta],
-    typed: Sequence[ObjectMeta],
+    typed: Sequence[list[str]],
 ) -> tuple[Counter[int], int]:
     strata: list[list[str]] = []
     prefix = ENTITY_KEYS.nouns
@@ -192,14 +211,13 @@ async def _dimensions(
         pages = [flat]
         pages += [await look.page(prefix, prefix + jump) for jump in _JUMPS if len(flat) >= 900]
         strata += [_nouns(page, prefix) for page in pages]
-    if typed:
-        strata.append(_nouns(typed, keys.TYPED_NOUNS[0]))
+    strata += typed
     strata = [stratum for stratum in strata if stratum]
     counts: Counter[int] = Counter()
     if not strata:
         return counts, 0
-    # A few GETs are left for telling the trees apart.
-    share = (SAMPLE - 12) // len(strata)
+    # Telling the trees apart has taken some.
+    share = max(1, (SAMPLE - look.gets) // len(strata))
     chosen = dict.fromkeys(key for stratum in strata for key in _spread(stratum, share))
     sampled = 0
     for found in await look.bodies(list(chosen)):

@@ -23,8 +23,10 @@ class Names(Counter[str]):
     """A counter of names that stops growing."""
 
     def see(self, name: object) -> None:
-        """Count a name; anything but text is passed over."""
+        """Count a name; anything but text is passed over. Lone surrogates are shown as escapes."""
         if isinstance(name, str):
+            if not name.isascii():
+                name = name.encode("utf-8", "backslashreplace").decode()
             self[name if name in self or len(self) < _MAX_NAMES else _OTHER] += 1
 
 

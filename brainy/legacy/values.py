@@ -79,10 +79,17 @@ def dump_json(value: object) -> bytes:
     except TypeError:
         # Surrogates, or more than 254 levels.
         try:
-            text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            try:
+                text = _dump_slowly(value)
+            except ValueError:
+                text = _dump_slowly(_finite(value))
         except RecursionError:
             raise UnreadableError(Reason.TOO_DEEP) from None
         return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+def _dump_slowly(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _finite(value: object) -> object:
@@ -105,10 +112,23 @@ def compact(body: bytes) -> bytes:
     return dump_json(parse_json(body))
 
 
-def vector_bytes(components: object) -> tuple[bytes, bytes | None]:
+def differ(one: object, other: object) -> bool:
+    """Whether two parsed values differ.
+
+    Raises:
+        UnreadableError: TOO_DEEP.
+    """
+    try:
+        return bool(one != other)
+    except RecursionError:
+        raise UnreadableError(Reason.TOO_DEEP) from None
+
+
+def vector_bytes(components: object, *, keep_doubles: bool = False) -> tuple[bytes, bytes | None]:
     """Return (float32 LE, raw): raw is the JSON array where float32 cannot carry it, else None.
 
-    Components that are no number become NaN.
+    Components that are no number become NaN. With ``keep_doubles`` raw is also there where a stored double is
+    not a float32: the array in compact form, every number the double it was.
 
     Raises:
         UnreadableError: MISSING_VECTOR for null, WRONG_SHAPE for anything but an array.
@@ -126,6 +146,8 @@ def vector_bytes(components: object) -> tuple[bytes, bytes | None]:
     vector = packed.tobytes()
     if any(pattern in vector for pattern in _SUSPICIOUS) and not _all_fit(components):
         return _odd_vector(components)
+    if keep_doubles and not np.array_equal(array("f", components), np.array(components, dtype=np.float64)):
+        return vector, dump_json(components)
     return vector, None
 
 

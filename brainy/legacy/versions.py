@@ -55,12 +55,20 @@ def guess_versions(trees: tuple[str, ...], inventory: Inventory, tally: Tally) -
     alone = len(trees) == 1
     for tree in trees:
         if tree == TYPED:
-            guesses.append(_Span(TYPED, (0, 6, 0), (0, 14, 0)).result())
+            guesses.append(_typed(inventory))
         elif tree == FLAT:
             guesses.append(_flat(inventory, tally, alone=alone))
         elif tree == ENTITY:
             guesses.append(_entity(inventory, tally, alone=alone))
     return guesses
+
+
+def _typed(inventory: Inventory) -> VersionRange:
+    span = _Span(TYPED, (0, 6, 0), (0, 14, 0))
+    old = inventory.objects["edges/"] + inventory.objects["nodes/"] + inventory.objects["nodes/person/"]
+    span.at_most(old, (0, 8, 0), "objects under nodes/ or edges/")
+    span.at_least(inventory.tree_kinds[FLAT, Kind.VERB] and not old, (0, 9, 0), "objects under verbs/")
+    return span.result()
 
 
 def _flat(inventory: Inventory, tally: Tally, *, alone: bool) -> VersionRange:

@@ -10,6 +10,7 @@ import orjson
 
 from brainy.api.common.v1 import common_pb2
 from brainy.errors import InvalidRequestError
+from brainy.legacy.values import parse_json
 from brainy.sdk.values import Json, Noun, Vector, Verb
 
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
@@ -107,8 +108,8 @@ def encode_metadata(metadata: Json) -> bytes | None:
 
 
 def decode_metadata(body: bytes) -> Any:
-    """Parse what ``encode_metadata`` wrote; b"" gives None."""
-    return orjson.loads(body) if body else None
+    """Parse a stored document; b"" gives None. What JavaScript wrote may hold lone surrogates."""
+    return parse_json(body) if body else None
 
 
 def noun_from_wire(message: common_pb2.Noun) -> Noun:

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import orjson
+
+from brainy.legacy.values import parse_json
 
 #: A JSON value: None, bool, int, float, str, list or dict of these.
 Json: TypeAlias = Any
@@ -48,7 +49,7 @@ class Noun:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return orjson.loads(self.metadata_json) if self.metadata_json else None
+        return parse_json(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +68,7 @@ class Verb:
     @property
     def metadata(self) -> Json:
         """The caller's document, parsed anew at each access."""
-        return orjson.loads(self.metadata_json) if self.metadata_json else None
+        return parse_json(self.metadata_json) if self.metadata_json else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import orjson
+from brainy.legacy.values import UnreadableError, parse_json
 
 
 class Facts(NamedTuple):
@@ -34,12 +34,7 @@ def facts_of(metadata: bytes | None) -> Facts:
     kind = document.get("noun")
     if not isinstance(kind, str):
         kind = document.get("nounType")
-    return Facts(
-        document.get("deleted") is True,
-        _service(document),
-        kind if isinstance(kind, str) else "",
-        documented=True,
-    )
+    return Facts(document.get("deleted") is True, _service(document), _text(kind), documented=True)
 
 
 def verb_service(metadata: bytes | None, attributes: bytes | None) -> str:
@@ -57,13 +52,19 @@ def verb_service(metadata: bytes | None, attributes: bytes | None) -> str:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = parse_json(body)
+    except UnreadableError:
         return None
     return document if isinstance(document, dict) else None
 
 
 def _service(document: dict[str, Any]) -> str:
     creator = document.get("createdBy")
-    service = creator.get("augmentation") if isinstance(creator, dict) else None
-    return service if isinstance(service, str) else ""
+    return _text(creator.get("augmentation")) if isinstance(creator, dict) else ""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    # Lone surrogates, as JavaScript leaves them, cannot be said on the wire.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()

@@ -35,6 +35,12 @@ def test_a_tree_keeps_its_own_dimensions() -> None:
     assert (spec.generation, spec.shard_count, spec.replication) == (0, 3, 2)
 
 
+def test_all_three_trees_are_adopted_together() -> None:
+    spec = describe(survey("entity", "flat", "typed", dimensions=512), SETTINGS, created_at="t")
+    assert spec.source_trees == ("typed", "flat", "entity")
+    assert describe(survey("typed"), SETTINGS, created_at="t").source == "brainy"
+
+
 def test_nothing_at_all_takes_the_dimensions_of_the_settings() -> None:
     spec = describe(survey(), SETTINGS, created_at="t")
     assert (spec.source, spec.dimensions, spec.source_trees) == ("empty", 5, ())
@@ -44,8 +50,6 @@ def test_nothing_at_all_takes_the_dimensions_of_the_settings() -> None:
     ("found", "reason"),
     [
         (survey(foreign=True), "NOT_A_BRAINY_BUCKET"),
-        (survey("typed", dimensions=3), "UNSUPPORTED_FORMAT"),
-        (survey("flat", "typed", dimensions=3), "UNSUPPORTED_FORMAT"),
     ],
 )
 def test_what_cannot_be_served_is_refused(found: Survey, reason: str) -> None:

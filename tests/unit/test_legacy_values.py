@@ -105,6 +105,30 @@ def test_vector_that_float32_cannot_carry(components: list[object], expected: li
 
 
 @pytest.mark.parametrize(
+    ("components", "raw"),
+    [
+        ([0.1, 2], b"[0.1,2]"),
+        ([-0.23453456, 1e-7], b"[-0.23453456,1e-7]"),
+        ([1e-46], b"[1e-46]"),
+        ([16777217], b"[16777217]"),
+        ([0.5, -0.0, 3], None),
+        ([], None),
+        ([0.1, None], b"[0.1,null]"),
+    ],
+)
+def test_doubles_are_kept_where_float32_is_less(components: list[object], raw: bytes | None) -> None:
+    vector, kept = vector_bytes(components, keep_doubles=True)
+    assert kept == raw
+    assert vector == vector_bytes(components)[0]
+
+
+def test_doubles_of_verbs_are_kept() -> None:
+    own = {"id": "v", "vector": [0.1], "sourceId": "a", "targetId": "b"}
+    assert build_verb("v", own, None, keep_doubles=True).raw_vector == b"[0.1]"
+    assert build_verb("v", own, None).raw_vector is None
+
+
+@pytest.mark.parametrize(
     ("components", "expected"),
     [(None, Reason.MISSING_VECTOR), ({"0": 1}, Reason.WRONG_SHAPE), ("1,2", Reason.WRONG_SHAPE)],
 )
