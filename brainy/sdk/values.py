@@ -14,9 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from brainy.legacy.values import parse_json
-
 from brainy.bucket.embedding import EmbeddingIdentity
+from brainy.legacy.values import parse_json
 
 #: A JSON value: None, bool, int, float, str, list or dict of these.
 Json: TypeAlias = Any

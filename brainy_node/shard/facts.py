@@ -28,19 +28,13 @@ def facts_of(metadata: bytes | None) -> Facts:
     """Parse a metadata document; of anything that is not a JSON object only its being there is a fact."""
     if metadata is None:
         return _NOTHING
-<<<<<<< HEAD
     document = _object(metadata)
     if document is None:
         return _PLAIN
     kind = document.get("noun")
     if not isinstance(kind, str):
         kind = document.get("nounType")
-    return Facts(
-        document.get("deleted") is True,
-        _service(document),
-        kind if isinstance(kind, str) else "",
-        documented=True,
-    )
+    return Facts(document.get("deleted") is True, _service(document), _text(kind), documented=True)
 
 
 def verb_service(metadata: bytes | None, attributes: bytes | None) -> str:
@@ -58,29 +52,15 @@ def verb_service(metadata: bytes | None, attributes: bytes | None) -> str:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = parse_json(body)
+    except UnreadableError:
         return None
     return document if isinstance(document, dict) else None
 
 
 def _service(document: dict[str, Any]) -> str:
     creator = document.get("createdBy")
-    service = creator.get("augmentation") if isinstance(creator, dict) else None
-    return service if isinstance(service, str) else ""
-=======
-    try:
-        document = parse_json(metadata)
-    except UnreadableError:
-        return _NOTHING
-    if not isinstance(document, dict):
-        return _NOTHING
-    creator = document.get("createdBy")
-    service = creator.get("augmentation") if isinstance(creator, dict) else None
-    kind = document.get("noun")
-    if not isinstance(kind, str):
-        kind = document.get("nounType")
-    return Facts(document.get("deleted") is True, _text(service), _text(kind))
+    return _text(creator.get("augmentation")) if isinstance(creator, dict) else ""
 
 
 def _text(value: object) -> str:
@@ -88,4 +68,3 @@ def _text(value: object) -> str:
         return ""
     # Lone surrogates, as JavaScript leaves them, cannot be said on the wire.
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
->>>>>>> backup
