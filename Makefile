@@ -8,8 +8,8 @@ SIM_SEEDS ?= 1800
 FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing follow \
-	damage clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo embed-demo bench crash \
+	fencing follow damage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ demo: setup ## A Brainy bucket served and upgraded under load, with a node kille
 
 bench: setup ## Speed, memory and store calls against their bars (needs the recorded buckets)
 	$(VENV)/bin/python -m tests.bench
+
+embed-demo: setup ## 5,000 texts imported with the offline model, killed on the way and resumed; paraphrases found
+	$(VENV)/bin/pytest -m long --timeout 1800 tests/e2e/test_sparse_import.py -s
 
 crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a random process
 	CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s

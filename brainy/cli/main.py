@@ -12,6 +12,7 @@ from brainy.cli import (
     backups,
     clusters,
     follow,
+    imports,
     inspection,
     items,
     locks,
@@ -74,6 +75,7 @@ app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify-backup")(backups.verify_backup)
 app.command("follow")(follow.follow)
+app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")

@@ -8,14 +8,13 @@ from typing import Self
 from brainy.sdk.backups import BackupCalls
 from brainy.sdk.control import ControlCalls
 from brainy.sdk.figures import FigureCalls
+from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
-from brainy.sdk.nouns import NounCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
-from brainy.sdk.verbs import VerbCalls
 
 
-class AsyncBrainy(NounCalls, VerbCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
+class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

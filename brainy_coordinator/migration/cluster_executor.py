@@ -168,7 +168,8 @@ class ClusterExecutor:
         self.facts = replace(self.facts, quarantine=check)
 
     async def _create_target(self, record: MigrationRecord) -> None:
-        source = await self._generations.spec(record.source)
+        # Not a remembered one: its embedding may have been decided since.
+        source = await self._generations.latest(record.source)
         if source is None:
             raise PreconditionError(
                 "the source generation has no description",

@@ -11,6 +11,7 @@ import psutil
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, shard_pb2
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import embedding_to_proto
 from brainy.clock import Deadline
 from brainy.rpc.channel import call
 from brainy_node.router.fan_out import FanOut, Target
@@ -54,6 +55,8 @@ class StatisticsQuestion:
                 nouns_by_service=figures.nouns_by_service,
                 nouns_by_type=figures.nouns_by_type,
                 verbs_by_type=figures.verbs_by_type,
+                verbs_by_service=figures.verbs_by_service,
+                metadata_by_service=figures.metadata_by_service,
             )
             add(total, one)
         if self.include_digest:
@@ -87,6 +90,10 @@ def add(total: Figures, part: shard_pb2.GetShardStatisticsResponse) -> None:
         total.nouns_by_type[name] += count
     for name, count in part.verbs_by_type.items():
         total.verbs_by_type[name] += count
+    for name, count in part.verbs_by_service.items():
+        total.verbs_by_service[name] += count
+    for name, count in part.metadata_by_service.items():
+        total.metadata_by_service[name] += count
 
 
 class StatisticsRouter:
@@ -115,6 +122,9 @@ class StatisticsRouter:
             spec = await runtime.spec(view.generation)
             total = data_pb2.GetStatisticsResponse(header=view.header(runtime.node_id), dimensions=spec.dimensions)
             digest = MultisetDigest()
+            embedding = await runtime.embedding(view.generation)
+            if embedding is not None:
+                total.embedding.CopyFrom(embedding_to_proto(embedding))
             for part in answer.parts:
                 add(total, part)
                 if part.digest:
@@ -142,4 +152,8 @@ class StatisticsRouter:
             average_search_milliseconds=1000 * self._search.seconds / calls if calls else 0.0,
             memory_usage=self._process.memory_info().rss,
             store_calls=runtime.metrics,
+            shard_searches=sum(shard.searches for shard in here),
+            shard_searches_from_disk=sum(shard.searches_from_disk for shard in here),
+            vector_bytes=sum(shard.base.vector_bytes for shard in here),
+            index_bytes=sum(shard.base.index_bytes for shard in here),
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from brainy.api.common.v1 import common_pb2
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.items import MAX_METADATA_BYTES, check_id
 from brainy.bucket.records import Spec
 from brainy.errors import InvalidRequestError
@@ -208,6 +209,12 @@ def check_same_dimension(dimensions: int, spec: Spec) -> None:
     """Refuse vectors of another length than the namespace has got meanwhile."""
     if dimensions != spec.dimensions:
         raise _wrong_dimension(dimensions, spec.dimensions, index=0)
+
+
+def check_embedded_length(embedding: EmbeddingIdentity, dimensions: int) -> None:
+    """Refuse a model that cannot have made the vectors of the namespace."""
+    if embedding.dimensions != dimensions:
+        raise _wrong_dimension(embedding.dimensions, dimensions)
 
 
 def compact_json(document: bytes) -> bytes:

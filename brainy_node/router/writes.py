@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import shard_pb2
 from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, check_same_model
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import Routing
 from brainy.clock import Clock, Deadline
@@ -19,6 +20,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_node.router.peers import Peers
 from brainy_node.router.sessions import stale
 from brainy_node.router.validation import (
+    check_embedded_length,
     check_expected,
     check_ids,
     check_nouns,
@@ -83,23 +85,36 @@ class WriteRouter:
         request_id: str,
         deadline: Deadline,
         *,
+        embedding: EmbeddingIdentity | None = None,
         expected: Sequence[bytes] = (),
     ) -> Written:
         """Insert or replace nouns.
 
-        With ``expected``, the digest of the item that must be in place for each (b"" for none), one that finds
-        another item in place is left out.
+        Args:
+            runtime: of the namespace.
+            nouns: what to write.
+            request_id: makes a repeat recognisable; made up if it is empty.
+            deadline: of the whole call.
+            embedding: what made the vectors out of texts, if something did.
+            expected: digest of the item that must be in place for each (b"" for none), or nothing at all; one that
+                finds another item in place is left out.
 
         Raises:
             InvalidRequestError: an item is wrong; names its index. Nothing was written.
+            EmbeddingMismatchError: the namespace's texts were embedded with another model. Nothing was written.
             UnavailableError: not now; repeat with the same request_id.
             OutcomeUnknownError: the deadline passed while an answer was awaited; likewise.
         """
         spec = await runtime.spec(runtime.routing.write)
+        if embedding is not None:
+            check_same_model(embedding, await runtime.embedding(spec.generation))
         stored, dimensions = check_nouns(nouns, spec, self._max_batch)
         check_expected(expected, len(stored))
         if stored and not spec.dimensions:
             check_same_dimension(dimensions, await runtime.ensure_dimensions(dimensions))
+        if stored and embedding is not None:
+            check_embedded_length(embedding, dimensions)
+            check_same_model(embedding, await runtime.ensure_embedding(embedding))
         records = _expecting([log_pb2.LogRecord(upsert_noun=noun) for noun in stored], expected)
         return await self._commit(runtime, [noun.id for noun in stored], records, request_id, deadline)
 
@@ -136,6 +151,7 @@ class WriteRouter:
         deadline: Deadline,
         *,
         as_stored: bool = False,
+        embedding: EmbeddingIdentity | None = None,
         expected: Sequence[bytes] = (),
     ) -> Written:
         """Insert or replace verbs; as ``upsert_nouns``, or with ``as_stored`` as ``put_back_nouns``."""
@@ -144,7 +160,12 @@ class WriteRouter:
             stored: Sequence[common_pb2.Verb] = verbs
         else:
             spec = await runtime.spec(runtime.routing.write)
+            if embedding is not None:
+                check_same_model(embedding, await runtime.embedding(spec.generation))
             stored = check_verbs(verbs, spec, self._max_batch)
+            if stored and embedding is not None:
+                check_embedded_length(embedding, spec.dimensions or embedding.dimensions)
+                check_same_model(embedding, await runtime.ensure_embedding(embedding))
         check_expected(expected, len(stored))
         records = _expecting([log_pb2.LogRecord(upsert_verb=verb) for verb in stored], expected)
         return await self._commit(runtime, [verb.id for verb in stored], records, request_id, deadline)

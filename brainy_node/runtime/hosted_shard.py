@@ -213,7 +213,7 @@ class HostedShard:
                 self._become(_State.SHARD_STATE_COPYING)
             base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
             self.copied = self.total
-        self.shard = Shard.open(base, spec)
+        self.shard = Shard.open(base, spec, expansion_search=host.settings.expansion_search)
 
     def _on_progress(self, done: int, total: int) -> None:
         self.copied, self.total = done, total

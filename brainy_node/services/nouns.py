@@ -10,6 +10,7 @@ import grpc
 from brainy.api.node.v1 import data_pb2, data_pb2_grpc
 from brainy.errors import InvalidRequestError
 from brainy.rpc.deadlines import deadline_of, stream_deadline_of
+from brainy_node.router.embeddings import embedding_of
 from brainy_node.router.front_door import FrontDoor
 from brainy_node.router.scans import NounScan
 from brainy_node.router.writes import position_messages
@@ -56,7 +57,12 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
             )
         else:
             written = await writes.upsert_nouns(
-                runtime, request.nouns, request.request_id, deadline, expected=request.expected
+                runtime,
+                request.nouns,
+                request.request_id,
+                deadline,
+                embedding=embedding_of(request),
+                expected=request.expected,
             )
         return data_pb2.UpsertNounsResponse(header=written.header, positions=written.positions)
 
@@ -98,6 +104,7 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
                 message.nouns,
                 f"{message.request_id or request_id}.{number}",
                 deadline_of(context, door.clock),
+                embedding=embedding_of(message),
             )
             header = done.header
             written += len(message.nouns)

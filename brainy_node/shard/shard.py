@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Shard:
     exclude one another while they run. Iterators see the state of the moment they were made.
     """
 
-    def __init__(self, base: Base, spec: Spec, *, threads: int = 0) -> None:
+    def __init__(self, base: Base, spec: Spec, *, threads: int = 0, expansion_search: int = 0) -> None:
         self.spec = spec
         self.generation = spec.generation
         self.number = base.record.shard
@@ -72,26 +73,39 @@ class Shard:
         self.source_cursor = base.source_cursor
         #: Highest ownership epoch seen in the log.
         self.epoch = 0
+        #: Calls of ``search``, and those of them during which the process had to read from disk.
+        self.searches = 0
+        self.searches_from_disk = 0
         self._threads = threads
+        self._expansion_search = expansion_search
         self._lock = threading.Lock()
         self._requests: dict[str, int] = dict(base.record.recent_requests)
-        self._base = base
+        self._base = self._tuned(base)
         self._tail = Tail(spec)
         self._rows = Rows(base)
         self._digest = base.digest()
         self._tally = base.tally()
 
     @classmethod
-    def open(cls, base: Base, spec: Spec, *, threads: int = 0) -> Shard:
+    def open(cls, base: Base, spec: Spec, *, threads: int = 0, expansion_search: int = 0) -> Shard:
         """Start from a base; its log records after ``base.position`` are then applied with ``apply``.
 
-        ``threads`` is how many one search call may use; 0 means one per core.
+        Args:
+            base: where to start.
+            spec: of its generation.
+            threads: how many one search call may use; 0 means one per core.
+            expansion_search: how many candidates a search keeps; 0 for as many as ``spec`` says.
 
         Raises:
             PreconditionError: the base belongs to another generation or another shape of it.
         """
         _check_fit(base, spec, base.record.shard)
-        return cls(base, spec, threads=threads)
+        return cls(base, spec, threads=threads, expansion_search=expansion_search)
+
+    def _tuned(self, base: Base) -> Base:
+        if self._expansion_search and base.index is not None:
+            base.index.keep_candidates(self._expansion_search)
+        return base
 
     @property
     def base(self) -> Base:
@@ -163,7 +177,7 @@ class Shard:
             self._count_verb_out(verb.id)
             kept = self._tail.put_verb(position, verb)
             self._digest.add(verb.id, kept.hash)
-            self._tally.verb(verb.type)
+            self._tally.verb(verb.type, kept.service)
         elif operation == "delete_verb":
             self._count_verb_out(record.delete_verb)
             self._tail.drop_verb(position, record.delete_verb)
@@ -187,12 +201,12 @@ class Shard:
         if state is not None:
             if state.verb is not None:
                 self._digest.remove(item_id, state.hash)
-                self._tally.verb(state.verb.type, by=-1)
+                self._tally.verb(state.verb.type, state.service, by=-1)
             return
         row = self._base.verb_row_of(item_id)
         if row is not None:
             self._digest.remove(item_id, self._base.verb_hash(row))
-            self._tally.verb(self._base.verb_type(row), by=-1)
+            self._tally.verb(self._base.verb_type(row), self._base.verb_service(row), by=-1)
             self._rows.dead_verbs[row] = True
 
     def _remember(self, seen: dict[str, int]) -> None:
@@ -244,7 +258,7 @@ class Shard:
                     shard=self.number,
                     buckets=len(digest.differing(self._digest)),
                 )
-            self._base, self._tail, self._rows, self._tally = base, tail, rows, tally
+            self._base, self._tail, self._rows, self._tally = self._tuned(base), tail, rows, tally
 
     def use_spec(self, spec: Spec) -> None:
         """Put a generation's description in force after its dimensions went from 0 to n.
@@ -305,7 +319,11 @@ class Shard:
                 got=queries.shape[-1],
             )
         with self._lock:
-            return self._search(queries, k, exact, include_soft_deleted)
+            before = _reads_from_disk()
+            hits = self._search(queries, k, exact, include_soft_deleted)
+            self.searches += 1
+            self.searches_from_disk += _reads_from_disk() > before
+            return hits
 
     def _search(self, queries: npt.NDArray[np.float32], k: int, exact: bool, soft: bool) -> Hits:
         base, tail, state = self._base, self._tail, self._rows
@@ -479,6 +497,15 @@ class Shard:
     def quarantined(self) -> list[Quarantined]:
         """Return the source objects that could not be read."""
         return self._base.quarantined()
+
+
+def _reads_from_disk() -> int:
+    """Return the process's major page faults: reads of mapped files that were not in memory.
+
+    Those of all threads, because the index searches with threads of its own. What another thread reads meanwhile
+    is counted too, so the share of searches without a read comes out too low at worst.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def _check_fit(base: Base, spec: Spec, number: int) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from brainy.bucket.items import Noun, Unindexed, Verb, unindexed_reason
 from brainy.bucket.records import Spec
 from brainy_node.shard import metric
-from brainy_node.shard.facts import Facts, facts_of
+from brainy_node.shard.facts import Facts, facts_of, verb_service
 
 _FIRST_SLOTS = 256
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -45,6 +45,8 @@ class TailVerb(NamedTuple):
     #: None is a tombstone.
     verb: Verb | None
     hash: bytes
+    #: Which made it.
+    service: str = ""
 
 
 class Found(NamedTuple):
@@ -103,7 +105,7 @@ class Tail:
     def put_verb(self, position: int, verb: Verb) -> TailVerb:
         """Set a verb's state; returns what was kept of it."""
         self._unlink(verb.id)
-        state = TailVerb(position, verb, verb.digest())
+        state = TailVerb(position, verb, verb.digest(), verb_service(verb.metadata, verb.attributes))
         self.verbs[verb.id] = state
         self._by_source.setdefault(verb.source_id, set()).add(verb.id)
         self._by_target.setdefault(verb.target_id, set()).add(verb.id)

@@ -487,6 +487,46 @@ class GetShardStatisticsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class VerbsByServiceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MetadataByServiceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NOUN_COUNT_FIELD_NUMBER: _builtins.int
     VERB_COUNT_FIELD_NUMBER: _builtins.int
     SOFT_DELETED_COUNT_FIELD_NUMBER: _builtins.int
@@ -496,6 +536,8 @@ class GetShardStatisticsResponse(_message.Message):
     NOUNS_BY_TYPE_FIELD_NUMBER: _builtins.int
     VERBS_BY_TYPE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    VERBS_BY_SERVICE_FIELD_NUMBER: _builtins.int
+    METADATA_BY_SERVICE_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
     verb_count: _builtins.int
     soft_deleted_count: _builtins.int
@@ -509,6 +551,10 @@ class GetShardStatisticsResponse(_message.Message):
     def nouns_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
     def verbs_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def verbs_by_service(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def metadata_by_service(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
         self,
         *,
@@ -521,10 +567,12 @@ class GetShardStatisticsResponse(_message.Message):
         nouns_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         verbs_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         digest: _builtins.bytes = ...,
+        verbs_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        metadata_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
