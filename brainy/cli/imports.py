@@ -22,6 +22,7 @@ from brainy.cli.target import (
     run,
 )
 from brainy.clock import SystemClock
+from brainy.config.settings import load_settings
 from brainy.sdk.auto import create_auto_brainy_async
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.values import ImportResult
@@ -83,10 +84,11 @@ async def _import(
 async def _client(
     namespace: str, endpoints: list[str] | None, coordinators: list[str] | None, directory: Path | None
 ) -> AsyncBrainy:
-    if endpoints or coordinators:
-        return connect(namespace, endpoints, coordinators)
     if directory is not None:
         return await create_auto_brainy_async(namespace, state_directory=directory)
+    known = load_settings()
+    if endpoints or coordinators or known.endpoints or known.coordinators:
+        return connect(namespace, endpoints, coordinators)
     return await create_auto_brainy_async(namespace)
 
 

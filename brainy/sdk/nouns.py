@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
+import numpy as np
 import numpy.typing as npt
 
 from brainy.api.common.v1 import common_pb2
@@ -44,8 +45,13 @@ class NounCalls(TextCalls):
         """
         if isinstance(vector, str):
             kept = {"text": vector} if metadata is None else metadata
-            rows, identity = await self._embedded([vector])
-            (noun_id,) = await self._upsert([self._noun(rows[0], kept, id)], embedding=identity)
+            noun = self._noun([0.0], kept, id)  # refuses a bad id or metadata before anything is embedded
+
+            async def send(rows: npt.NDArray[np.float32], model: EmbeddingIdentity) -> list[str]:
+                noun.vector = encode_vector(rows[0])
+                return await self._upsert([noun], embedding=model)
+
+            (noun_id,) = await self._with_vectors([vector], send)
             return noun_id
         (noun_id,) = await self._upsert([self._noun(vector, metadata, id)])
         return noun_id

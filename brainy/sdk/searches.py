@@ -113,14 +113,8 @@ class SearchCalls(TextCalls):
                 reason="INVALID_K",
                 k=k,
             )
-        embedding: EmbeddingIdentity | None = None
-        if are_texts(vectors):
-            vectors, embedding = await self._embedded(vectors)
-        body, dimensions = (b"", 0) if vectors is None else encode_matrix(vectors)
         request = search_pb2.SearchRequest(
             namespace=self.namespace,
-            vectors=body,
-            dimensions=dimensions,
             ids=None if ids is None else [sendable(text) for text in ids],
             k=k,
             include_metadata=include_metadata,
@@ -128,10 +122,22 @@ class SearchCalls(TextCalls):
             exact=exact,
             allow_partial=allow_partial,
             session=self._session.tokens(),
-            embedding=None if embedding is None else embedding_to_proto(embedding),
         )
-        answer = await self._nodes.unary(lambda node: node.search.Search, request, self._read)
-        return _results(answer)
+
+        async def send(queries: npt.ArrayLike, model: EmbeddingIdentity | None) -> list[list[SearchResult]]:
+            request.vectors, request.dimensions = encode_matrix(queries)
+            if model is not None:
+                request.embedding.CopyFrom(embedding_to_proto(model))
+            return await self._ask(request)
+
+        if vectors is None:
+            return await self._ask(request)
+        if are_texts(vectors):
+            return await self._with_vectors(vectors, send)
+        return await send(vectors, None)
+
+    async def _ask(self, request: search_pb2.SearchRequest) -> list[list[SearchResult]]:
+        return _results(await self._nodes.unary(lambda node: node.search.Search, request, self._read))
 
 
 def _results(answer: search_pb2.SearchResponse) -> list[list[SearchResult]]:

@@ -18,10 +18,10 @@ _ATTEMPTS = 8
 class Specs:
     """Reads descriptions of generations and settles what is undecided in them.
 
-    A first write decides the *dimensions* of an empty namespace, and the first write of embedded texts its
-    *embedding*. Steps: (1) read the spec; (2) if it is decided, that is the answer, whoever decided; (3) swap it
-    with If-Match for one that is; (4) lost or unknown: go to 1. A fact that is decided never changes, so it is
-    remembered for good. If the process ends after 3 the fact stays, with no item yet that it is about.
+    A first write decides the *dimensions* of an empty namespace, and the first write of embedded texts its *embedding*
+    (and with it the dimensions). Steps: (1) read the spec; (2) if it is decided, that is the answer, whoever decided;
+    (3) swap it with If-Match for one that is; (4) lost or unknown: go to 1. A fact that is decided never changes, so it
+    is remembered for good. If the process ends after 3 the fact stays, with no item yet that it is about.
 
     A generation that says nothing about its embedding inherits what its source says: a migration's target may have
     been described before the first embedded write reached the generation it follows.
@@ -98,7 +98,14 @@ class Specs:
         decided = await self._inherited(spec) or embedding
         if decided == embedding and spec.embedding is None:
             settled = await self._settle(
-                generation, lambda now: None if now.embedding else now.model_copy(update={"embedding": embedding})
+                generation,
+                lambda now: (
+                    None
+                    if now.embedding
+                    else now.model_copy(
+                        update={"embedding": embedding, "dimensions": now.dimensions or embedding.dimensions}
+                    )
+                ),
             )
             decided = settled.embedding or embedding
         self._embeddings[generation] = decided

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,24 @@ async def test_texts_instead_of_vectors(client: AsyncBrainy) -> None:
             with pytest.raises(InvalidRequestError) as caught:
                 await call
             assert caught.value.reason == "NO_TEXT"
+
+
+async def test_a_client_without_a_model_of_its_own_follows_the_record(client: AsyncBrainy) -> None:
+    embedder = Counting()
+    await client.import_sparse_data(data(texts(20)), embedder)
+    # The model it has just used is the recorded one: no other has to be found.
+    assert (await client.search("number 7 of many", 1))[0].id == "doc-7"
+    asked = len(embedder.texts)
+    assert (await client.search("number 8 of many", 1))[0].id == "doc-8"
+    assert len(embedder.texts) == asked + 1
+    # It believed in another model than the namespace records by now: it looks again, once.
+    assert client._text_model is not None
+    client._text_model = (None, replace(client._text_model[1], identity=Counting("stale").identity))
+    with pytest.raises(EmbeddingMismatchError) as caught:
+        await client.search("number 9 of many")
+    assert "not at hand" in caught.value.message
+    with pytest.raises(InvalidRequestError):
+        await client.add("a text", id="\ud800")
 
 
 async def test_a_read_only_client_embeds_nothing(cluster: Cluster) -> None:

@@ -73,6 +73,12 @@ async def test_the_first_embedded_write_decides() -> None:
     assert (await stored(store)).embedding == ONE
 
 
+async def test_a_model_decides_the_dimensions_too() -> None:
+    store, specs, _ = await world(spec(dimensions=0))
+    await specs.ensure_embedding(0, ONE)
+    assert (await specs.spec(0)).dimensions == (await stored(store)).dimensions == 3
+
+
 async def test_of_two_nodes_one_decides_for_both() -> None:
     store, first, clock = await world(spec(dimensions=0))
     second = Specs(store, clock=clock, recheck_seconds=2.0)
