@@ -26,6 +26,8 @@ from brainy.dataset.base import ItemBatch
 from brainy.errors import CorruptDataError, InvalidRequestError, NotFoundError, PreconditionError
 
 _BATCH = 1000
+#: Files of up to so many bytes are unpacked once: what the check read is handed out again.
+_KEPT_BYTES = 128 << 20
 
 
 @dataclass(slots=True)
@@ -106,6 +108,10 @@ class CheckedNative:
         self.path = path
         self._files = _chain(path)
         self._known = Known()
+        small = sum(part.size for file in self._files for part in file.manifest.parts) <= _KEPT_BYTES
+        #: The items, if there are few enough.
+        self._kept: list[ItemBatch] | None = [] if small else None
+        self._checked = False
         self._state = MultisetDigest()
         try:
             self._verification = self._read_through(on_progress)
@@ -138,6 +144,9 @@ class CheckedNative:
 
     def items(self) -> Iterator[ItemBatch]:
         """Yield the items as a namespace holds them, each once, nouns first."""
+        if self._checked and self._kept is not None:
+            yield from self._kept
+            return
         for batch in self._of_kind("nouns"):
             yield ItemBatch(nouns=[as_held(noun) for noun in batch.nouns])
         for batch in self._of_kind("verbs"):
@@ -176,6 +185,8 @@ class CheckedNative:
         total = manifest.nouns + manifest.verbs
         try:
             for batch in self.items():
+                if self._kept is not None:
+                    self._kept.append(batch)
                 for noun in batch.nouns:
                     check_id(noun.id)
                     lengths[len(noun.vector) // 4] += 1
@@ -201,6 +212,7 @@ class CheckedNative:
                 verbs=len(verbs),
                 sealed_verbs=manifest.verbs,
             )
+        self._checked = True
         warnings = []
         if others := {length: n for length, n in lengths.items() if length not in (0, manifest.dimensions)}:
             listed = ", ".join(f"{length} x {count:,}" for length, count in sorted(others.items()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,7 @@ class Unindexed(enum.Enum):
     DIMENSION = "dimension"
 
 
+@np.errstate(all="ignore")
 def unindexed_reason(vector: bytes, dimensions: int, metric: str) -> Unindexed | None:
     """Say why a vector cannot be indexed, or None if it can."""
     if not vector:
@@ -99,6 +101,9 @@ def unindexed_reason(vector: bytes, dimensions: int, metric: str) -> Unindexed |
     if len(vector) != 4 * dimensions:
         return Unindexed.DIMENSION
     values = np.frombuffer(vector, dtype="<f4")
+    # Nearly always enough: a component that is not finite spoils the product, and a zero vector's is zero.
+    if 0.0 < float(np.dot(values, values)) < math.inf:
+        return None
     if not np.isfinite(values).all():
         return Unindexed.NON_FINITE
     if metric == "cos" and not values.any():
