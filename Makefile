@@ -6,8 +6,9 @@ STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
 FUZZ_SECONDS ?= 120
+SCHEDULES ?= 50
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing follow clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -74,6 +75,9 @@ crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a ran
 
 fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
 	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
+
+follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket that is followed (SCHEDULES)
+	FOLLOW_SCHEDULES=$(SCHEDULES) $(VENV)/bin/pytest --timeout 1800 tests/integration/test_follow.py -k object_server -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

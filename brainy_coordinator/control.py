@@ -26,6 +26,7 @@ from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.nodes import NodeCalls
@@ -91,11 +92,13 @@ class NamespaceControl:
         self.register = RoutingRegister(
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
+        self._quarantine = QuarantineCount(store, components.nodes, namespace=namespace)
         self.preflight = Preflight(
             store_fitness=self.store_fitness,
             generations=self.generations,
             nodes=components.nodes,
             view=self.view,
+            quarantine=self._quarantine,
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(
@@ -117,6 +120,7 @@ class NamespaceControl:
             locks=self._locks,
             generations=self.generations,
             preflight=self.preflight,
+            quarantine=self._quarantine,
             others=others,
             clock=self._clock,
         )

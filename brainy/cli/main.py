@@ -8,7 +8,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from brainy.cli import buckets, clusters, items, locks, migrations, probe, versions
+from brainy.cli import (
+    buckets,
+    clusters,
+    follow,
+    inspection,
+    items,
+    locks,
+    migrations,
+    probe,
+    quarantine,
+    rescue,
+    versions,
+)
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
@@ -57,11 +69,14 @@ app.command("up")(clusters.up)
 app.command("down")(clusters.down)
 app.command("status")(clusters.status)
 app.command("drain")(clusters.drain)
-app.command("inspect")(buckets.inspect)
+app.command("inspect")(inspection.inspect)
 app.command("backup")(buckets.backup)
+app.command("follow")(follow.follow)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")
+app.add_typer(quarantine.app, name="quarantine")
+app.command("rescue")(rescue.rescue)
 app.add_typer(locks.app, name="lock")
 app.command("probe")(probe.probe)
 app.command("demo")(demo.demo)

@@ -105,6 +105,10 @@ class NodeSettings(_Section):
     #: Writes that wait while a namespace drains, per node, and for how long.
     write_buffer_requests: int = 1000
     write_buffer_seconds: float = 10.0
+    #: Where a namespace follows the Brainy processes that still write it (``brainy follow``): seconds from one
+    #: reconcile pass to the next, and from one look at their change log to the next.
+    follow_seconds: Annotated[float, Field(gt=0)] = 30.0
+    follow_hint_seconds: Annotated[float, Field(gt=0)] = 1.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
     #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.

@@ -10,10 +10,11 @@ from brainy.sdk.figures import FigureCalls
 from brainy.sdk.locks import LockCalls
 from brainy.sdk.nouns import NounCalls
 from brainy.sdk.searches import SearchCalls
+from brainy.sdk.stored import StoredCalls
 from brainy.sdk.verbs import VerbCalls
 
 
-class AsyncBrainy(NounCalls, VerbCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls):
+class AsyncBrainy(NounCalls, VerbCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

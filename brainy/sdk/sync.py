@@ -121,6 +121,10 @@ class Brainy:
     delete_verb = _Call(AsyncBrainy.delete_verb)
     delete_verbs = _Call(AsyncBrainy.delete_verbs)
 
+    stored_nouns = _Call(AsyncBrainy.stored_nouns)
+    stored_verbs = _Call(AsyncBrainy.stored_verbs)
+    write_stored = _Call(AsyncBrainy.write_stored)
+
     search = _Call(AsyncBrainy.search)
     search_many = _Call(AsyncBrainy.search_many)
 

@@ -169,6 +169,26 @@ class UnindexedNoun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How far an owner is with taking over what Brainy processes write into the tree."""
+
+    #: transferring or following.
+    stage: str
+    #: Since the beginning of the last pass that left nothing open; None before the first.
+    lag_seconds: float | None
+    #: Items found changed and not committed yet.
+    open_items: int
+    passes: int
+    #: Changes committed, and items of which our own clients' later word was kept.
+    applied: int
+    conflicts: int
+    #: Items whose objects cannot be read now.
+    unreadable: int
+    #: Why the last try failed; empty after one that did not.
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReplica:
     """A node's copy of a shard."""
 
@@ -186,9 +206,13 @@ class ShardReplica:
     total: int
     noun_count: int
     verb_count: int
+    #: Objects of the source that could not be read into it.
+    quarantined: int = 0
     #: Why it does not answer: a reason such as CORRUPT_DATA, and in words.
     reason: str = ""
     message: str = ""
+    #: Only of an owner that follows the Brainy processes on the namespace.
+    following: Following | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

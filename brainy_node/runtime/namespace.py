@@ -27,10 +27,13 @@ from brainy.store.base import PutState
 from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient
+from brainy_node.following.figures import following_message
+from brainy_node.following.follower import Follower
 from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
+from brainy_node.runtime.ownership import owned_now
 from brainy_node.runtime.routing_view import RoutingView
 from brainy_node.shard.shard import Shard
 
@@ -95,6 +98,15 @@ class HostedNamespace:
             spec=self.spec,
             context=copy_context(),
         )
+        #: Takes over what Brainy processes write into the tree, where that is chosen.
+        self.follower = Follower(
+            store,
+            lambda: owned_now(self._host, self._shards.values(), self.ensure_dimensions),
+            read_spec=self.spec,
+            settings=settings.node,
+            clock=clock,
+            ids=ids,
+        )
 
     # --- loops ----------------------------------------------------------------------------------
 
@@ -106,6 +118,7 @@ class HostedNamespace:
                 group.create_task(self._reconcile())
                 group.create_task(self._fold())
                 group.create_task(self._collect())
+                group.create_task(self.follower.run())
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
@@ -160,6 +173,8 @@ class HostedNamespace:
         while True:
             await self._clock.sleep(_FOLD_CHECK_SECONDS)
             for hosted in list(self._shards.values()):
+                if self.follower.choice.follow:
+                    await hosted.pin()
                 await hosted.fold_if_due()
 
     async def _collect(self) -> None:
@@ -375,7 +390,13 @@ class HostedNamespace:
 
     def replicas(self) -> list[control_pb2.ShardReplica]:
         """State of every replica here."""
-        return [hosted.report() for hosted in self._shards.values()]
+        replicas = []
+        for (generation, number), hosted in self._shards.items():
+            replica = hosted.report()
+            if (figures := self.follower.figures(generation, number)) is not None:
+                replica.following.CopyFrom(following_message(figures, self._clock.monotonic()))
+            replicas.append(replica)
+        return replicas
 
     async def digest(
         self, generation: int, shards: Sequence[int]

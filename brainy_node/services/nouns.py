@@ -44,7 +44,20 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
-        written = await self._door.writes.upsert_nouns(runtime, request.nouns, request.request_id, deadline)
+        writes = self._door.writes
+        if request.as_stored:
+            written = await writes.put_back_nouns(
+                runtime,
+                request.nouns,
+                request.dimensions,
+                request.request_id,
+                deadline,
+                expected=request.expected,
+            )
+        else:
+            written = await writes.upsert_nouns(
+                runtime, request.nouns, request.request_id, deadline, expected=request.expected
+            )
         return data_pb2.UpsertNounsResponse(header=written.header, positions=written.positions)
 
     async def DeleteNouns(self, request: data_pb2.DeleteNounsRequest, context: Context) -> data_pb2.DeleteNounsResponse:

@@ -67,7 +67,14 @@ class VerbServicer(data_pb2_grpc.VerbServiceServicer):
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
-        written = await self._door.writes.upsert_verbs(runtime, request.verbs, request.request_id, deadline)
+        written = await self._door.writes.upsert_verbs(
+            runtime,
+            request.verbs,
+            request.request_id,
+            deadline,
+            as_stored=request.as_stored,
+            expected=request.expected,
+        )
         return data_pb2.UpsertVerbsResponse(header=written.header, positions=written.positions)
 
     async def DeleteVerbs(self, request: data_pb2.DeleteVerbsRequest, context: Context) -> data_pb2.DeleteVerbsResponse:

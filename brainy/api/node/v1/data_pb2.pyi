@@ -129,21 +129,42 @@ class UpsertNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     """A UUID; the same id has one effect however often it is sent."""
+    as_stored: _builtins.bool
+    """The nouns are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
+    dimensions: _builtins.int
+    """With as_stored: the length of the namespace's vectors. Sets it where there is none yet; where there
+    is another one, INVALID_DIMENSION.
+    """
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """One for each noun, or none at all: the SHA-256 (docs/format.md, Digest) of the noun that must be in
+        place, empty for no noun. Where another one is in place it stays, and that is no error: read back.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        as_stored: _builtins.bool = ...,
+        dimensions: _builtins.int = ...,
+        expected: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "dimensions", b"dimensions", "expected", b"expected", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,20 +428,35 @@ class UpsertVerbsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
+    as_stored: _builtins.bool
+    """The verbs are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """One for each verb, or none at all: the SHA-256 (docs/format.md, Digest) of the verb that must be in
+        place, empty for no verb. Where another one is in place it stays, and that is no error: read back.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
+        as_stored: _builtins.bool = ...,
+        expected: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_stored", b"as_stored", "expected", b"expected", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
