@@ -6,8 +6,10 @@ STORE ?= directory
 SEEDS ?= 20000
 SIM_SEEDS ?= 1800
 FUZZ_SECONDS ?= 120
+SCHEDULES ?= 50
 
-.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo bench crash fencing clean
+.PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo embed-demo bench crash \
+	fencing follow damage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -69,11 +71,20 @@ demo: setup ## A Brainy bucket served and upgraded under load, with a node kille
 bench: setup ## Speed, memory and store calls against their bars (needs the recorded buckets)
 	$(VENV)/bin/python -m tests.bench
 
+embed-demo: setup ## 5,000 texts imported with the offline model, killed on the way and resumed; paraphrases found
+	$(VENV)/bin/pytest -m long --timeout 1800 tests/e2e/test_sparse_import.py -s
+
 crash: setup ## Twenty upgrades, each with a SIGKILL at a random moment of a random process
 	CRASH_RUNS=20 $(VENV)/bin/pytest -m crash --timeout 3000 tests/e2e/test_crashes.py -s
 
 fencing: setup ## 100 lock holders each on S3 and Redis, stopped for longer than their lease and woken again
 	RUNS=100 $(VENV)/bin/pytest --timeout 1800 tests/e2e/test_paused_holder.py -s
+
+follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket that is followed (SCHEDULES)
+	FOLLOW_SCHEDULES=$(SCHEDULES) $(VENV)/bin/pytest --timeout 1800 tests/integration/test_follow.py -k object_server -s
+
+damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
+	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,11 +10,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainy.backup.values import BackupSummary, RestoreResult, Skipped, Verification
+    from brainy.bucket.embedding import EmbeddingIdentity
+    from brainy.embedding.base import Embedder
+    from brainy.embedding.function import FunctionEmbedder
+    from brainy.embedding.openai import OpenAIEmbedder
+    from brainy.embedding.opening import open_embedder
     from brainy.errors import (
         AlreadyExistsError,
         BrainyError,
         ConflictError,
         CorruptDataError,
+        EmbeddingError,
+        EmbeddingMismatchError,
         FencedError,
         InvalidRequestError,
         LeaseHeldError,
@@ -38,9 +46,11 @@ if TYPE_CHECKING:
         Strategy,
         TargetSpec,
     )
+    from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
+        ImportResult,
         NamespaceInfo,
         NewNoun,
         NodeInfo,
@@ -48,7 +58,9 @@ if TYPE_CHECKING:
         PerformanceMetrics,
         Quarantined,
         SearchResult,
+        ServiceStatistics,
         ShardReplica,
+        SkippedRow,
         Statistics,
         UnindexedNoun,
         Verb,
@@ -60,13 +72,20 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncBrainy",
     "AutoOptions",
+    "BackupSummary",
     "BlockingLease",
     "BlockingLock",
     "Brainy",
     "BrainyError",
     "ConflictError",
     "CorruptDataError",
+    "Embedder",
+    "EmbeddingError",
+    "EmbeddingIdentity",
+    "EmbeddingMismatchError",
     "FencedError",
+    "FunctionEmbedder",
+    "ImportResult",
     "InvalidRequestError",
     "Lease",
     "LeaseHeldError",
@@ -81,6 +100,7 @@ __all__ = [
     "NodeInfo",
     "NotFoundError",
     "Noun",
+    "OpenAIEmbedder",
     "OutcomeUnknownError",
     "PastPointOfNoReturnError",
     "PerformanceMetrics",
@@ -88,21 +108,35 @@ __all__ = [
     "PlanStep",
     "PreconditionError",
     "Quarantined",
+    "RestoreResult",
     "S3Config",
     "SearchResult",
+    "ServiceStatistics",
     "ShardReplica",
+    "Skipped",
+    "SkippedRow",
     "Statistics",
     "Strategy",
     "TargetSpec",
     "UnavailableError",
     "UnindexedNoun",
     "Verb",
+    "Verification",
     "__version__",
     "create_auto_brainy",
     "create_auto_brainy_async",
+    "create_quick_brainy",
+    "create_quick_brainy_async",
+    "open_embedder",
 ]
 
 _MODULES = {
+    "brainy.backup.values": ("BackupSummary", "RestoreResult", "Skipped", "Verification"),
+    "brainy.bucket.embedding": ("EmbeddingIdentity",),
+    "brainy.embedding.base": ("Embedder",),
+    "brainy.embedding.function": ("FunctionEmbedder",),
+    "brainy.embedding.openai": ("OpenAIEmbedder",),
+    "brainy.embedding.opening": ("open_embedder",),
     "brainy.sdk.auto": ("AutoOptions", "S3Config", "create_auto_brainy", "create_auto_brainy_async"),
     "brainy.sdk.client": ("AsyncBrainy",),
     "brainy.sdk.lease": ("Lease",),
@@ -116,6 +150,7 @@ _MODULES = {
         "Strategy",
         "TargetSpec",
     ),
+    "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }

@@ -10,7 +10,9 @@ of ``brainy.api.common.v1.ErrorReason`` without its prefix; ``fields`` travel wi
      ├ AlreadyExistsError                ALREADY_EXISTS         fix the call
      ├ PermissionDeniedError             PERMISSION_DENIED      get the permission
      ├ PreconditionError                 FAILED_PRECONDITION    change the state first
-     │   └ PastPointOfNoReturnError
+     │   ├ PastPointOfNoReturnError
+     │   ├ EmbeddingMismatchError                              embed with the model that is named
+     │   └ EmbeddingError                                      mend or change the embedder
      ├ ConflictError                     ABORTED                refresh, retry
      │   └ LeaseHeldError
      ├ FencedError                       ABORTED (FENCED)       stop; a newer holder exists; never retry
@@ -87,6 +89,18 @@ class PastPointOfNoReturnError(PreconditionError):
     """The migration has committed; it can only be rolled back."""
 
     default_reason = "PAST_POINT_OF_NO_RETURN"
+
+
+class EmbeddingMismatchError(PreconditionError):
+    """The namespace's texts were embedded with another model; vectors of two models cannot be compared."""
+
+    default_reason = "EMBEDDING_MISMATCH"
+
+
+class EmbeddingError(PreconditionError):
+    """An embedder answered what is no embedding of the texts it was given."""
+
+    default_reason = "EMBEDDING_FAILED"
 
 
 class ConflictError(BrainyError):

@@ -42,6 +42,7 @@ def describe(found: Survey, settings: CoordinatorSettings, *, created_at: str) -
     return Spec(
         generation=0,
         dimensions=found.dimensions if trees and found.dimensions else settings.dimensions,
+        scalar_kind=settings.scalar_kind,
         shard_count=settings.shard_count,
         replication=settings.replication,
         source="brainy" if trees else "empty",

@@ -26,6 +26,7 @@ from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.nodes import NodeCalls
@@ -43,6 +44,7 @@ _LONGEST_BACK_OFF_SECONDS = 5.0
 _REFUSED_BACK_OFF_SECONDS = 30.0
 #: A turn this late is worth a line in the log: the process is starved, or a call blocks the loop.
 _LATE_SECONDS = 1.0
+_PROBE_AGAIN_SECONDS = 30.0
 #: Nodes that have left or are silent for this many TTLs, and hold nothing, are forgotten.
 _FORGET_TTLS = 100.0
 
@@ -82,6 +84,7 @@ class NamespaceControl:
         self._barrier = Barrier(components.nodes, namespace=namespace)
         self._registry = registry
         self._fitness: str | None = None
+        self._probed_at = float("-inf")
         self._routing_read = False
         self._histories_sealed = False
         self.view = NamespaceView(registry, namespace=namespace, clock=clock)
@@ -89,11 +92,13 @@ class NamespaceControl:
         self.register = RoutingRegister(
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
+        self._quarantine = QuarantineCount(store, components.nodes, namespace=namespace)
         self.preflight = Preflight(
             store_fitness=self.store_fitness,
             generations=self.generations,
             nodes=components.nodes,
             view=self.view,
+            quarantine=self._quarantine,
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(
@@ -115,13 +120,20 @@ class NamespaceControl:
             locks=self._locks,
             generations=self.generations,
             preflight=self.preflight,
+            quarantine=self._quarantine,
             others=others,
             clock=self._clock,
         )
 
     async def store_fitness(self) -> str:
-        """Return "" when the store keeps its conditions, else what is wrong. Probed once per leader."""
-        if self._fitness is None:
+        """Return "" when the store keeps its conditions, else what is wrong.
+
+        Probed once per leader while the answer is good. A bad one is tried again after a while: it may have been
+        a moment's fault, or somebody may have mended the store.
+        """
+        now = self._clock.monotonic()
+        if self._fitness is None or (self._fitness and now - self._probed_at >= _PROBE_AGAIN_SECONDS):
+            self._probed_at = now
             try:
                 await probe_conditional_writes(self._store, self._components.ids)
             except PreconditionError as error:

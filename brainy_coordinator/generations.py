@@ -23,6 +23,10 @@ class Generations:
         known = self._specs.get(number)
         if known is not None and known.dimensions:
             return known
+        return await self.latest(number)
+
+    async def latest(self, number: int) -> Spec | None:
+        """Return a generation's description as it is in the store now, or None."""
         found = await self._store.get(layout.spec(number))
         if found is None:
             return None

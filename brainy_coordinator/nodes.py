@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.api.node.v1 import control_pb2, control_pb2_grpc, shard_pb2, shard_pb2_grpc
 from brainy.bucket.digest import MultisetDigest
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, CorruptDataError
-from brainy.rpc.channel import ChannelPool, call
+from brainy.rpc.channel import ChannelPool, call, stream
 
 #: What gRPC says of a connection that was refused; there is no code for it.
 _REFUSED = "Connection refused"
@@ -52,6 +52,11 @@ class NodeCalls(Protocol):
         self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
     ) -> DigestSeen:
         """Sum of the digests of shards the node owns."""
+
+    async def list_quarantine(
+        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+    ) -> Sequence[tuple[str, str]]:
+        """(Key, reason) of what shards on the node could not read of their source."""
 
     async def refuses(self, address: str, *, timeout: float) -> bool:
         """Whether the connection is refused, so that no process listens there. Never raises ``BrainyError``."""
@@ -107,6 +112,17 @@ class GrpcNodeCalls:
             raise CorruptDataError(f"a node sent no digest: {error}", address=address) from error
         positions = {(p.generation, p.shard): p.position for p in answer.positions}
         return DigestSeen(digest=digest, nouns=answer.noun_count, verbs=answer.verb_count, positions=positions)
+
+    async def list_quarantine(
+        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+    ) -> Sequence[tuple[str, str]]:
+        """See ``NodeCalls``."""
+        stub: shard_pb2_grpc.ShardServiceAsyncStub = self._pool.stub(address, shard_pb2_grpc.ShardServiceStub)
+        request = shard_pb2.ListShardQuarantineRequest(namespace=namespace, generation=generation, shards=shards)
+        listed: list[tuple[str, str]] = []
+        async for part in stream(stub.ListShardQuarantine, request, deadline=Deadline.after(self._clock, timeout)):
+            listed += zip(part.keys, part.reasons, strict=True)
+        return listed
 
     async def drain(self, address: str, *, timeout: float) -> None:
         """See ``NodeCalls``."""

@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
+from brainy.bucket.quarantine import ReplayedList
 from brainy.bucket.records import Collected, GenerationPlacement, Manifest, Routing, StoredFile
 from brainy.errors import CorruptDataError
 
@@ -259,6 +260,16 @@ COLLECTED_SWAP: Final[Sequence[SwapInvariant[Collected]]] = (
 )
 
 
+# --- quarantine ----------------------------------------------------------------------------------------------
+
+REPLAYED_SWAP: Final[Sequence[SwapInvariant[ReplayedList]]] = (
+    SwapInvariant(
+        "An object that was replayed stays listed.", lambda old, new: old.objects.keys() <= new.objects.keys()
+    ),
+    SwapInvariant("Every write of the replayed list has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
+)
+
+
 # --- checks --------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +308,12 @@ def check_collected_swap(old: Collected | None, new: Collected) -> None:
     """Check the step of a collected position from the one it replaces. Errors as above."""
     if old is not None:
         _check_swap(COLLECTED_SWAP, old, new, layout.collected(new.generation, new.shard))
+
+
+def check_replayed_swap(old: ReplayedList | None, new: ReplayedList) -> None:
+    """Check the step of the list of replayed objects from the one it replaces. Errors as above."""
+    if old is not None:
+        _check_swap(REPLAYED_SWAP, old, new, layout.REPLAYED)
 
 
 def check_batch(batch: log_pb2.LogBatch, *, key: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +69,19 @@ class Verb:
         )
 
 
+_ABSENT = (-1).to_bytes(8, "little", signed=True)
+
+
 def _hash(*parts: bytes | None) -> bytes:
-    # Length prefixes keep ("ab","c") and ("a","bc") apart; -1 marks an absent part.
-    state = hashlib.sha256()
+    # Length prefixes keep ("ab","c") and ("a","bc") apart; -1 marks an absent part. One call for all of it: an
+    # item is small beside what a call costs.
+    whole: list[bytes] = []
     for part in parts:
-        state.update((-1 if part is None else len(part)).to_bytes(8, "little", signed=True))
-        if part:
-            state.update(part)
-    return state.digest()
+        if part is None:
+            whole.append(_ABSENT)
+        else:
+            whole += (len(part).to_bytes(8, "little"), part)
+    return hashlib.sha256(b"".join(whole)).digest()
 
 
 class Unindexed(enum.Enum):
@@ -87,6 +93,7 @@ class Unindexed(enum.Enum):
     DIMENSION = "dimension"
 
 
+@np.errstate(all="ignore")
 def unindexed_reason(vector: bytes, dimensions: int, metric: str) -> Unindexed | None:
     """Say why a vector cannot be indexed, or None if it can."""
     if not vector:
@@ -94,6 +101,9 @@ def unindexed_reason(vector: bytes, dimensions: int, metric: str) -> Unindexed |
     if len(vector) != 4 * dimensions:
         return Unindexed.DIMENSION
     values = np.frombuffer(vector, dtype="<f4")
+    # Nearly always enough: a component that is not finite spoils the product, and a zero vector's is zero.
+    if 0.0 < float(np.dot(values, values)) < math.inf:
+        return None
     if not np.isfinite(values).all():
         return Unindexed.NON_FINITE
     if metric == "cos" and not values.any():

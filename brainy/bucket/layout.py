@@ -14,6 +14,9 @@ ROUTING = ROOT + "routing.json"
 LOCKS = ROOT + "locks/"
 MIGRATIONS = ROOT + "migrations/"
 GENERATIONS = ROOT + "generations/"
+#: Which quarantined objects were mended and written again, whatever the generation.
+REPLAYED = ROOT + "quarantine/replayed.json"
+FOLLOW = ROOT + "follow.json"
 
 _LOG_KEY = re.compile(r"cluster/generations/(\d+)/change-log/(\d+)/(\d{20})\.log")
 _MIGRATION_KEY = re.compile(r"cluster/migrations/([a-z0-9-]+)/(\d{20})\.json")
@@ -39,6 +42,11 @@ def parse_migration_event(key: str) -> tuple[str, int] | None:
     """Return (migration id, sequence), or None for another key."""
     match = _MIGRATION_KEY.fullmatch(key)
     return (match[1], int(match[2])) if match else None
+
+
+def seen_book(number: int, shard: int) -> str:
+    """Key of the versions of Brainy's objects that a shard of a generation includes."""
+    return f"{ROOT}follow/{number}/{shard}.book"
 
 
 def generation(number: int) -> str:
@@ -94,5 +102,5 @@ def checkpoint(number: int, shard: int, name: str, file: str) -> str:
 
 
 def quarantine(number: int, shard: int, name: str) -> str:
-    """Key of the list of source objects that could not be read into a shard."""
-    return f"{generation(number)}quarantine/{shard}/{name}.json"
+    """Key of what of the source could not be read into a shard, bytes included."""
+    return f"{generation(number)}quarantine/{shard}/{name}.parquet"

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.errors import CorruptDataError, PreconditionError
 
 FORMAT_VERSION = 1
@@ -76,7 +77,10 @@ class _Version(BaseModel):
 
 
 class Spec(Record):
-    """``spec.json``: what a generation is. Immutable but for ``dimensions`` 0 → n, set by the first write."""
+    """``spec.json``: what a generation is.
+
+    Immutable but for what the first writes decide: ``dimensions`` 0 → n, ``embedding`` None → a model.
+    """
 
     generation: int
     #: 0 while an empty namespace waits for its first vector.
@@ -94,6 +98,16 @@ class Spec(Record):
     #: Trees found when a Brainy bucket was adopted, oldest first, of "typed", "flat" and "entity"; or ().
     source_trees: tuple[str, ...] = ()
     created_at: str = ""
+    #: What its texts were embedded with; None while nobody wrote any.
+    embedding: EmbeddingIdentity | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out while there is none, so that software from before the field reads the record.
+        values: dict[str, Any] = serialize(self)
+        if values.get("embedding") is None:
+            values.pop("embedding", None)
+        return values
 
 
 class ShardPlacement(BaseModel):

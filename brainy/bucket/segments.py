@@ -35,7 +35,8 @@ _VECTOR_LEAVES: Final = ("vector.list.element", "other_vector.list.element")
 _DOCUMENTS: Final = ("raw_vector", "metadata", "attributes")
 
 I = TypeVar("I", Noun, Verb)  # noqa: E741 - an item
-Source: TypeAlias = Path | bytes
+#: A local file, or the bytes of one (``pa.Buffer`` too, such as a part of a mapped file).
+Source: TypeAlias = Path | bytes | pa.Buffer
 Item: TypeAlias = Noun | Verb
 
 
@@ -298,7 +299,7 @@ def _read(
     source: Source, kind: str, batch_rows: int, convert: Callable[[pa.RecordBatch], list[I]]
 ) -> Iterator[list[I]]:
     try:
-        opened = pa.BufferReader(source) if isinstance(source, bytes) else source
+        opened = source if isinstance(source, Path) else pa.BufferReader(source)
         with pq.ParquetFile(opened) as file:
             metadata = file.schema_arrow.metadata or {}
             version = int(metadata.get(_VERSION_KEY, b"0"))

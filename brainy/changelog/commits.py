@@ -23,6 +23,10 @@ repeat waits for the same answer; afterwards ``known(request_id)`` says the posi
 repeated in another grouping (the shard count changed meanwhile) only the records that are new are committed. Batches
 that carry a source cursor are copies of another generation's records and are never taken for repeats.
 
+*Conditions.* A record with ``expected`` set is left out of its batch unless the item in place then has that digest
+(empty: unless there is none); "then" is after every earlier record, those of the same batch included. What is left out
+is answered like the rest. The condition itself is never stored.
+
 *If it crashes* before step 3's PUT lands: nothing was written, nobody was answered. After it: the records are
 in the log, the next owner applies them by replay, and a retry is recognised by its request id.
 
@@ -37,11 +41,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.items import noun_from_proto, verb_from_proto
 from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Clock
@@ -78,6 +83,8 @@ class _Request:
     records: Sequence[log_pb2.LogRecord]
     source_cursor: Mapping[int, int]
     size: int
+    #: Those of ``records`` whose condition held, once a batch has taken the request.
+    kept: Sequence[log_pb2.LogRecord] = ()
     future: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -92,6 +99,7 @@ class GroupCommit:
         on_slot: Callable[[Slot], None],
         clock: Clock,
         limits: GroupLimits = _DEFAULT_LIMITS,
+        in_place: Callable[[log_pb2.LogRecord], bytes] | None = None,
     ) -> None:
         """Prepare.
 
@@ -101,16 +109,19 @@ class GroupCommit:
             on_slot: applies a durable slot; must not block. Called in order, before the callers are answered.
             clock: for ``linger_seconds``.
             limits: bounds of batches and of the queue.
+            in_place: digest of the item that an upsert would replace, b"" for none; None refuses conditions.
         """
         self._writer = writer
         self._known = known
         self._on_slot = on_slot
         self._clock = clock
         self._limits = limits
+        self._in_place = in_place
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         #: Requests that wait or are in flight, by request id.
         self._pending: dict[str, _Request] = {}
+        self._in_flight: Sequence[_Request] = ()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -134,6 +145,11 @@ class GroupCommit:
         """Requests that no PUT has taken yet."""
         return len(self._waiting)
 
+    def unsettled(self) -> Iterator[log_pb2.LogRecord]:
+        """Yield the records that wait or are in flight: those that get the next positions, in that order."""
+        for request in (*self._in_flight, *self._waiting):
+            yield from request.records
+
     async def commit(
         self,
         records: Sequence[log_pb2.LogRecord],
@@ -149,6 +165,8 @@ class GroupCommit:
         """
         if self._failure is not None:
             raise self._failure
+        if self._in_place is None and any(record.HasField("expected") for record in records):
+            raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -271,20 +289,25 @@ class GroupCommit:
         return batch
 
     async def _commit_batch(self, batch: list[_Request]) -> None:
-        records = [record for request in batch for record in request.records]
+        records = self._fit(batch)
         cursor: dict[int, int] = {}
         for request in batch:
             for shard, position in request.source_cursor.items():
                 cursor[shard] = max(position, cursor.get(shard, 0))
+        if not (records or cursor):
+            for request in batch:
+                self._answer(request, self.durable_position)
+            return
         self._idle.clear()
+        self._in_flight = batch
         try:
             slot = await self._writer.commit(records, cursor)
             self._on_slot(slot)
             position = slot.first - 1
             for request in batch:
-                position += len(request.records)
+                position += len(request.kept)
                 # A cursor without records is carried by the batch as a whole.
-                self._answer(request, position if request.records else slot.last)
+                self._answer(request, position if request.kept else slot.last)
         except (PermissionDeniedError, InvalidRequestError) as error:
             self._fail(batch, error)  # refused for certain, nothing written: the writer is still good
         except BrainyError as error:
@@ -309,7 +332,34 @@ class GroupCommit:
                 ),
             )
         finally:
+            self._in_flight = ()
             self._idle.set()
+
+    def _fit(self, batch: Sequence[_Request]) -> list[log_pb2.LogRecord]:
+        """Return the records of a batch whose conditions hold."""
+        if not any(record.HasField("expected") for request in batch for record in request.records):
+            for request in batch:
+                request.kept = request.records
+            return [record for request in batch for record in request.records]
+        fit: list[log_pb2.LogRecord] = []
+        latest: dict[tuple[str, str], bytes] = {}
+        for request in batch:
+            kept: list[log_pb2.LogRecord] = []
+            for record in request.records:
+                name = item_of(record)
+                if record.HasField("expected"):
+                    held = latest.get(name)
+                    if held is None and self._in_place is not None:
+                        held = self._in_place(record)
+                    if held != record.expected:
+                        continue
+                    kept.append(_unconditional(record))
+                else:
+                    kept.append(record)
+                latest[name] = digest_of(record)
+            request.kept = kept
+            fit += kept
+        return fit
 
     def _stop(self, batch: list[_Request], error: BrainyError) -> None:
         if self._failure is None:
@@ -338,3 +388,37 @@ class GroupCommit:
         for record in request.records:
             if self._pending.get(record.request_id) is request:
                 del self._pending[record.request_id]
+
+
+def _unconditional(record: log_pb2.LogRecord) -> log_pb2.LogRecord:
+    # A copy: whoever sent the record may have to send it again.
+    copy = log_pb2.LogRecord()
+    copy.CopyFrom(record)
+    copy.ClearField("expected")
+    return copy
+
+
+def item_of(record: log_pb2.LogRecord) -> tuple[str, str]:
+    """Return the space and the id of the item that a record changes; ("", "") for none."""
+    match record.WhichOneof("operation"):
+        case "upsert_noun":
+            return "noun", record.upsert_noun.id
+        case "delete_noun":
+            return "noun", record.delete_noun
+        case "upsert_verb":
+            return "verb", record.upsert_verb.id
+        case "delete_verb":
+            return "verb", record.delete_verb
+        case _:
+            return "", ""
+
+
+def digest_of(record: log_pb2.LogRecord) -> bytes:
+    """Return the digest of the item that a record leaves in place; b"" for none."""
+    match record.WhichOneof("operation"):
+        case "upsert_noun":
+            return noun_from_proto(record.upsert_noun).digest()
+        case "upsert_verb":
+            return verb_from_proto(record.upsert_verb).digest()
+        case _:
+            return b""

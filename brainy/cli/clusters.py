@@ -130,7 +130,7 @@ def status(
     """Say what a cluster serves, and how its nodes and shards are."""
     namespaces, nodes = run(_status(namespace, directory, coordinator))
     found = {
-        "namespaces": [asdict(info) for info in namespaces],
+        "namespaces": [{**asdict(info), "quarantined": _quarantined(info, nodes)} for info in namespaces],
         "nodes": [asdict(node) for node in nodes],
     }
     current().result(found, lambda console: _show(console, namespaces, nodes))
@@ -143,8 +143,22 @@ async def _status(
         return await brainy.namespaces(), await brainy.nodes()
 
 
+def _quarantined(info: NamespaceInfo, nodes: list[NodeInfo]) -> int:
+    """Objects that the generation in service could not read; each shard's as its owner counts them."""
+    return sum(
+        replica.quarantined
+        for node in nodes
+        for replica in node.replicas
+        if replica.namespace == info.namespace
+        and replica.generation == info.active_generation
+        and replica.role == "owner"
+    )
+
+
 def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInfo]) -> None:
-    served = table(None, "namespace", "generation#", "writes to#", "phase", "replicas ready#", "migration")
+    served = table(
+        None, "namespace", "generation#", "writes to#", "phase", "replicas ready#", "quarantined#", "migration"
+    )
     for info in namespaces:
         served.add_row(
             escape(info.namespace),
@@ -152,6 +166,7 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
             str(info.write_generation),
             info.phase,
             f"{info.replicas_ready}/{info.replicas_wanted}",
+            f"{_quarantined(info, nodes):,}",
             info.migration_id or "-",
         )
     console.print(served)

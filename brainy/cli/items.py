@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli.imports import EmbedOption
 from brainy.cli.output import JsonOption, current, facts, table
 from brainy.cli.target import (
     CoordinatorOption,
@@ -33,21 +34,26 @@ def search(
     vector: Annotated[
         str | None, typer.Option(help="Query vector: numbers separated by commas or spaces, or a JSON array.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="Query text; embedded with the model the namespace records.")
+    ] = None,
     item_id: Annotated[str | None, typer.Option("--id", help="Query with the vector of this noun.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many neighbours.")] = 10,
     exact: Annotated[bool, typer.Option("--exact", help="Scan instead of using the index.")] = False,
+    embed: EmbedOption = None,
     endpoint: EndpointOption = None,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the nouns nearest to a vector or to another noun."""
-    if (vector is None) == (item_id is None):
-        raise InvalidRequestError("a search needs --vector or --id", remedy="give one of them")
-    query = None if vector is None else parse_vector(vector)
+    """Find the nouns nearest to a vector, to a text or to another noun."""
+    if [vector, text, item_id].count(None) != 2:
+        raise InvalidRequestError("a search needs --vector, --text or --id", remedy="give one of them")
+    query = text if vector is None else parse_vector(vector)
 
     async def ask() -> list[SearchResult]:
         async with connect(namespace, endpoint, coordinator, directory) as brainy:
+            brainy.embedder = embed
             return await brainy.search(query, k, id=item_id, exact=exact)
 
     hits = run(ask())

@@ -17,30 +17,40 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from brainy.cli.exits import Exit
 from brainy.cli.output import Output
 from brainy.config.environment import inherited
-from brainy.errors import FencedError, InvalidRequestError, NotFoundError, UnavailableError
+from brainy.errors import BrainyError, FencedError, InvalidRequestError, NotFoundError, UnavailableError
 from brainy.sdk.lease import Lease
-from brainy.sdk.locks import Lock
+from brainy.sdk.locks import Lock, LockInfo
 
 _LEASH: Final = str(Path(__file__).parent.parent / "sdk" / "leash.py")
+_SILENT_SECONDS: Final = 1.0
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-async def run_under(lock: Lock, command: Sequence[str], *, output: Output, grace_seconds: float) -> int:
+async def run_under(
+    lock: Lock,
+    command: Sequence[str],
+    *,
+    describe: Callable[[str], Awaitable[LockInfo]],
+    output: Output,
+    grace_seconds: float,
+) -> int:
     """Run ``command`` while ``lock`` is held; returns the exit status for this process.
+
+    ``describe`` says who has a lock, for whoever waits at the terminal.
 
     Raises:
         LeaseHeldError: another held the lock for as long as was waited; the command was not started.
         NotFoundError: there is no such command; the lock was not taken.
     """
     program = _program(command)
-    lease = await lock.acquire()
+    lease = await _acquired(lock, describe, output)
     output.err.print(f"holding {lock.name}, token {lease.token}", style="dim")
     status = int(Exit.INTERNAL)
     try:
@@ -54,6 +64,20 @@ async def run_under(lock: Lock, command: Sequence[str], *, output: Output, grace
         except UnavailableError:
             pass  # it runs out by itself
     return status
+
+
+async def _acquired(lock: Lock, describe: Callable[[str], Awaitable[LockInfo]], output: Output) -> Lease:
+    """Take the lock; say whom it waits for if that takes long."""
+    acquiring = asyncio.ensure_future(lock.acquire())
+    try:
+        await asyncio.wait({acquiring}, timeout=_SILENT_SECONDS)
+        if not acquiring.done():
+            with contextlib.suppress(BrainyError):
+                held = await describe(lock.name)
+                output.err.print(f"waiting for {lock.name}: {held.holder} has it, token {held.token}", style="dim")
+        return await acquiring
+    finally:
+        acquiring.cancel()
 
 
 def _program(command: Sequence[str]) -> str:

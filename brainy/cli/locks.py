@@ -57,7 +57,8 @@ def run_command(
             lock = brainy.lock(
                 name, ttl=ttl, wait=wait, holder=holder, purpose=purpose or " ".join(command)[:1024], watch=True
             )
-            return await run_under(lock, command, output=output, grace_seconds=ttl / 10 if grace is None else grace)
+            grace_seconds = ttl / 10 if grace is None else grace
+            return await run_under(lock, command, describe=brainy.get_lock, output=output, grace_seconds=grace_seconds)
 
     raise typer.Exit(run(work()))
 

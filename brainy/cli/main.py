@@ -8,7 +8,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from brainy.cli import buckets, clusters, items, locks, migrations, probe, versions
+from brainy.cli import (
+    backups,
+    clusters,
+    follow,
+    imports,
+    inspection,
+    items,
+    locks,
+    migrations,
+    probe,
+    quarantine,
+    rescue,
+    versions,
+)
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
@@ -57,11 +70,17 @@ app.command("up")(clusters.up)
 app.command("down")(clusters.down)
 app.command("status")(clusters.status)
 app.command("drain")(clusters.drain)
-app.command("inspect")(buckets.inspect)
-app.command("backup")(buckets.backup)
+app.command("inspect")(inspection.inspect)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
+app.command("verify-backup")(backups.verify_backup)
+app.command("follow")(follow.follow)
+app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")
+app.add_typer(quarantine.app, name="quarantine")
+app.command("rescue")(rescue.rescue)
 app.add_typer(locks.app, name="lock")
 app.command("probe")(probe.probe)
 app.command("demo")(demo.demo)

@@ -31,6 +31,9 @@ ShardsOption = Annotated[int, typer.Option(min=0, help="Shards of the target; 0 
 MetricOption = Annotated[str, typer.Option(help="cos, l2sq or ip; as now if left out.")]
 ScalarOption = Annotated[str, typer.Option(help="f32, f16, bf16 or i8 in the index; as now if left out.")]
 ConnectivityOption = Annotated[int, typer.Option(min=0, help="Edges of an index node; 0 for as now.")]
+QuarantineOption = Annotated[
+    int, typer.Option(min=0, help="How many unreadable source objects are accepted; see brainy quarantine list.")
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration.")]
 
 
@@ -42,6 +45,7 @@ def plan(
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
+    quarantine_limit: QuarantineOption = 0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -51,7 +55,7 @@ def plan(
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await brainy.plan_migration(strategy, target)
+            return await brainy.plan_migration(strategy, target, quarantine_limit=quarantine_limit)
 
     found = run(ask())
 
@@ -80,7 +84,7 @@ def start(
     pause_cap: Annotated[
         float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")
     ] = 0.0,
-    quarantine_limit: Annotated[int, typer.Option(min=0, help="How many unreadable source objects are accepted.")] = 0,
+    quarantine_limit: QuarantineOption = 0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,

@@ -15,6 +15,7 @@ from brainy.config.environment import cache_directory
 from brainy.config.settings import load_settings
 from brainy.errors import InvalidRequestError, NotFoundError
 from brainy.ids import Ids
+from brainy.sdk.auto import AutoOptions, create_auto_brainy_async
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster, default_directory
 from brainy.store.base import ObjectStore
@@ -73,6 +74,26 @@ def connect(
     if endpoints or coordinators:
         return AsyncBrainy(endpoints or (), coordinators=coordinators or (), namespace=namespace or "")
     return local(namespace, directory).client()
+
+
+async def serving(
+    namespace: str,
+    endpoints: list[str] | None = None,
+    coordinators: list[str] | None = None,
+    directory: Path | None = None,
+) -> AsyncBrainy:
+    """Return a client of the cluster that serves a namespace; where none runs, start one that ends with the client.
+
+    Raises:
+        UnavailableError: it did not start; the message quotes its log.
+    """
+    if not endpoints and not coordinators and directory is None:
+        known = load_settings()
+        endpoints, coordinators = list(known.endpoints), list(known.coordinators)
+    options = AutoOptions(endpoints=endpoints or (), coordinators=coordinators or ())
+    if directory is not None:
+        options["state_directory"] = directory
+    return await create_auto_brainy_async(namespace, **options)
 
 
 def local(namespace: str | None, directory: Path | None = None) -> LocalCluster:

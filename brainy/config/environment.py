@@ -25,6 +25,12 @@ def fixtures_directory(environment: Mapping[str, str] | None = None) -> str:
     return env.get("BRAINY_FIXTURES", "")
 
 
+def openai_api_key(environment: Mapping[str, str] | None = None) -> str:
+    """Return OPENAI_API_KEY, or "". It is for OpenAI's own endpoint and goes to no other."""
+    env = os.environ if environment is None else environment  # noqa: TID251 - brainy.config may
+    return env.get("OPENAI_API_KEY", "")
+
+
 def inherited(**changes: str) -> dict[str, str]:
     """Return this process's environment with ``changes``, for a child process."""
     return {**os.environ, **changes}  # noqa: TID251 - brainy.config may

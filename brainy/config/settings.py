@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from brainy.config.environment import debugging
 from brainy.errors import InvalidRequestError
@@ -56,6 +56,23 @@ class LockSettings(_Section):
     redis_timeout_seconds: float = 2.0
 
 
+class EmbeddingSettings(_Section):
+    """How a client makes vectors out of texts when it asks an endpoint."""
+
+    #: An OpenAI-style endpoint for namespaces whose recorded model is not the offline one.
+    url: str = ""
+    #: Sent as a bearer token, to the endpoint only. Never logged.
+    api_key: SecretStr = SecretStr("")
+    #: For one request.
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    #: A request that is refused for load (429), fails (5xx) or does not connect is sent so often.
+    max_attempts: Annotated[int, Field(ge=1)] = 6
+    #: Texts of one request; some servers take no more than 32.
+    batch_texts: Annotated[int, Field(ge=1)] = 32
+    #: Requests under way at once.
+    concurrency: Annotated[int, Field(ge=1)] = 4
+
+
 class CoordinatorSettings(_Section):
     """The control plane."""
 
@@ -74,6 +91,9 @@ class CoordinatorSettings(_Section):
     tick_seconds: float = 0.2
     #: Vector length of a new, empty namespace; 0 lets the first write decide.
     dimensions: int = 0
+    #: What the index of a namespace that no cluster served before keeps its vectors as: f16 and bf16 take half of
+    #: f32, i8 a quarter. Stored vectors stay float32. Later generations are shaped by ``brainy migrate``.
+    scalar_kind: Literal["f32", "f16", "bf16", "i8"] = "f32"
 
 
 class NodeSettings(_Section):
@@ -102,8 +122,14 @@ class NodeSettings(_Section):
     #: Writes that wait while a namespace drains, per node, and for how long.
     write_buffer_requests: int = 1000
     write_buffer_seconds: float = 10.0
+    #: Where a namespace follows the Brainy processes that still write it (``brainy follow``): seconds from one
+    #: reconcile pass to the next, and from one look at their change log to the next.
+    follow_seconds: Annotated[float, Field(gt=0)] = 30.0
+    follow_hint_seconds: Annotated[float, Field(gt=0)] = 1.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
+    #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.
+    expansion_search: Annotated[int, Field(ge=0, le=4096)] = 0
 
 
 class Settings(_Section):
@@ -117,6 +143,7 @@ class Settings(_Section):
     log_format: str = "json"
     store: StoreSettings = Field(default_factory=StoreSettings)
     locks: LockSettings = Field(default_factory=LockSettings)
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     coordinator: CoordinatorSettings = Field(default_factory=CoordinatorSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
 

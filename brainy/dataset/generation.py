@@ -8,10 +8,11 @@ from typing import Final, TypeVar
 from brainy.bucket import invariants, layout, segments
 from brainy.bucket.items import Noun, Verb
 from brainy.bucket.partition import shard_of
-from brainy.bucket.quarantine import QuarantineList
+from brainy.bucket.quarantine import read_quarantine
 from brainy.bucket.records import Manifest, Spec, StoredFile
 from brainy.dataset.base import ItemBatch, Quarantined
 from brainy.errors import CorruptDataError, NotFoundError
+from brainy.legacy import keys as legacy_keys
 from brainy.store.base import ObjectStore
 
 BATCH_ITEMS: Final = 1000
@@ -29,6 +30,17 @@ async def read_spec(store: ObjectStore, generation: int) -> Spec:
     if found is None:
         raise NotFoundError("no such generation", remedy="list the generations", generation=generation)
     return Spec.decode(found.body, key=found.key)
+
+
+async def is_published(store: ObjectStore, spec: Spec) -> bool:
+    """Whether every shard of a generation has a manifest: of generation 0 only where it was followed."""
+    keys = [layout.manifest(spec.generation, shard) for shard in range(spec.shard_count)]
+    for found in await store.get_many(keys):
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            return False
+    return True
 
 
 async def read_manifests(store: ObjectStore, spec: Spec) -> list[Manifest]:
@@ -92,12 +104,20 @@ class GenerationSource:
         self._generation = generation
         self._spec: Spec | None = None
         self._manifests: Sequence[Manifest] = ()
+        self._listed: Sequence[Quarantined] | None = None
 
     @classmethod
     async def open(cls, store: ObjectStore, generation: int) -> GenerationSource:
         """Return a source whose manifests are read. Errors as ``read_spec`` and ``read_manifests``."""
         source = cls(store, generation)
         await source.load()
+        return source
+
+    @classmethod
+    def at(cls, store: ObjectStore, spec: Spec, manifests: Sequence[Manifest]) -> GenerationSource:
+        """Return a source of manifests that were read before, in shard order."""
+        source = cls(store, spec.generation)
+        source._spec, source._manifests = spec, manifests
         return source
 
     async def load(self) -> Spec:
@@ -114,6 +134,11 @@ class GenerationSource:
         if self._spec is None:
             raise RuntimeError("load the source before asking for its cursor")
         return {manifest.shard: manifest.position for manifest in self._manifests}
+
+    @property
+    def manifests(self) -> Sequence[Manifest]:
+        """One for each shard. Only after ``load``."""
+        return self._manifests
 
     @property
     def recent_requests(self) -> Collection[str]:
@@ -149,16 +174,27 @@ class GenerationSource:
                 for verbs in _counted(segments.read_verbs(body, batch_rows=BATCH_ITEMS), file):
                     kept_verbs = verbs if same else [v for v in verbs if shard_of(v.id, shard_count) in wanted]
                     yield ItemBatch(verbs=kept_verbs, objects_read=len(verbs))
-            if manifest.quarantine is not None:
-                body = await read_stored(self._store, manifest.quarantine)
-                listed = QuarantineList.decode(body, key=manifest.quarantine.key)
-                yield ItemBatch(
-                    quarantined=[
-                        Quarantined(entry.key, entry.reason, entry.size)
-                        for entry in listed.objects
-                        if same or shard_of(entry.key, shard_count) in wanted
-                    ]
-                )
+        listed = [row for row in await self._quarantine() if quarantine_shard(row.key, shard_count) in wanted]
+        if listed:
+            yield ItemBatch(quarantined=listed)
+
+    async def _quarantine(self) -> Sequence[Quarantined]:
+        # Wherever a row lies, the id in its key decides: a fill that is taken up again meets each row once. They are
+        # few, and read once.
+        if self._listed is None:
+            listed: list[Quarantined] = []
+            for manifest in self._manifests:
+                if manifest.quarantine is not None:
+                    body = await read_stored(self._store, manifest.quarantine)
+                    rows = read_quarantine(body, key=manifest.quarantine.key, with_bytes=False)
+                    listed += [Quarantined(row.key, row.reason, row.size) for row in rows]
+            self._listed = listed
+        return self._listed
+
+
+def quarantine_shard(key: str, shard_count: int) -> int:
+    """Shard that lists an object which could not be read: that of the id in its key, else of the key itself."""
+    return shard_of(legacy_keys.parse(key).id or key, shard_count)
 
 
 def _counted(batches: Iterator[list[I]], file: StoredFile) -> Iterator[list[I]]:

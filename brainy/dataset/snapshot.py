@@ -20,7 +20,7 @@ from brainy.bucket.records import Routing, Spec
 from brainy.changelog.reading import read_log
 from brainy.dataset.base import ItemBatch, Source
 from brainy.dataset.brainy_tree import BrainyTreeSource
-from brainy.dataset.generation import BATCH_ITEMS, GenerationSource, read_spec
+from brainy.dataset.generation import BATCH_ITEMS, GenerationSource, is_published, read_spec
 from brainy.errors import PreconditionError
 from brainy.legacy.survey import survey
 from brainy.store.base import ObjectStore
@@ -96,7 +96,7 @@ async def stream_current(store: ObjectStore) -> AsyncGenerator[ItemBatch]:
 
 async def open_base(store: ObjectStore, spec: Spec) -> Source | None:
     """Return what a generation's logs are replayed over; None for a namespace that began empty."""
-    if spec.generation > 0:
+    if spec.generation > 0 or await is_published(store, spec):
         return await GenerationSource.open(store, spec.generation)
     return BrainyTreeSource(store, spec.source_trees) if spec.source == "brainy" else None
 

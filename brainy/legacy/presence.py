@@ -22,6 +22,21 @@ def hashes_of(ids: Sequence[str]) -> Hashes:
     return np.fromiter(map(key_hash, ids), dtype=np.uint64, count=len(ids))
 
 
+#: Ids compared at once, so that comparing millions takes no memory to speak of.
+_AT_ONCE = 1 << 16
+
+
+def among(known: Hashes, hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Say of each hash whether it is among ``known``, which is sorted."""
+    found = np.zeros(len(hashes), dtype=np.bool_)
+    if len(known):
+        for start in range(0, len(hashes), _AT_ONCE):
+            part = hashes[start : start + _AT_ONCE]
+            places = np.minimum(np.searchsorted(known, part), len(known) - 1)
+            found[start : start + _AT_ONCE] = known[places] == part
+    return found
+
+
 class Presence:
     """A set of ids that is filled first and asked afterwards."""
 
@@ -57,8 +72,4 @@ class Presence:
 
     def contains(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Say of each id whether it is there. Only once complete."""
-        known = self.hashes
-        if not len(known):
-            return np.zeros(len(hashes), dtype=np.bool_)
-        places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        return np.asarray(known[places] == hashes, dtype=np.bool_)
+        return among(self.hashes, hashes)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from brainy.legacy.inventory import Inventory
@@ -9,6 +13,13 @@ from brainy.legacy.keys import ENTITY, FLAT, TYPED, Kind
 from brainy.legacy.tally import Tally
 
 Version = tuple[int, int, int]
+
+#: Which Brainy deletes nouns of another length when it starts: tree, first, last, the length it keeps.
+_DELETERS = (
+    (ENTITY, "0.48.1", "1.1.1", 384),
+    (FLAT, "0.47.0", "0.48.0", 384),
+    (FLAT, "0.25.0", "0.46.0", 512),
+)
 
 
 class VersionRange(BaseModel):
@@ -21,6 +32,29 @@ class VersionRange(BaseModel):
     newest: str
     #: What was seen.
     evidence: tuple[str, ...]
+
+
+class VersionSpan(BaseModel):
+    """From the oldest to the newest version that can have written a bucket."""
+
+    model_config = ConfigDict(frozen=True)
+
+    oldest: str
+    newest: str
+
+
+class DimensionRisk(BaseModel):
+    """What a version of Brainy would delete on its start, up to a page of nouns at a time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tree: str
+    oldest: str
+    newest: str
+    #: Vector length it keeps.
+    expects: int
+    #: Nouns of the tree that have another.
+    nouns: int
 
 
 class _Span:
@@ -61,6 +95,46 @@ def guess_versions(trees: tuple[str, ...], inventory: Inventory, tally: Tally) -
         elif tree == ENTITY:
             guesses.append(_entity(inventory, tally, alone=alone))
     return guesses
+
+
+def whole_span(guesses: Sequence[VersionRange]) -> VersionSpan | None:
+    """Return the span of several guesses."""
+    if not guesses:
+        return None
+    return VersionSpan(
+        oldest=min((guess.oldest for guess in guesses), key=_number),
+        newest=max((guess.newest for guess in guesses), key=_number),
+    )
+
+
+def overlap(risk: DimensionRisk, guesses: Sequence[VersionRange]) -> bool:
+    """Whether a version that would delete nouns may be one of those that wrote the tree."""
+    return any(
+        guess.tree == risk.tree
+        and _number(guess.oldest) <= _number(risk.newest)
+        and _number(risk.oldest) <= _number(guess.newest)
+        for guess in guesses
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def dimension_risks(trees: Sequence[str], inventory: Inventory, tally: Tally) -> tuple[DimensionRisk, ...]:
+    """Say what each Brainy that reads one of the trees would delete. The items of a tree are those taken from it."""
+    hashes, lengths = tally.lengths_of_nouns
+    found = []
+    taken: dict[str, Any] = {}
+    rest = np.ones(len(hashes), dtype=np.bool_)
+    for tree in trees:
+        taken[tree] = rest & inventory.occurrences.within(Kind.NOUN, tree, hashes) if len(trees) > 1 else rest
+        rest = rest & ~taken[tree]
+    for tree, oldest, newest, expects in _DELETERS:
+        if tree in taken:
+            nouns = int((taken[tree] & (lengths != expects)).sum())
+            found.append(DimensionRisk(tree=tree, oldest=oldest, newest=newest, expects=expects, nouns=nouns))
+    return tuple(found)
 
 
 def _typed(inventory: Inventory) -> VersionRange:

@@ -21,6 +21,8 @@ from brainy.errors import (
     BrainyError,
     ConflictError,
     CorruptDataError,
+    EmbeddingError,
+    EmbeddingMismatchError,
     FencedError,
     InvalidRequestError,
     LeaseHeldError,
@@ -58,6 +60,8 @@ _CODES: Final[tuple[tuple[type[BrainyError], grpc.StatusCode], ...]] = (
 
 #: Classes that share a code with another are told apart by their reason.
 _BY_REASON: Final[dict[str, type[BrainyError]]] = {
+    "EMBEDDING_FAILED": EmbeddingError,
+    "EMBEDDING_MISMATCH": EmbeddingMismatchError,
     "FENCED": FencedError,
     "LEASE_HELD": LeaseHeldError,
     "LOG_COLLECTED": LogCollectedError,

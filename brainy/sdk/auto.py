@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from brainy.config.environment import debugging
 from brainy.config.settings import load_settings
 from brainy.errors import InvalidRequestError
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster, default_directory
 from brainy.sdk.loop_thread import LOOP
+from brainy.sdk.machine import Machine
+from brainy.sdk.sizing import Wishes, size
 from brainy.sdk.sync import Brainy
+from brainy.telemetry.logs import configure_library_logs, get_logger
 
+if TYPE_CHECKING:
+    from brainy.embedding.opening import EmbedderLike
+
+_log = get_logger(__name__)
 _DEFAULT_DIRECTORY = "brainy-data"
-#: Few, large parts search fastest; more of them fill and fold in parallel.
-_ITEMS_PER_SHARD = 250_000
-_SHARDS = (4, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,11 @@ class S3Config:
 
 
 class AutoOptions(TypedDict, total=False):
-    """Options of ``create_auto_brainy`` and its asynchronous twin."""
+    """Options of ``create_auto_brainy`` and its asynchronous twin.
+
+    Those that shape a cluster (nodes to auto_configure_environment) act when this call starts one; joining a cluster
+    that runs already, it logs a warning that they were ignored.
+    """
 
     #: An S3 bucket, the guide's spelling ``bucket/app/v2`` included.
     bucket_name: str
@@ -73,8 +81,26 @@ class AutoOptions(TypedDict, total=False):
     #: Number of nouns expected. Sets the shard count of a namespace that no cluster has served before: one per
     #: 250,000, between 4 and 64.
     expected_dataset_size: int
-    #: Refuse every call that would change something.
+    #: Bytes for the processes of the embedded cluster together. Chooses what the index of a namespace that no cluster
+    #: has served before keeps its vectors as (f32, f16 or i8: the widest that fits), and how many records wait in
+    #: memory to be folded. A budget to plan by, not a limit: use a container's for that. Bases are mapped files, and
+    #: what does not fit is read from disk.
+    max_memory_usage: int
+    #: Milliseconds a search may take. Chooses how many candidates the nodes keep while they search: 32 up to 50 ms,
+    #: 64 up to 150, 128 up to 500, else 256. More find more of the true neighbours. No deadline.
+    target_search_latency: float
+    #: Asks that nodes tune themselves by what they measure. They do not do that yet: a warning is logged, and nothing
+    #: else happens.
+    learning_enabled: bool
+    #: Let this machine's cores and memory (a container's, in one) decide how many nodes to start, unless ``nodes``
+    #: does, and take half of its memory for ``max_memory_usage``, unless that is given.
+    auto_configure_environment: bool
+    #: Refuse every call that would change something, as ``set_read_only(True)``.
+    read_only_mode: bool
+    #: The same.
     read_only: bool
+    #: What texts are embedded with; see ``AsyncBrainy.embedder``.
+    embedder: EmbedderLike | None
     #: State of the embedded cluster; a directory of the user's cache by default.
     state_directory: Path | str
 
@@ -92,8 +118,11 @@ def create_auto_brainy(namespace: str | None = None, **options: Unpack[AutoOptio
             given, the directory ``brainy-data`` below the working directory.
         **options: see ``AutoOptions``.
 
+    ``BRAINY_DEBUG=true`` writes to standard error what was decided, and to the logs of embedded processes (in the
+    state directory) everything they do.
+
     Raises:
-        InvalidRequestError: options that exclude each other, or an illegal namespace.
+        InvalidRequestError: options that exclude each other, or an illegal value or namespace.
         UnavailableError: the embedded cluster did not start; the message quotes its log.
     """
     return Brainy(LOOP.run(create_auto_brainy_async(namespace, **options)))
@@ -101,7 +130,9 @@ def create_auto_brainy(namespace: str | None = None, **options: Unpack[AutoOptio
 
 async def create_auto_brainy_async(namespace: str | None = None, **options: Unpack[AutoOptions]) -> AsyncBrainy:
     """Return an asynchronous client; otherwise as ``create_auto_brainy``."""
-    return await _open(namespace, **options)
+    client = await _open(namespace, **options)
+    client.embedder = options.get("embedder")
+    return client
 
 
 async def _open(
@@ -112,58 +143,80 @@ async def _open(
     s3_config: S3Config | None = None,
     endpoints: Sequence[str] | str = (),
     coordinators: Sequence[str] | str = (),
-    nodes: int = 1,
+    nodes: int = 0,
     dimensions: int = 0,
     expected_dataset_size: int = 0,
+    max_memory_usage: int = 0,
+    target_search_latency: float = 0.0,
+    learning_enabled: bool = False,
+    auto_configure_environment: bool = False,
+    read_only_mode: bool = False,
     read_only: bool = False,
     state_directory: Path | str | None = None,
+    embedder: EmbedderLike | None = None,  # the caller sets it, whatever kind of client this returns
 ) -> AsyncBrainy:
+    configure_library_logs(debug=debugging())
     places = [place for place in (namespace, bucket_name, s3_config) if place]
     if len(places) > 1:
         raise InvalidRequestError("namespace, bucket_name and s3_config each name a place", remedy="give one of them")
     if region and not bucket_name:
         raise InvalidRequestError("region belongs to bucket_name", remedy="use s3_config=S3Config(region=...)")
+    wishes = Wishes(
+        dimensions=dimensions,
+        expected_dataset_size=expected_dataset_size,
+        max_memory_usage=max_memory_usage,
+        target_search_latency=target_search_latency,
+        nodes=nodes,
+        machine=Machine.here() if auto_configure_environment else None,
+    )
+    sizing = size(wishes)
+    if learning_enabled:
+        _log.warning("learning_not_available", remedy="set target_search_latency to choose how thoroughly is searched")
     if bucket_name:
         s3_config = S3Config(bucket_name=bucket_name, region=region)
     place = s3_config.namespace if s3_config else namespace
+    read_only = read_only or read_only_mode
     if not endpoints and not coordinators and not places:
         known = load_settings()
         endpoints, coordinators = known.endpoints, known.coordinators
     if endpoints or coordinators:
+        _warn_of_ignored(wishes, "it is connected to by address")
+        _log.debug("auto_brainy_connects", endpoints=endpoints, coordinators=coordinators, namespace=place)
         return AsyncBrainy(endpoints, coordinators=coordinators, namespace=place or "", read_only=read_only)
     if place is None:
         place = _default_place()
     directory = Path(state_directory) if state_directory else default_directory(place)
     running = LocalCluster.attach(directory)
     if running:
+        _warn_of_ignored(wishes, "it runs already")
+        _log.debug("auto_brainy_joins", namespace=place, coordinator=running.coordinator, nodes=len(running.nodes))
         return running.client(read_only=read_only)
+    if not sizing.fits:
+        _log.warning(
+            "memory_budget_small",
+            expected_dataset_size=expected_dataset_size,
+            max_memory_usage=max_memory_usage,
+            consequence="searches will read from disk",
+        )
+    _log.debug("auto_brainy_starts", namespace=place, directory=str(directory), nodes=sizing.nodes, **sizing.settings)
     cluster = LocalCluster(
         place,
-        nodes=nodes,
+        nodes=sizing.nodes,
         directory=directory,
-        settings={
-            **(s3_config.settings() if s3_config else {}),
-            **_namespace_settings(dimensions, expected_dataset_size),
-        },
+        settings={**(s3_config.settings() if s3_config else {}), **sizing.settings},
     )
     await cluster.start()
+    _log.debug("auto_brainy_serves", coordinator=cluster.coordinator, endpoints=cluster.endpoints)
     return cluster.client(read_only=read_only, on_close=cluster.stop)
+
+
+def _warn_of_ignored(wishes: Wishes, why: str) -> None:
+    said = {field.name: getattr(wishes, field.name) for field in fields(wishes)}
+    said["auto_configure_environment"] = said.pop("machine")
+    ignored = sorted(name for name, value in said.items() if value)
+    if ignored:
+        _log.warning("cluster_options_ignored", options=ignored, because=why)
 
 
 def _default_place() -> str:
     return f"file://{Path(_DEFAULT_DIRECTORY).resolve()}"
-
-
-def _namespace_settings(dimensions: int, expected_dataset_size: int) -> dict[str, str]:
-    if dimensions < 0 or expected_dataset_size < 0:
-        raise InvalidRequestError(
-            "dimensions and expected_dataset_size cannot be negative", remedy="leave them out, or give positive numbers"
-        )
-    settings = {}
-    if dimensions:
-        settings["BRAINY_COORDINATOR__DIMENSIONS"] = str(dimensions)
-    if expected_dataset_size:
-        low, high = _SHARDS
-        shards = min(max(math.ceil(expected_dataset_size / _ITEMS_PER_SHARD), low), high)
-        settings["BRAINY_COORDINATOR__SHARD_COUNT"] = str(shards)
-    return settings

@@ -5,15 +5,16 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from brainy.sdk.backups import BackupCalls
 from brainy.sdk.control import ControlCalls
 from brainy.sdk.figures import FigureCalls
+from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
-from brainy.sdk.nouns import NounCalls
 from brainy.sdk.searches import SearchCalls
-from brainy.sdk.verbs import VerbCalls
+from brainy.sdk.stored import StoredCalls
 
 
-class AsyncBrainy(NounCalls, VerbCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls):
+class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

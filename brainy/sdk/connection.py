@@ -62,7 +62,8 @@ class Connection:
                 remedy="give endpoints=['host:port'] of a node or coordinators=['host:port']",
             )
         self.namespace = str(Namespace.parse(namespace)) if namespace else ""
-        self.read_only = read_only
+        self._read_only = read_only
+        self._frozen = False
         self._clock: Clock = clock or SystemClock()
         self._ids = ids or Ids()
         self._read = replace(READ, deadline_seconds=read_deadline_seconds)
@@ -86,13 +87,44 @@ class Connection:
         """Return a fresh request id for a call that changes something.
 
         Raises:
-            PreconditionError: the client was opened read-only.
+            PreconditionError: the client is read-only or frozen.
         """
-        if self.read_only:
+        if self._frozen:
+            raise PreconditionError("this client is frozen", remedy="call set_frozen(False) to change the namespace")
+        if self._read_only:
             raise PreconditionError(
-                "this client is read-only", remedy="open one without read_only to change the namespace"
+                "this client is read-only", remedy="call set_read_only(False) to change the namespace"
             )
         return self._ids.uuid()
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether calls that would change something are refused."""
+        return self._read_only or self._frozen
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the client is frozen."""
+        return self._frozen
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse every call that would change the namespace, or accept them again.
+
+        It is a flag of this client, as it was in Brainy: nothing is stored, and other clients are not affected. A
+        call already under way ends as it would have; later ones raise ``PreconditionError`` before anything is
+        sent. Locks can still be taken: they change no data.
+        """
+        self._read_only = read_only
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Freeze the client, or thaw it.
+
+        Frozen is read-only and more: in Brainy it also stopped the writing of statistics and the upkeep of indexes.
+        Here neither is a client's business (figures are counted where the items are, indexes are kept by the shards'
+        owners), so a frozen client differs from a read-only one in that ``set_read_only(False)`` alone does not
+        make it write again. Thawed, it is as read-only as it was before.
+        """
+        self._frozen = frozen
 
     async def _rediscover(self) -> None:
         """Ask a coordinator which nodes are alive, at most once a second. Failing is no error: it is a hint."""

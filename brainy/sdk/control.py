@@ -22,7 +22,7 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
-from brainy.sdk.values import Drained, NamespaceInfo, NodeInfo, Problem, ShardReplica
+from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
 _DRAIN_POLL_SECONDS = 0.2
@@ -126,15 +126,22 @@ class ControlCalls(Connection):
             await self._clock.sleep(_DRAIN_POLL_SECONDS)
 
     async def plan_migration(
-        self, strategy: Strategy | str = Strategy.ROLLING, target: TargetSpec | None = None
+        self,
+        strategy: Strategy | str = Strategy.ROLLING,
+        target: TargetSpec | None = None,
+        *,
+        quarantine_limit: int = 0,
     ) -> MigrationPlan:
-        """Say what a migration would do. Nothing is written.
+        """Say what a migration would do, and which check it would not pass. Nothing is written.
 
         Raises:
             PreconditionError: it would be refused (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
         """
         request = migration_pb2.PlanMigrationRequest(
-            namespace=self.namespace, strategy=strategy_to_proto(strategy), target=target_to_proto(target)
+            namespace=self.namespace,
+            strategy=strategy_to_proto(strategy),
+            target=target_to_proto(target),
+            quarantine_limit=quarantine_limit,
         )
         answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
         return plan_from_proto(answer)
@@ -157,7 +164,9 @@ class ControlCalls(Connection):
             validate_only: fail exactly where the real call would, and write nothing.
             requested_by: who asks and why, for the history.
             pause_cap_seconds: longest time writes may wait at the cut-over; 0 for the default of 3 s.
-            quarantine_limit: how many unreadable source objects are accepted.
+            quarantine_limit: how many unreadable source objects are accepted; those that were replayed do not
+                count. Their bytes are kept in the target. Past it the migration is refused, or, if the target finds
+                more than the source reported, aborted before anything has moved.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
@@ -276,6 +285,21 @@ def _replica(message: control_pb2.ShardReplica) -> ShardReplica:
         total=message.total,
         noun_count=message.noun_count,
         verb_count=message.verb_count,
+        quarantined=message.quarantined,
         reason=message.reason,
         message=message.message,
+        following=_following(message.following) if message.HasField("following") else None,
+    )
+
+
+def _following(message: control_pb2.Following) -> Following:
+    return Following(
+        stage=message.stage,
+        lag_seconds=message.lag.ToNanoseconds() / 1e9 if message.HasField("lag") else None,
+        open_items=message.open_items,
+        passes=message.passes,
+        applied=message.applied,
+        conflicts=message.conflicts,
+        unreadable=message.unreadable,
+        last_error=message.last_error,
     )

@@ -49,7 +49,7 @@ def _floats(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
         # '<f4' so that the bytes are little-endian on any machine; overflow to inf is refused below.
         with np.errstate(over="ignore"):
             array = np.asarray(values, dtype="<f4", order="C")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _bad_vector("not a vector of numbers", cause=error) from error
     if not np.isfinite(array).all():
         raise _bad_vector("a vector holds NaN or infinity, or a number beyond float32")

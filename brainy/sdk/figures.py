@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from brainy.api.node.v1 import data_pb2
+from brainy.bucket.embedding import embedding_from_proto
 from brainy.sdk.connection import Connection
-from brainy.sdk.values import PerformanceMetrics, Quarantined, Statistics, UnindexedNoun
+from brainy.sdk.values import PerformanceMetrics, Quarantined, ServiceStatistics, Statistics, UnindexedNoun
 
 
 class FigureCalls(Connection):
@@ -22,14 +23,17 @@ class FigureCalls(Connection):
         return Statistics(
             noun_count=answer.noun_count,
             verb_count=answer.verb_count,
+            metadata_count=sum(answer.metadata_by_service.values()),
             soft_deleted_count=answer.soft_deleted_count,
             unindexed_count=answer.unindexed_count,
             quarantined_count=answer.quarantined_count,
             nouns_by_service=dict(answer.nouns_by_service),
             nouns_by_type=dict(answer.nouns_by_type),
             verbs_by_type=dict(answer.verbs_by_type),
+            by_service=_by_service(answer),
             dimensions=answer.dimensions,
             generation=answer.header.generation,
+            embedding=embedding_from_proto(answer.embedding) if answer.HasField("embedding") else None,
         )
 
     async def get_performance_metrics(self) -> PerformanceMetrics:
@@ -47,6 +51,10 @@ class FigureCalls(Connection):
             total_searches=answer.total_searches,
             average_search_milliseconds=answer.average_search_milliseconds,
             memory_usage=answer.memory_usage,
+            cache_hit_rate=(
+                1 - answer.shard_searches_from_disk / answer.shard_searches if answer.shard_searches else None
+            ),
+            compression_ratio=answer.vector_bytes / answer.index_bytes if answer.index_bytes else None,
             store_calls=dict(answer.store_calls),
         )
 
@@ -69,3 +77,14 @@ class FigureCalls(Connection):
                 if item.key not in seen:
                     seen.add(item.key)
                     yield Quarantined(key=item.key, reason=item.reason, size=item.size)
+
+
+def _by_service(answer: data_pb2.GetStatisticsResponse) -> dict[str, ServiceStatistics]:
+    nouns, verbs, documents = answer.nouns_by_service, answer.verbs_by_service, answer.metadata_by_service
+    # Asking a protobuf map for a name would put it in.
+    return {
+        name: ServiceStatistics(
+            noun_count=nouns.get(name, 0), verb_count=verbs.get(name, 0), metadata_count=documents.get(name, 0)
+        )
+        for name in sorted({*nouns, *verbs, *documents})
+    }

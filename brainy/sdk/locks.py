@@ -248,6 +248,7 @@ class LockCalls(Connection):
             token=lease.token,
             lease_id=lease.lease_id,
             request_id=self._ids.uuid(),
+            holder=lease.holder,
         )
         sends = 0
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
+import numpy as np
 import numpy.typing as npt
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, embedding_to_proto
 from brainy.errors import InvalidRequestError
-from brainy.sdk.connection import Connection
 from brainy.sdk.encoding import encode_matrix, encode_metadata, encode_vector, noun_from_wire, sendable
+from brainy.sdk.texts import TextCalls
 from brainy.sdk.values import Json, NewNoun, Noun
 
 #: One message: at most this many items and about this many bytes.
@@ -21,15 +23,16 @@ BATCH_BYTES = 4 << 20
 IN_FLIGHT = 4
 
 
-class NounCalls(Connection):
+class NounCalls(TextCalls):
     """Read, scan and write nouns."""
 
-    async def add(self, vector: npt.ArrayLike, metadata: Json = None, id: str | None = None) -> str:  # noqa: A002 - Brainy's own word
+    async def add(self, vector: npt.ArrayLike | str, metadata: Json = None, id: str | None = None) -> str:  # noqa: A002 - Brainy's own word
         """Insert or replace a noun. Durable in the object store when this returns.
 
         Args:
-            vector: one-dimensional, as long as the namespace's vectors; stored as float32.
-            metadata: any JSON value; None stores none.
+            vector: one-dimensional, as long as the namespace's vectors; stored as float32. Or a text, which is
+                embedded here (see ``AsyncBrainy.embedder``).
+            metadata: any JSON value; None stores none, or ``{"text": ...}`` with a text.
             id: 1 to 1,024 bytes of UTF-8; a UUID is made if it is left out.
 
         Returns:
@@ -37,8 +40,19 @@ class NounCalls(Connection):
 
         Raises:
             InvalidRequestError: the vector, the metadata or the id is not acceptable; nothing was written.
+            EmbeddingMismatchError: the namespace's texts were embedded with another model; nothing was written.
             OutcomeUnknownError: not confirmed in time; repeat it with the same id.
         """
+        if isinstance(vector, str):
+            kept = {"text": vector} if metadata is None else metadata
+            noun = self._noun([0.0], kept, id)  # refuses a bad id or metadata before anything is embedded
+
+            async def send(rows: npt.NDArray[np.float32], model: EmbeddingIdentity) -> list[str]:
+                noun.vector = encode_vector(rows[0])
+                return await self._upsert([noun], embedding=model)
+
+            (noun_id,) = await self._with_vectors([vector], send)
+            return noun_id
         (noun_id,) = await self._upsert([self._noun(vector, metadata, id)])
         return noun_id
 
@@ -210,8 +224,13 @@ class NounCalls(Connection):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _upsert(self, nouns: list[common_pb2.Noun]) -> list[str]:
-        request = data_pb2.UpsertNounsRequest(namespace=self.namespace, request_id=self._changing(), nouns=nouns)
+    async def _upsert(self, nouns: list[common_pb2.Noun], *, embedding: EmbeddingIdentity | None = None) -> list[str]:
+        request = data_pb2.UpsertNounsRequest(
+            namespace=self.namespace,
+            request_id=self._changing(),
+            nouns=nouns,
+            embedding=None if embedding is None else embedding_to_proto(embedding),
+        )
         answer = await self._nodes.unary(lambda node: node.nouns.UpsertNouns, request, self._write)
         self._session.note(answer.positions)
         return [noun.id for noun in nouns]

@@ -8,18 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from brainy.api.node.v1 import search_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, embedding_to_proto
 from brainy.errors import InvalidRequestError
-from brainy.sdk.connection import Connection
 from brainy.sdk.encoding import decode_metadata, encode_matrix, sendable
+from brainy.sdk.texts import TextCalls, are_texts
 from brainy.sdk.values import SearchResult
 
 
-class SearchCalls(Connection):
+class SearchCalls(TextCalls):
     """Search the namespace, whichever node answers."""
 
     async def search(
         self,
-        vector: npt.ArrayLike | None = None,
+        vector: npt.ArrayLike | str | None = None,
         k: int = 10,
         *,
         id: str | None = None,  # noqa: A002 - Brainy's own word
@@ -31,7 +32,8 @@ class SearchCalls(Connection):
         """Return the nearest nouns, nearest first.
 
         Args:
-            vector: the query, one-dimensional. Exclusive with ``id``.
+            vector: the query, one-dimensional; or a text, which is embedded here with the model the namespace's texts
+                were embedded with (see ``AsyncBrainy.embedder``). Exclusive with ``id``.
             k: how many, 1 to 10,000; fewer come back if the namespace holds fewer.
             id: query with the vector of this stored noun, which is itself among the results.
             include_metadata: whether results carry metadata.
@@ -40,12 +42,15 @@ class SearchCalls(Connection):
             allow_partial: answer from the shards that can be reached rather than wait or fail.
 
         Raises:
-            InvalidRequestError: wrong dimension, NaN, k out of range, or neither vector nor id.
+            InvalidRequestError: wrong dimension, NaN, k out of range, an empty text, or neither vector nor id.
+            EmbeddingMismatchError: the namespace's texts were embedded with another model than this text.
             NotFoundError: no noun has this ``id``.
             UnavailableError: not all shards could be reached in time.
         """
-        queries = None
-        if vector is not None:
+        queries: npt.ArrayLike | Sequence[str] | None = None
+        if isinstance(vector, str):
+            queries = [vector]
+        elif vector is not None:
             row = np.asarray(vector)
             if row.ndim != 1:
                 raise InvalidRequestError(
@@ -68,7 +73,7 @@ class SearchCalls(Connection):
 
     async def search_many(
         self,
-        vectors: npt.ArrayLike | None = None,
+        vectors: npt.ArrayLike | Sequence[str] | None = None,
         k: int = 10,
         *,
         ids: Sequence[str] | None = None,
@@ -80,7 +85,7 @@ class SearchCalls(Connection):
         """Search with many queries in one message, which is many times faster than one by one.
 
         Args:
-            vectors: n x dimensions. Exclusive with ``ids``.
+            vectors: n x dimensions, or n texts. Exclusive with ``ids``.
             k: as ``search``.
             ids: query with the vectors of these stored nouns.
             include_metadata: as ``search``.
@@ -93,6 +98,7 @@ class SearchCalls(Connection):
 
         Raises:
             InvalidRequestError: as ``search``.
+            EmbeddingMismatchError: as ``search``.
             NotFoundError: one of ``ids`` does not exist.
             UnavailableError: as ``search``.
         """
@@ -107,11 +113,8 @@ class SearchCalls(Connection):
                 reason="INVALID_K",
                 k=k,
             )
-        body, dimensions = (b"", 0) if vectors is None else encode_matrix(vectors)
         request = search_pb2.SearchRequest(
             namespace=self.namespace,
-            vectors=body,
-            dimensions=dimensions,
             ids=None if ids is None else [sendable(text) for text in ids],
             k=k,
             include_metadata=include_metadata,
@@ -120,8 +123,21 @@ class SearchCalls(Connection):
             allow_partial=allow_partial,
             session=self._session.tokens(),
         )
-        answer = await self._nodes.unary(lambda node: node.search.Search, request, self._read)
-        return _results(answer)
+
+        async def send(queries: npt.ArrayLike, model: EmbeddingIdentity | None) -> list[list[SearchResult]]:
+            request.vectors, request.dimensions = encode_matrix(queries)
+            if model is not None:
+                request.embedding.CopyFrom(embedding_to_proto(model))
+            return await self._ask(request)
+
+        if vectors is None:
+            return await self._ask(request)
+        if are_texts(vectors):
+            return await self._with_vectors(vectors, send)
+        return await send(vectors, None)
+
+    async def _ask(self, request: search_pb2.SearchRequest) -> list[list[SearchResult]]:
+        return _results(await self._nodes.unary(lambda node: node.search.Search, request, self._read))
 
 
 def _results(answer: search_pb2.SearchResponse) -> list[list[SearchResult]]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.loop_thread import LOOP
 from brainy.sdk.sync_locks import BlockingLock
+
+if TYPE_CHECKING:
+    from brainy.embedding.opening import EmbedderLike
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +124,11 @@ class Brainy:
     delete_verb = _Call(AsyncBrainy.delete_verb)
     delete_verbs = _Call(AsyncBrainy.delete_verbs)
 
+    stored_nouns = _Call(AsyncBrainy.stored_nouns)
+    stored_verbs = _Call(AsyncBrainy.stored_verbs)
+    write_stored = _Call(AsyncBrainy.write_stored)
+    import_sparse_data = _Call(AsyncBrainy.import_sparse_data)
+
     search = _Call(AsyncBrainy.search)
     search_many = _Call(AsyncBrainy.search_many)
 
@@ -128,6 +136,11 @@ class Brainy:
     get_performance_metrics = _Call(AsyncBrainy.get_performance_metrics)
     unindexed = _Iteration(AsyncBrainy.unindexed)
     quarantined = _Iteration(AsyncBrainy.quarantined)
+
+    backup = _Call(AsyncBrainy.backup)
+    backup_to = _Call(AsyncBrainy.backup_to)
+    restore = _Call(AsyncBrainy.restore)
+    verify_backup = _Call(AsyncBrainy.verify_backup)
 
     nodes = _Call(AsyncBrainy.nodes)
     namespaces = _Call(AsyncBrainy.namespaces)
@@ -163,9 +176,36 @@ class Brainy:
         )
 
     @property
+    def embedder(self) -> EmbedderLike | None:
+        """What this client embeds texts with; see ``AsyncBrainy.embedder``."""
+        return self.asynchronous.embedder
+
+    @embedder.setter
+    def embedder(self, embedder: EmbedderLike | None) -> None:
+        self.asynchronous.embedder = embedder
+
+    @property
     def namespace(self) -> str:
         """The namespace's canonical name, or "" for the only one the cluster serves."""
         return self.asynchronous.namespace
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether calls that would change something are refused."""
+        return self.asynchronous.is_read_only
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the client is frozen."""
+        return self.asynchronous.is_frozen
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse every call that would change the namespace, or accept them again; see ``AsyncBrainy``."""
+        self.asynchronous.set_read_only(read_only)
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Freeze the client, or thaw it; see ``AsyncBrainy.set_frozen``."""
+        self.asynchronous.set_frozen(frozen)
 
     def close(self) -> None:
         """Close the connections, and stop the cluster if it is embedded. Closing twice is fine."""

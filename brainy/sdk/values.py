@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.legacy.values import parse_json
 
 #: A JSON value: None, bool, int, float, str, list or dict of these.
@@ -81,11 +82,27 @@ class NewNoun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatistics:
+    """What one service made, by ``createdBy.augmentation`` of its items."""
+
+    noun_count: int = 0
+    verb_count: int = 0
+    #: Its nouns that carry metadata.
+    metadata_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Counted figures of a namespace, as of the answering node's replicas."""
+    """Figures of a namespace, as of the answering node's replicas.
+
+    Each replica counts every item in when it appears and out when it goes, so that the figures cannot drift; each
+    mapping sums to the count of its kind.
+    """
 
     noun_count: int
     verb_count: int
+    #: Nouns that carry a metadata document, JSON ``null`` included.
+    metadata_count: int
     #: Nouns whose metadata carries Brainy's soft-delete marker; included in ``noun_count``.
     soft_deleted_count: int
     #: Stored and readable, not in the index.
@@ -93,28 +110,77 @@ class Statistics:
     #: Objects of the source that could not be read.
     quarantined_count: int
     nouns_by_service: Mapping[str, int]
+    #: By ``noun`` of the metadata; "" where there is none.
     nouns_by_type: Mapping[str, int]
     verbs_by_type: Mapping[str, int]
+    #: By the service that made the items; "" where none is named.
+    by_service: Mapping[str, ServiceStatistics]
     #: 0 while an empty namespace waits for its first vector.
     dimensions: int
     #: Generation the figures were read from.
     generation: int
+    #: What the namespace's texts were embedded with; None while no client said.
+    embedding: EmbeddingIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRow:
+    """A row that was not imported, and why."""
+
+    #: noun or verb.
+    kind: str
+    #: Its place among the nouns or the verbs, from 1; in a file of lines the line.
+    number: int
+    #: "" where it has none.
+    id: str
+    #: NO_TEXT, INVALID_ID, INVALID_VECTOR, INVALID_DIMENSION, INVALID_METADATA, INVALID_ARGUMENT (its shape), or
+    #: NOT_FOUND (a verb one of whose ends does not exist).
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """What became of sparse data. Each row is counted once: written, unchanged or skipped."""
+
+    #: Written by this call, durable.
+    nouns_imported: int
+    verbs_imported: int
+    #: Rows of those whose vectors were made of texts.
+    embedded: int
+    #: Nouns and verbs that an earlier call had embedded with the same model and stored as they are in the data.
+    unchanged: int
+    skipped: tuple[SkippedRow, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceMetrics:
-    """Figures of the one node that answered."""
+    """Figures of the one node that answered, since it started."""
 
     node_id: str
     generation: int
+    #: Nouns in the bases of the node's replicas, and newer log records not yet folded into them.
     index_size: int
     tail_size: int
+    #: Queries the node has answered.
     total_searches: int
+    #: Mean over calls, each from its arrival to its answer.
     average_search_milliseconds: float
-    #: Resident memory, bytes.
+    #: Resident memory, bytes; mapped files count as far as they are in memory.
     memory_usage: int
+    #: Share of searches of a replica that did not have to read from disk: bases are mapped files, and the system's
+    #: page cache is the only cache there is. None before the first search.
+    cache_hit_rate: float | None
+    #: Bytes of the indexed vectors as float32, over the bytes of the index files, graph included: below 1 where the
+    #: index keeps float32 itself, up to 2 with f16 and up to 4 with i8. None while nothing is indexed.
+    compression_ratio: float | None
     #: Calls to the object store since the node started, by kind (get, put, list, ...).
     store_calls: Mapping[str, int]
+
+    @property
+    def average_search_time(self) -> float:
+        """``average_search_milliseconds`` by Brainy's name."""
+        return self.average_search_milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +202,26 @@ class UnindexedNoun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How far an owner is with taking over what Brainy processes write into the tree."""
+
+    #: transferring or following.
+    stage: str
+    #: Since the beginning of the last pass that left nothing open; None before the first.
+    lag_seconds: float | None
+    #: Items found changed and not committed yet.
+    open_items: int
+    passes: int
+    #: Changes committed, and items of which our own clients' later word was kept.
+    applied: int
+    conflicts: int
+    #: Items whose objects cannot be read now.
+    unreadable: int
+    #: Why the last try failed; empty after one that did not.
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReplica:
     """A node's copy of a shard."""
 
@@ -153,9 +239,13 @@ class ShardReplica:
     total: int
     noun_count: int
     verb_count: int
+    #: Objects of the source that could not be read into it.
+    quarantined: int = 0
     #: Why it does not answer: a reason such as CORRUPT_DATA, and in words.
     reason: str = ""
     message: str = ""
+    #: Only of an owner that follows the Brainy processes on the namespace.
+    following: Following | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

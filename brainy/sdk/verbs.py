@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, embedding_to_proto
 from brainy.errors import InvalidRequestError
 from brainy.sdk.connection import Connection
 from brainy.sdk.encoding import encode_metadata, encode_vector, sendable, verb_from_wire
@@ -58,10 +59,18 @@ class VerbCalls(Connection):
             vector=b"" if vector is None else encode_vector(vector),
             metadata=encode_metadata(metadata),
         )
-        request = data_pb2.UpsertVerbsRequest(namespace=self.namespace, request_id=self._changing(), verbs=[verb])
+        await self._upsert_verbs([verb])
+        return verb.id
+
+    async def _upsert_verbs(self, verbs: list[common_pb2.Verb], *, embedding: EmbeddingIdentity | None = None) -> None:
+        request = data_pb2.UpsertVerbsRequest(
+            namespace=self.namespace,
+            request_id=self._changing(),
+            verbs=verbs,
+            embedding=None if embedding is None else embedding_to_proto(embedding),
+        )
         answer = await self._nodes.unary(lambda node: node.verbs.UpsertVerbs, request, self._write)
         self._session.note(answer.positions)
-        return verb.id
 
     async def get_verb(self, id: str, *, include_vector: bool = True) -> Verb | None:  # noqa: A002 - Brainy's own word
         """Read a verb; None if it does not exist."""

@@ -145,7 +145,7 @@ async def _fresh_etags(store: ObjectStore, key: str, ids: Ids) -> None:
 
 async def _create(store: ObjectStore, key: str, ids: Ids) -> None:
     first, second = ids.nonce(), ids.nonce()
-    if not _definite(await store.put_if_absent(key, first)):
+    if not await _landed(store, key, first, await store.put_if_absent(key, first)):
         raise _BrokenError("a new key was refused")
     won = _definite(await store.put_if_absent(key, second))
     found = await store.get(key)
@@ -154,11 +154,11 @@ async def _create(store: ObjectStore, key: str, ids: Ids) -> None:
 
 
 async def _create_after_delete(store: ObjectStore, key: str, ids: Ids) -> None:
-    body = ids.nonce()
-    if not _definite(await store.put_if_absent(key, ids.nonce())):
+    first, body = ids.nonce(), ids.nonce()
+    if not await _landed(store, key, first, await store.put_if_absent(key, first)):
         raise _BrokenError("a new key was refused")
     await store.delete(key)
-    if not _definite(await store.put_if_absent(key, body)):
+    if not await _landed(store, key, body, await store.put_if_absent(key, body)):
         raise _BrokenError("a key that was deleted is refused as if it existed")
     won = _definite(await store.put_if_absent(key, ids.nonce()))
     found = await store.get(key)
@@ -169,7 +169,7 @@ async def _create_after_delete(store: ObjectStore, key: str, ids: Ids) -> None:
 async def _replace(store: ObjectStore, key: str, ids: Ids) -> None:
     body = ids.nonce()
     etag = await store.put(key, ids.nonce())
-    won = _definite(await store.put_if_match(key, body, etag))
+    won = await _landed(store, key, body, await store.put_if_match(key, body, etag))
     found = await store.get(key)
     if not won or found is None or found.body != body:
         raise _BrokenError("the current etag was refused")
@@ -212,7 +212,8 @@ async def _one_winner(store: ObjectStore, key: str, bodies: list[bytes], outcome
     winners = [body for body, outcome in zip(bodies, outcomes, strict=True) if outcome.won]
     found = await store.get(key)
     stored = None if found is None else found.body
-    if not winners and all(outcome.state is PutState.LOST for outcome in outcomes):
+    # Nor may it refuse them all; one that landed and was sent again on the way is answered as if it had lost.
+    if not winners and stored not in bodies and all(outcome.state is PutState.LOST for outcome in outcomes):
         raise _BrokenError(f"none of {_RACERS} {who} won")
     if len(winners) > 1 or (winners and stored != winners[0]):
         raise _BrokenError(f"{len(winners)} of {_RACERS} {who} were told that they won")
@@ -231,6 +232,14 @@ _CHECKS: tuple[tuple[str, str, bool, Try], ...] = (
     ("create-race", "of several creators one wins", True, _create_race),
     ("replace-race", "of several replacers one wins", True, _replace_race),
 )
+
+
+async def _landed(store: ObjectStore, key: str, body: bytes, outcome: PutOutcome) -> bool:
+    """Say whether a write is there. Sent again on the way (by a proxy, say), one that landed is answered with a 412."""
+    if _definite(outcome):
+        return True
+    found = await store.get(key)
+    return found is not None and found.body == body
 
 
 def _definite(outcome: PutOutcome) -> bool:

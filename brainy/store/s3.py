@@ -3,7 +3,8 @@
 Bytes go through obstore, whose own retries are off: a retried conditional write that had landed would look
 lost, and everything that may be repeated is repeated by ``RetryingStore``, which counts. Two things go through
 boto3 in a thread: listings, because obstore takes keys for paths and reports ``x/`` as ``x``; and the keys
-obstore cannot address (empty, '.' or '..' parts, control characters).
+obstore cannot address (empty, '.' or '..' parts, control characters). Objects whose user metadata is not UTF-8 (Brainy
+sends ids as they are) are read through boto3 once obstore has refused them.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class S3Store:
             result = await obstore.get_async(self._store, key)
             return _stored(key, result, await result.bytes_async())
         except S3_FAILURES as error:
+            if _refuses_metadata(error):
+                return await self._plain.get(key)
             self._raise_unless_missing(error, key)
             return None
 
@@ -92,6 +95,8 @@ class S3Store:
         except S3_FAILURES as error:
             if answer_of(error).status == 416:  # starts behind the end
                 return b""
+            if _refuses_metadata(error):
+                return await self._plain.get_range(key, start, length)
             self._raise_unless_missing(error, key)
             return None
         return bytes(part)
@@ -190,6 +195,8 @@ class S3Store:
             result = obstore.get(self._store, key)
             return _stored(key, result, result.bytes())
         except S3_FAILURES as error:
+            if _refuses_metadata(error):
+                return self._plain.get_blocking(key)
             self._raise_unless_missing(error, key)
             return None
 
@@ -209,6 +216,11 @@ def _stored(key: str, result: GetResult, body: Bytes) -> StoredObject:
             name.lower(): value for name, value in result.attributes.items() if name not in _STANDARD_ATTRIBUTES
         },
     )
+
+
+def _refuses_metadata(error: Exception) -> bool:
+    # The answer was there: obstore could not make text of a header.
+    return "contained non UTF-8 characters" in answer_of(error).text
 
 
 def _missing(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -27,6 +28,26 @@ def configure_logs(*, level: str = "info", form: str = "json", **bound: str) -> 
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**bound)
+
+
+class _StandardError:
+    """Standard error as it is when a line is written: a program may have replaced it since."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def configure_library_logs(*, debug: bool) -> None:
+    """Set up logging for a program that uses the client and has not set up structlog itself.
+
+    Warnings go to standard error; with ``debug`` everything does. A program's own set-up is left alone.
+    """
+    if not structlog.is_configured():
+        configure_logs(level="debug" if debug else "warning", form="console")
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())))
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

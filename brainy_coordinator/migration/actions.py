@@ -34,6 +34,13 @@ class AdoptNode:
 
 
 @dataclass(frozen=True, slots=True)
+class CountQuarantine:
+    """Ask which objects the target could not read, and whether so many were accepted."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Stop writes: new ones wait at the nodes."""
 
@@ -103,6 +110,7 @@ Action = (
     RunPreflight
     | CreateTarget
     | PlaceTarget
+    | CountQuarantine
     | AdoptNode
     | Drain
     | TakePositions

@@ -23,6 +23,7 @@ from brainy_coordinator.migration.observation import (
     followed_shards,
 )
 from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.ownership import with_epochs
@@ -73,6 +74,7 @@ class ClusterExecutor:
         locks: LockProvider,
         generations: Generations,
         preflight: Preflight,
+        quarantine: QuarantineCount,
         others: Collection[str],
         clock: Clock,
     ) -> None:
@@ -83,6 +85,7 @@ class ClusterExecutor:
         self._locks = locks
         self._generations = generations
         self._preflight = preflight
+        self._quarantine = quarantine
         self._others = others
         self._clock = clock
         self.facts = Facts()
@@ -108,6 +111,8 @@ class ClusterExecutor:
                 await self._create_target(record)
             case act.PlaceTarget():
                 await self._place_target(record)
+            case act.CountQuarantine():
+                await self._count_quarantine(record)
             case act.AdoptNode(node_id=node_id):
                 await self._adopt(record, node_id)
             case act.Drain():
@@ -154,8 +159,17 @@ class ClusterExecutor:
         checks = await self._preflight.run(record.request, await self._routing(), others=self._others)
         self.facts = replace(self.facts, checks=checks)
 
+    async def _count_quarantine(self, record: MigrationRecord) -> None:
+        routing = await self._routing()
+        states = await self._barrier.shard_states(self._owner_addresses(routing, record.target), timeout=_CALL_SECONDS)
+        check = await self._quarantine.check(
+            routing, record.target, self._view.replicas(states), limit=record.request.quarantine_limit
+        )
+        self.facts = replace(self.facts, quarantine=check)
+
     async def _create_target(self, record: MigrationRecord) -> None:
-        source = await self._generations.spec(record.source)
+        # Not a remembered one: its embedding may have been decided since.
+        source = await self._generations.latest(record.source)
         if source is None:
             raise PreconditionError(
                 "the source generation has no description",

@@ -15,6 +15,7 @@ from brainy_coordinator.migration.actions import (
     AwaitCatchUp,
     Commit,
     CompareDigests,
+    CountQuarantine,
     CreateTarget,
     Drain,
     PlaceTarget,
@@ -25,7 +26,7 @@ from brainy_coordinator.migration.actions import (
     Undo,
     Undrain,
 )
-from brainy_coordinator.migration.observation import Observation, ReplicaState, lag_of_shard
+from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined, lag_of_shard
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
@@ -108,7 +109,20 @@ def _catching_up(record: MigrationRecord, seen: Observation, now: float) -> Deci
     early = _restore_order(record, seen)
     if early is not None:
         return early
-    return _WAIT if behind(record, seen, LAG_LIMIT) else Decision(trigger=Trigger.LAG_IN_BOUNDS)
+    if behind(record, seen, LAG_LIMIT):
+        return _WAIT
+    # What the target could not read never changes once it is filled, so it is counted here, before anything moves.
+    if count_quarantined(seen.routing, record.target, seen.replicas) > record.request.quarantine_limit:
+        check = seen.facts.quarantine
+        if check is None:
+            return Decision(actions=(CountQuarantine(record.target),))
+        if not check.passed:
+            return Decision(
+                trigger=Trigger.QUARANTINE_EXCEEDED,
+                detail=f"{check.reason}: {check.detail}; the source goes on serving: mend and replay the objects "
+                "(brainy quarantine), or raise quarantine_limit",
+            )
+    return Decision(trigger=Trigger.LAG_IN_BOUNDS)
 
 
 def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:

@@ -107,7 +107,7 @@ class DryRunExecutor:
                 facts = replace(facts, released=self._reachable)
             case act.RetireSource():
                 routing = edits.retire_source(routing, record.id, source=record.source)
-            case act.CreateTarget() | act.Undrain() | act.Undo():
+            case act.CreateTarget() | act.CountQuarantine() | act.Undrain() | act.Undo():
                 pass
         self._routing, self._facts = routing, facts
 
@@ -153,7 +153,7 @@ class DryRunExecutor:
                 return "every node confirms the new record"
             case act.RetireSource(generation=number):
                 return f"generation {number} leaves the routing record; its objects stay"
-            case act.Undrain() | act.Undo():
+            case act.CountQuarantine() | act.Undrain() | act.Undo():
                 return ""
 
 

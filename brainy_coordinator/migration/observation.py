@@ -91,6 +91,8 @@ class Facts:
     """What this leader learnt by acting. A new leader starts with none of it and learns it again."""
 
     checks: tuple[Check, ...] | None = None
+    #: Whether what the target could not read is accepted; None until counted.
+    quarantine: Check | None = None
     cut_over: CutOver | None = None
     #: When the last attempt to cut over was given up, monotonic seconds.
     gave_up_at: float | None = None
@@ -135,6 +137,17 @@ class Observation:
     def is_draining(self) -> bool:
         """Whether writes are stopped."""
         return self.routing.phase == "draining"
+
+
+def count_quarantined(routing: Routing, generation: int, replicas: Iterable[ReplicaSeen]) -> int:
+    """Objects that the owners of a generation's shards report as unreadable."""
+    placed = routing.generations.get(generation)
+    owners = {shard: where.owner for shard, where in (placed.shards if placed else {}).items()}
+    return sum(
+        seen.quarantined
+        for seen in replicas
+        if seen.generation == generation and owners.get(seen.shard) == seen.node_id
+    )
 
 
 def followed_shards(target_shard: int, *, source_count: int, target_count: int) -> Iterable[int]:

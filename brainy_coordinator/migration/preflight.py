@@ -10,6 +10,7 @@ from brainy.bucket.records import Routing
 from brainy.errors import BrainyError, PreconditionError
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration.observation import Check, ReplicaSeen, ReplicaState
+from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.view import NamespaceView
@@ -23,7 +24,10 @@ REMEDIES: Mapping[str, str] = {
     "dimensions_known": "write the first item before migrating an empty namespace",
     "nodes_reachable": "start or remove the nodes that do not answer",
     "source_shards_ready": "wait until every shard of the source answers",
-    "quarantine_within_limit": "look at the quarantined objects, then raise quarantine_limit",
+    "quarantine_within_limit": (
+        "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
+        " (their bytes are kept); nothing was changed"
+    ),
 }
 
 
@@ -37,12 +41,14 @@ class Preflight:
         generations: Generations,
         nodes: NodeCalls,
         view: NamespaceView,
+        quarantine: QuarantineCount,
     ) -> None:
         #: Returns "" when the store keeps its conditions, else what is wrong.
         self._store_fitness = store_fitness
         self._generations = generations
         self._nodes = nodes
         self._view = view
+        self._quarantine = quarantine
 
     async def run(self, request: Request, routing: Routing, *, others: Collection[str]) -> tuple[Check, ...]:
         """Run every check; none changes anything.
@@ -64,7 +70,13 @@ class Preflight:
                 reason="UNAVAILABLE",
             ),
             _shards_ready(request, routing, replicas),
-            _quarantine(request, routing, replicas),
+            await self._quarantine.check(
+                routing,
+                request.source_generation,
+                replicas,
+                limit=request.quarantine_limit,
+                lenient=True,
+            ),
         )
 
     async def _store(self) -> Check:
@@ -120,22 +132,6 @@ def _shards_ready(request: Request, routing: Routing, replicas: tuple[ReplicaSee
         passed=bool(shards) and not missing,
         detail=f"not ready: {', '.join(missing)}" if missing else f"{len(shards)} shards answer",
         reason="SHARD_NOT_READY",
-    )
-
-
-def _quarantine(request: Request, routing: Routing, replicas: tuple[ReplicaSeen, ...]) -> Check:
-    placed = routing.generations.get(request.source_generation)
-    owners = {shard: where.owner for shard, where in (placed.shards if placed else {}).items()}
-    count = sum(
-        seen.quarantined
-        for seen in replicas
-        if seen.generation == request.source_generation and owners.get(seen.shard) == seen.node_id
-    )
-    return Check(
-        name="quarantine_within_limit",
-        passed=count <= request.quarantine_limit,
-        detail=f"{count} unreadable objects, {request.quarantine_limit} accepted",
-        reason="QUARANTINE_LIMIT",
     )
 
 

@@ -57,6 +57,8 @@ class Trigger(enum.Enum):
     PREFLIGHT_FAILED = "preflight_failed"
     #: Every target shard holds the source's state at some position.
     COPY_DONE = "copy_done"
+    #: The target could not read more objects than were accepted.
+    QUARANTINE_EXCEEDED = "quarantine_exceeded"
     LAG_IN_BOUNDS = "lag_in_bounds"
     LAG_EXCEEDED = "lag_exceeded"
     #: Everything that may move before the writes has moved.

@@ -13,6 +13,7 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.PREFLIGHTING, Trigger.PREFLIGHT_FAILED): State.ABORTING,
     (State.COPYING, Trigger.COPY_DONE): State.CATCHING_UP,
     (State.CATCHING_UP, Trigger.LAG_IN_BOUNDS): State.READY,
+    (State.CATCHING_UP, Trigger.QUARANTINE_EXCEEDED): State.ABORTING,
     (State.READY, Trigger.LAG_EXCEEDED): State.CATCHING_UP,
     (State.READY, Trigger.PROMOTED): State.CUTTING_OVER,
     (State.CUTTING_OVER, Trigger.DRAINED): State.VERIFYING,

@@ -10,7 +10,9 @@ names our lease id: an earlier send of this request was granted and its answer l
 answer with it. 3. Otherwise wait, if asked to, and look again at the end.
 *KeepAlive.* Renew each lease of a message, several at a time, the most urgent first. Answers go out as they are
 there, at the latest each second, so that one slow record delays no other.
-*Revoke.* 1. Look. 2. Ours and held: release. Ours and free: an earlier send did it. Another's: FENCED.
+*Revoke.* 1. With the holder's name: release what the caller shows; that it is in force is for the provider to say.
+Refused, or without the name: 2. Look. 3. Ours and held: release. Ours and free: an earlier send did it. Another's:
+FENCED.
 *ForceRelease.* 1. Look. 2. The lease named is in force: break it (token + 1, who and why in the record). A higher
 token is there: done before, by this request or otherwise. A holder that takes the lock between 1 and 2 is hit as
 well; it learns of it as any other would.
@@ -187,6 +189,15 @@ class LeaseServicer(lease_pb2_grpc.LeaseServiceServicer):
         name = messages.stored_name(request.name)
         if not request.token or not request.lease_id:
             raise InvalidRequestError("a lease without token or lease_id", remedy="send the lease as granted")
+        if request.holder and await _released(locks, name, request):
+            return lease_pb2.RevokeResponse(
+                lock=lease_pb2.Lock(
+                    name=request.name,
+                    state=lease_pb2.LOCK_STATE_FREE,
+                    token=request.token,
+                    holder=request.holder,
+                )
+            )
         state = _known(request.name, await locks.describe(name))
         if state.token != request.token or state.incarnation != request.lease_id:
             raise FencedError(
@@ -279,6 +290,17 @@ def _user_name(state: LockState) -> str:
 
 def _urgency(entry: lease_pb2.KeepAliveEntry) -> float:
     return messages.seconds(entry.remaining) if entry.HasField("remaining") else 0.0
+
+
+async def _released(locks: LockProvider, name: str, request: lease_pb2.RevokeRequest) -> bool:
+    """Give back the lease that the caller shows; False if it is not the one in force."""
+    # The caller's word for the length is not needed: a lease in force bounds how long its release is tried.
+    ttl = record.DEFAULT_TTL_SECONDS
+    try:
+        await locks.release(_held_grant(name, request.holder, request.lease_id, request.token, ttl, 0.0))
+    except FencedError:
+        return False
+    return True
 
 
 def _held_grant(name: str, owner: str, lease_id: str, token: int, ttl: float, deadline: float) -> Grant:

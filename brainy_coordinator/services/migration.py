@@ -48,7 +48,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     ) -> migration_pb2.PlanMigrationResponse:
         """Play the migration against an ideal cluster and return each step. Nothing is written."""
         control = self._control(request.namespace)
-        wish = await self._request(control, request.strategy, request.target)
+        wish = await self._request(control, request.strategy, request.target, quarantine_limit=request.quarantine_limit)
         routing = await control.register.current()
         spec = await control.generations.spec(wish.source_generation)
         if routing is None or spec is None:

@@ -11,8 +11,8 @@ from typing import TypeVar
 from brainy.bucket.items import Noun, Verb
 from brainy.bucket.partition import shard_of
 from brainy.dataset.base import ItemBatch, Quarantined
+from brainy.dataset.generation import quarantine_shard
 from brainy.errors import BrainyError
-from brainy.legacy import keys
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.context import Context
 from brainy_node.builder.job import Progress
@@ -111,9 +111,8 @@ def _shard_of_key(quarantined: Quarantined, writers: Mapping[int, BaseWriter], s
     A source yields such an object to the job that has that shard; where the rule finds none of the job's shards
     (an object whose inner id brought it here) the lowest lists it, so that nothing is left out.
     """
-    parsed = keys.parse(quarantined.key)
-    for text in (parsed.id, quarantined.key):
-        if text and (shard := shard_of(text, shard_count)) in writers:
+    for shard in (quarantine_shard(quarantined.key, shard_count), shard_of(quarantined.key, shard_count)):
+        if shard in writers:
             return shard
     return min(writers)
 

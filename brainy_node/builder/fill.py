@@ -47,7 +47,7 @@ async def fill(context: Context) -> list[Built]:
     writers = await copy_source(context, chosen, missing)
     for shard, writer in writers.items():
         # The writer has just hashed these files.
-        outcome = await publish(context, Base.open(writer.directory, verify=False))
+        outcome = await publish(context, Base.open(writer.directory, verify=False), kept=chosen.kept)
         if outcome is Publication.DROPPED:
             built.append(await open_shard(context, shard))
             continue

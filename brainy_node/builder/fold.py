@@ -52,7 +52,7 @@ async def fold(context: Context) -> Built:
     record = await asyncio.to_thread(_write, shard.contents(), shard, staged, job.threads)
     log_base(record)
     published = False
-    if job.publish and job.spec.generation > 0:
+    if job.publish:
         outcome = await publish(context, Base.open(staged, verify=False))
         published = outcome is Publication.PUBLISHED
     place = context.workspace.settle(staged, shard=number, position=record.position)

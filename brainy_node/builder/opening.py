@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainy.bucket import invariants, layout, segments
-from brainy.bucket.quarantine import QuarantineList
+from brainy.bucket.quarantine import read_quarantine
 from brainy.bucket.records import Manifest, Spec, StoredFile
 from brainy.errors import CorruptDataError, UnavailableError
 from brainy.telemetry.logs import get_logger
@@ -161,9 +161,8 @@ def _write(
             context.report(_reading(writer, manifest.shard, total))
         path.unlink()
     if files.quarantine is not None and manifest.quarantine is not None:
-        listed = QuarantineList.decode(files.quarantine.read_bytes(), key=manifest.quarantine.key)
-        for entry in listed.objects:
-            writer.add_quarantined(entry.key, entry.reason, entry.size)
+        for row in read_quarantine(files.quarantine, key=manifest.quarantine.key, with_bytes=False):
+            writer.add_quarantined(row.key, row.reason, row.size)
     return writer.finish(
         position=manifest.position,
         source_cursor=manifest.source_cursor,

@@ -1,12 +1,12 @@
-"""Publishing a base to the bucket: segments, index, quarantine list, and the manifest that names them.
+"""Publishing a base to the bucket: segments, index, quarantine, and the manifest that names them.
 
 Before: a finished base on local disk, equal to the shard's log up to ``base.position``; this node owned the shard
 at ``epoch`` when the job was given out.
 
 Steps:
   1. Load the manifest. A higher epoch there: FENCED. A position not below ours: nothing to do (DROPPED).
-  2. Write segments, index and quarantine list under fresh names ``<020d position>-<epoch>-<nonce>``. Nobody reads
-     them yet.
+  2. Write segments, index and quarantine under fresh names ``<020d position>-<epoch>-<nonce>``. Nobody reads
+     them yet. What was quarantined when the shard was filled does not change: a later manifest names the same file.
   3. Swap the manifest by its ETag. Lost: load it, decide as in step 1, and swap again.
 
 After: PUBLISHED, and every later reader finds a whole checkpoint; or DROPPED, and the manifest names another one at
@@ -28,8 +28,9 @@ from pathlib import Path
 
 from brainy.bucket import invariants, layout, segments
 from brainy.bucket.items import Noun, Verb
-from brainy.bucket.quarantine import QuarantinedObject, QuarantineList
+from brainy.bucket.quarantine import QuarantineWriter
 from brainy.bucket.records import Manifest, StoredFile
+from brainy.dataset.kept import KeptSource, NothingKept
 from brainy.errors import ConflictError, FencedError
 from brainy.store.cas import CasRegister
 from brainy.telemetry.logs import get_logger
@@ -69,8 +70,13 @@ def manifest_register(context: Context, shard: int) -> CasRegister[Manifest]:
     )
 
 
-async def publish(context: Context, base: Base) -> Publication:
+async def publish(context: Context, base: Base, *, kept: KeptSource | None = None) -> Publication:
     """Publish a base; the protocol is at the top of this module.
+
+    Args:
+        context: the job.
+        base: what to publish.
+        kept: where the bytes of what is quarantined come from; asked only for the first manifest of a shard.
 
     Raises:
         FencedError: the manifest carries a higher epoch. Terminal for this ownership.
@@ -82,7 +88,8 @@ async def publish(context: Context, base: Base) -> Publication:
     current = await register.load()
     if _is_superseded(base, epoch, current[0] if current else None):
         return Publication.DROPPED
-    manifest = await _write_files(context, base, epoch)
+    quarantine = await _quarantine(context, base, epoch, current[0] if current else None, kept or NothingKept())
+    manifest = await _write_files(context, base, epoch, quarantine)
     for _ in range(_ATTEMPTS):
         invariants.check_manifest_swap(current[0] if current else None, manifest)
         if await register.swap(manifest, current[1] if current else None):
@@ -115,7 +122,24 @@ def _is_superseded(base: Base, epoch: int, stored: Manifest | None) -> bool:
     return True
 
 
-async def _write_files(context: Context, base: Base, epoch: int) -> Manifest:
+async def _quarantine(
+    context: Context, base: Base, epoch: int, stored: Manifest | None, kept: KeptSource
+) -> StoredFile | None:
+    if stored is not None and stored.quarantine is not None:
+        return stored.quarantine
+    listed = base.quarantined()
+    if not listed:
+        return None
+    shard = base.record.shard
+    path = context.workspace.stage(f"quarantine-{shard}") / "quarantine.parquet"
+    with QuarantineWriter(path) as writer:
+        async for row in kept.keep(listed):
+            await asyncio.to_thread(writer.add, row)
+    name = f"{base.record.position:020d}-{epoch}-{context.ids.short()}"
+    return await _upload(context, path, layout.quarantine(base.record.generation, shard, name), writer.rows)
+
+
+async def _write_files(context: Context, base: Base, epoch: int, quarantine: StoredFile | None) -> Manifest:
     record, generation = base.record, base.record.generation
     nonce = context.ids.short()
     name = f"{record.position:020d}-{epoch}-{nonce}"
@@ -133,12 +157,6 @@ async def _write_files(context: Context, base: Base, epoch: int) -> Manifest:
     if base.index is not None:
         key = layout.checkpoint(generation, record.shard, name, base_record.INDEX)
         index = await _upload(context, base.directory / base_record.INDEX, key, base.index.size)
-    quarantine = None
-    if listed := base.quarantined():
-        path = directory / "quarantine.json"
-        objects = tuple(QuarantinedObject(key=o.key, reason=o.reason, size=o.size) for o in listed)
-        path.write_bytes(QuarantineList(generation=generation, shard=record.shard, objects=objects).encode())
-        quarantine = await _upload(context, path, layout.quarantine(generation, record.shard, name), len(objects))
     return Manifest(
         generation=generation,
         shard=record.shard,

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 
 from brainy.bucket import layout
+from brainy.bucket.follow import read_choice
 from brainy.bucket.records import Spec
 from brainy.dataset.base import ItemBatch, Source
 from brainy.dataset.brainy_tree import BrainyTreeSource
-from brainy.dataset.generation import GenerationSource
-from brainy.errors import NotFoundError
+from brainy.dataset.generation import GenerationSource, is_published
+from brainy.dataset.kept import GenerationKept, KeptSource, NothingKept, TreeKept
+from brainy.errors import NotFoundError, UnavailableError
 from brainy.store.base import ObjectStore
 
 
@@ -40,6 +42,8 @@ class ChosenSource:
     source: Source
     #: 0 where no generation, and so no log, is behind the source.
     shard_count: int
+    #: Where the bytes of what could not be read come from.
+    kept: KeptSource = field(default_factory=NothingKept)
     #: Requests the source's positions include; a target knows them at its own position 0.
     recent_requests: Mapping[str, int] = field(default_factory=dict)
 
@@ -65,9 +69,14 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
     if spec.source == "brainy":
         # A target filled from the tree itself follows generation 0, which has its log beside the tree.
         behind = None if spec.generation == 0 else await _read_spec(store, 0)
+        if behind is not None and await is_published(store, behind):
+            return await _choose_generation(store, spec, 0)
         tree = BrainyTreeSource(store, spec.source_trees)
-        return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0)
-    number = int(spec.source)
+        return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0, kept=TreeKept(store))
+    return await _choose_generation(store, spec, int(spec.source))
+
+
+async def _choose_generation(store: ObjectStore, spec: Spec, number: int) -> ChosenSource:
     described = await _read_spec(store, number)
     if described is None:
         raise NotFoundError(
@@ -76,12 +85,25 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
             generation=number,
             target=spec.generation,
         )
-    if number == 0:
+    if number == 0 and not await is_published(store, described):
+        if (await read_choice(store)).follow:
+            # The tree moves: what is read of it now has no position in the log.
+            raise UnavailableError(
+                "the generation is followed and not all of its shards are pinned yet",
+                reason="SHARD_NOT_READY",
+                remedy="wait until their owners have published them",
+                generation=number,
+            )
         origin = await choose_source(store, described)
-        return ChosenSource(source=origin.source, shard_count=described.shard_count)
+        return ChosenSource(source=origin.source, shard_count=described.shard_count, kept=origin.kept)
     source = await GenerationSource.open(store, number)
     known = dict.fromkeys(source.recent_requests, 0)
-    return ChosenSource(source=source, shard_count=described.shard_count, recent_requests=known)
+    return ChosenSource(
+        source=source,
+        shard_count=described.shard_count,
+        kept=GenerationKept(store, source.manifests),
+        recent_requests=known,
+    )
 
 
 async def _read_spec(store: ObjectStore, number: int) -> Spec | None:

@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import search_pb2, shard_pb2
+from brainy.bucket.embedding import check_same_model
 from brainy.bucket.records import Spec
 from brainy.clock import Clock, Deadline
 from brainy.errors import InvalidRequestError, NotFoundError
 from brainy.rpc.channel import call
+from brainy_node.router.embeddings import embedding_of
 from brainy_node.router.fan_out import FanOut, Target
 from brainy_node.router.held import by_shard, held
 from brainy_node.router.reads import ItemsQuestion, gather_items
@@ -107,6 +109,7 @@ class SearchRouter:
 
         Raises:
             InvalidRequestError: INVALID_K, INVALID_DIMENSION, INVALID_VECTOR, INVALID_ID, BATCH_TOO_LARGE.
+            EmbeddingMismatchError: the namespace's texts were embedded with another model than the queries.
             NotFoundError: a query's id.
             UnavailableError: a shard has no replica that answers.
         """
@@ -133,6 +136,9 @@ class SearchRouter:
         deadline: Deadline,
     ) -> search_pb2.SearchResponse:
         spec = await runtime.spec(view.generation)
+        embedding = embedding_of(request)
+        if embedding is not None:
+            check_same_model(embedding, await runtime.embedding(view.generation))
         vectors, dimensions = request.vectors, request.dimensions
         if request.ids:
             vectors, dimensions = await self._vectors_of(runtime, view, request, spec, deadline)

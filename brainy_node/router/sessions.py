@@ -12,26 +12,21 @@ from brainy_node.runtime.ports import NamespaceRuntime
 
 
 def outstanding(routing: Routing, generation: int, shard: int, session: Iterable[Position]) -> list[Position]:
-    """Return the positions of a session that bind this shard of the generation being read.
+    """Return the positions of a session that may bind this shard of the generation being read.
 
     * Same generation: those of this very shard.
-    * An older generation: all of them while the one read still follows it (which source shards matter is
-      for the runtime to say); none after the cut-over, which happened only once all of the source was included.
+    * An older generation: all of them. The cut-over waits for the owner of the new one, not for each replica; what a
+      replica includes of its source is for the runtime to say.
     * A newer generation: the routing record in force here is behind the client's.
 
     Raises:
         UnavailableError: STALE_ROUTING, a position of a newer generation.
     """
-    placement = routing.generations.get(generation)
-    follows = placement is not None and placement.follows is not None
     binding: list[Position] = []
     for position in session:
         if position.generation > generation:
             raise stale(routing, generation, f"the session is of generation {position.generation}")
-        if position.generation == generation:
-            if position.shard == shard:
-                binding.append(position)
-        elif follows:
+        if position.generation < generation or position.shard == shard:
             binding.append(position)
     return binding
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from brainy.api.common.v1 import common_pb2
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.items import MAX_METADATA_BYTES, check_id
 from brainy.bucket.records import Spec
 from brainy.errors import InvalidRequestError
@@ -121,6 +122,49 @@ def check_nouns(nouns: Sequence[common_pb2.Noun], spec: Spec, limit: int) -> tup
     return stored, dimensions
 
 
+def check_stored_nouns(nouns: Sequence[common_pb2.Noun], limit: int) -> None:
+    """Refuse nouns that no namespace can have held. What only cannot be indexed is fine; nothing is altered.
+
+    Raises:
+        InvalidRequestError: the first item that is wrong, by index. Nothing was written.
+    """
+    check_count(len(nouns), limit, "nouns")
+    size = 0
+    for index, noun in enumerate(nouns):
+        _check_id(noun.id, index, "id")
+        _check_stored(noun, index)
+        size += len(noun.vector) + len(noun.raw_vector) + len(noun.metadata) + len(noun.attributes) + len(noun.id)
+    _check_size(size)
+
+
+def check_stored_verbs(verbs: Sequence[common_pb2.Verb], limit: int) -> None:
+    """Refuse verbs that no namespace can have held; as ``check_stored_nouns``. A type may be empty."""
+    check_count(len(verbs), limit, "verbs")
+    size = 0
+    for index, verb in enumerate(verbs):
+        _check_id(verb.id, index, "id")
+        _check_id(verb.source_id, index, "source_id")
+        _check_id(verb.target_id, index, "target_id")
+        if verb.HasField("weight") and not math.isfinite(verb.weight):
+            raise InvalidRequestError(
+                "a weight is not finite", remedy=_NOTHING_WRITTEN, index=index, id=verb.id, weight=verb.weight
+            )
+        _check_stored(verb, index)
+        size += len(verb.vector) + len(verb.raw_vector) + len(verb.metadata) + len(verb.attributes) + len(verb.id)
+    _check_size(size)
+
+
+def check_expected(expected: Sequence[bytes], items: int) -> None:
+    """Refuse conditions that are not one SHA-256, or nothing, for each item."""
+    if expected and (len(expected) != items or any(len(digest) not in (0, 32) for digest in expected)):
+        raise InvalidRequestError(
+            "expected must name one SHA-256, or nothing, for each item",
+            remedy="correct the call; nothing was written",
+            items=items,
+            expected=len(expected),
+        )
+
+
 def check_verbs(verbs: Sequence[common_pb2.Verb], spec: Spec, limit: int) -> list[common_pb2.Verb]:
     """Return the verbs as they will be stored (metadata compact). A verb needs no vector.
 
@@ -167,6 +211,12 @@ def check_same_dimension(dimensions: int, spec: Spec) -> None:
         raise _wrong_dimension(dimensions, spec.dimensions, index=0)
 
 
+def check_embedded_length(embedding: EmbeddingIdentity, dimensions: int) -> None:
+    """Refuse a model that cannot have made the vectors of the namespace."""
+    if embedding.dimensions != dimensions:
+        raise _wrong_dimension(embedding.dimensions, dimensions)
+
+
 def compact_json(document: bytes) -> bytes:
     """Return JSON without insignificant whitespace: the order of keys and the values of numbers are kept.
 
@@ -189,6 +239,37 @@ def _copy_documents(
         if not body.startswith(b"{"):
             raise _invalid_document("attributes", index, item.id, "not a JSON object")
         copy.attributes = body
+
+
+def _check_stored(item: common_pb2.Noun | common_pb2.Verb, index: int) -> None:
+    if len(item.vector) % 4:
+        raise _invalid_vector(index, item.id, "is not a whole number of float32 values")
+    if item.HasField("raw_vector"):
+        _check_json(item.raw_vector, "raw_vector", index, item.id)
+        if not item.raw_vector.startswith(b"["):
+            raise _invalid_document("raw_vector", index, item.id, "not a JSON array")
+    if item.HasField("metadata"):
+        _check_json(item.metadata, "metadata", index, item.id)
+    if item.HasField("attributes"):
+        _check_json(item.attributes, "attributes", index, item.id)
+        if not item.attributes.startswith(b"{"):
+            raise _invalid_document("attributes", index, item.id, "not a JSON object")
+
+
+def _check_json(body: bytes, what: str, index: int, item_id: str) -> None:
+    # No bound of its own: Brainy stores larger documents than clients may write, and those come back too.
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Lone surrogates and deep nesting are JSON too, and Brainy stores them.
+        try:
+            json.loads(body.decode(), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise _invalid_document(what, index, item_id, str(error)) from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _document(body: bytes, what: str, index: int, item_id: str) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import shard_pb2
 from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, check_same_model
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import Routing
 from brainy.clock import Clock, Deadline
@@ -18,7 +19,16 @@ from brainy.rpc.channel import call
 from brainy.telemetry.logs import get_logger
 from brainy_node.router.peers import Peers
 from brainy_node.router.sessions import stale
-from brainy_node.router.validation import check_ids, check_nouns, check_same_dimension, check_verbs
+from brainy_node.router.validation import (
+    check_embedded_length,
+    check_expected,
+    check_ids,
+    check_nouns,
+    check_same_dimension,
+    check_stored_nouns,
+    check_stored_verbs,
+    check_verbs,
+)
 from brainy_node.router.view import RoutingRefresher, header
 from brainy_node.runtime.ports import NamespaceRuntime
 
@@ -74,20 +84,64 @@ class WriteRouter:
         nouns: Sequence[common_pb2.Noun],
         request_id: str,
         deadline: Deadline,
+        *,
+        embedding: EmbeddingIdentity | None = None,
+        expected: Sequence[bytes] = (),
     ) -> Written:
         """Insert or replace nouns.
 
+        Args:
+            runtime: of the namespace.
+            nouns: what to write.
+            request_id: makes a repeat recognisable; made up if it is empty.
+            deadline: of the whole call.
+            embedding: what made the vectors out of texts, if something did.
+            expected: digest of the item that must be in place for each (b"" for none), or nothing at all; one that
+                finds another item in place is left out.
+
         Raises:
             InvalidRequestError: an item is wrong; names its index. Nothing was written.
+            EmbeddingMismatchError: the namespace's texts were embedded with another model. Nothing was written.
             UnavailableError: not now; repeat with the same request_id.
             OutcomeUnknownError: the deadline passed while an answer was awaited; likewise.
         """
         spec = await runtime.spec(runtime.routing.write)
+        if embedding is not None:
+            check_same_model(embedding, await runtime.embedding(spec.generation))
         stored, dimensions = check_nouns(nouns, spec, self._max_batch)
+        check_expected(expected, len(stored))
         if stored and not spec.dimensions:
             check_same_dimension(dimensions, await runtime.ensure_dimensions(dimensions))
-        records = [log_pb2.LogRecord(upsert_noun=noun) for noun in stored]
+        if stored and embedding is not None:
+            check_embedded_length(embedding, dimensions)
+            check_same_model(embedding, await runtime.ensure_embedding(embedding))
+        records = _expecting([log_pb2.LogRecord(upsert_noun=noun) for noun in stored], expected)
         return await self._commit(runtime, [noun.id for noun in stored], records, request_id, deadline)
+
+    async def put_back_nouns(
+        self,
+        runtime: NamespaceRuntime,
+        nouns: Sequence[common_pb2.Noun],
+        dimensions: int,
+        request_id: str,
+        deadline: Deadline,
+        *,
+        expected: Sequence[bytes] = (),
+    ) -> Written:
+        """Insert or replace nouns exactly as a namespace of ``dimensions`` (0: unknown) held them.
+
+        Raises:
+            InvalidRequestError: as ``upsert_nouns``; what cannot be indexed is no error.
+            UnavailableError: as ``upsert_nouns``.
+            OutcomeUnknownError: as ``upsert_nouns``.
+        """
+        spec = await runtime.spec(runtime.routing.write)
+        check_stored_nouns(nouns, self._max_batch)
+        check_expected(expected, len(nouns))
+        if dimensions:
+            check_same_dimension(dimensions, spec if spec.dimensions else await runtime.ensure_dimensions(dimensions))
+        records = _expecting([log_pb2.LogRecord(upsert_noun=noun) for noun in nouns], expected)
+        return await self._commit(runtime, [noun.id for noun in nouns], records, request_id, deadline)
 
     async def upsert_verbs(
         self,
@@ -95,11 +149,25 @@ class WriteRouter:
         verbs: Sequence[common_pb2.Verb],
         request_id: str,
         deadline: Deadline,
+        *,
+        as_stored: bool = False,
+        embedding: EmbeddingIdentity | None = None,
+        expected: Sequence[bytes] = (),
     ) -> Written:
-        """Insert or replace verbs; as ``upsert_nouns``."""
-        spec = await runtime.spec(runtime.routing.write)
-        stored = check_verbs(verbs, spec, self._max_batch)
-        records = [log_pb2.LogRecord(upsert_verb=verb) for verb in stored]
+        """Insert or replace verbs; as ``upsert_nouns``, or with ``as_stored`` as ``put_back_nouns``."""
+        if as_stored:
+            check_stored_verbs(verbs, self._max_batch)
+            stored: Sequence[common_pb2.Verb] = verbs
+        else:
+            spec = await runtime.spec(runtime.routing.write)
+            if embedding is not None:
+                check_same_model(embedding, await runtime.embedding(spec.generation))
+            stored = check_verbs(verbs, spec, self._max_batch)
+            if stored and embedding is not None:
+                check_embedded_length(embedding, spec.dimensions or embedding.dimensions)
+                check_same_model(embedding, await runtime.ensure_embedding(embedding))
+        check_expected(expected, len(stored))
+        records = _expecting([log_pb2.LogRecord(upsert_verb=verb) for verb in stored], expected)
         return await self._commit(runtime, [verb.id for verb in stored], records, request_id, deadline)
 
     async def delete_nouns(
@@ -254,6 +322,13 @@ def position_messages(positions: Mapping[tuple[int, int], int]) -> list[common_p
         common_pb2.Position(generation=generation, shard=shard, position=position)
         for (generation, shard), position in sorted(positions.items())
     ]
+
+
+def _expecting(records: list[log_pb2.LogRecord], expected: Sequence[bytes]) -> list[log_pb2.LogRecord]:
+    if expected:
+        for record, digest in zip(records, expected, strict=True):
+            record.expected = digest
+    return records
 
 
 def _owner(routing: Routing, group: _Group) -> str:

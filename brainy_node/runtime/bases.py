@@ -56,14 +56,20 @@ class BaseSupply:
         self._wishes: dict[tuple[JobKind, int], list[_Wish]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def generation_dir(self, spec: Spec) -> Path:
-        """Directory of a generation's local bases."""
+    def generation_dir(self, spec: Spec, *, adopted: bool = False) -> Path:
+        """Directory of a generation's local bases; those this node made from the tree by itself lie apart."""
         identity = spec.model_copy(update={"dimensions": 0}).model_dump_json().encode()
-        return self._root / f"g{spec.generation}-{hashlib.sha256(identity).hexdigest()[:12]}"
+        pinned = "-pinned" if spec.generation == 0 and not adopted else ""
+        return self._root / f"g{spec.generation}-{hashlib.sha256(identity).hexdigest()[:12]}{pinned}"
 
-    async def local(self, spec: Spec, shard: int) -> Base | None:
+    def is_adopted(self, spec: Spec, base: Base) -> bool:
+        """Whether a base was made from the tree by this node, not from a checkpoint all nodes share."""
+        own = self.generation_dir(spec, adopted=True)
+        return spec.generation == 0 and own.resolve() in Path(base.directory).resolve().parents
+
+    async def local(self, spec: Spec, shard: int, *, adopted: bool = False) -> Base | None:
         """Open the newest intact base on local disk; damaged ones are removed and reported."""
-        directory = self.generation_dir(spec) / f"s{shard}"
+        directory = self.generation_dir(spec, adopted=adopted) / f"s{shard}"
         candidates = await asyncio.to_thread(lambda: sorted(directory.glob("*/base.json"), reverse=True))
         for candidate in candidates:
             try:
@@ -103,7 +109,7 @@ class BaseSupply:
             store=self._settings.store,
             spec=spec,
             shards=tuple(sorted(wishes)),
-            output=str(self.generation_dir(spec)),
+            output=str(self.generation_dir(spec, adopted=kind == "adopt")),
             epochs={wish.shard: wish.epoch for wish in wishes.values()},
             node_id=self._node_id,
             incarnation=self._incarnation,
@@ -148,7 +154,7 @@ class BaseSupply:
             store=self._settings.store,
             spec=spec,
             shards=(shard,),
-            output=str(self.generation_dir(spec)),
+            output=str(self.generation_dir(spec, adopted=not publish and self.is_adopted(spec, base))),
             epochs={shard: epoch},
             node_id=self._node_id,
             incarnation=self._incarnation,
@@ -161,12 +167,14 @@ class BaseSupply:
 
     async def discard_others(self, spec: Spec, shard: int, keep: Base) -> None:
         """Remove older local bases of a shard; files still mapped live on until they are let go."""
-        directory = self.generation_dir(spec) / f"s{shard}"
+        directories = [self.generation_dir(spec, adopted=adopted) / f"s{shard}" for adopted in (True, False)]
 
         def sweep() -> None:
-            for entry in directory.iterdir():
-                if entry.is_dir() and entry.resolve() != Path(keep.directory).resolve():
-                    shutil.rmtree(entry, ignore_errors=True)
+            kept = Path(keep.directory).resolve()
+            for directory in directories:
+                for entry in directory.iterdir() if directory.is_dir() else ():
+                    if entry.is_dir() and entry.resolve() != kept:
+                        shutil.rmtree(entry, ignore_errors=True)
 
         await asyncio.to_thread(sweep)
 

@@ -43,6 +43,8 @@ from brainy_node.runtime.assignment import Assignment, followed_shards
 from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
+from brainy_node.runtime.pinning import is_pinned, must_change_base
+from brainy_node.runtime.report import replica_message
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
 from brainy_node.shard.base import Base
@@ -53,7 +55,7 @@ _State = control_pb2.ShardState
 _MANIFEST_POLL_SECONDS = 0.25
 #: Longest wait for a PUT under way when ownership goes; its outcome is found in the log otherwise.
 _HAND_OVER_SECONDS = 1.0
-#: What trying again does not cure: a person has to restore or upgrade something first.
+#: What trying again does not cure: a person has to mend something first.
 _LASTING = frozenset({"CORRUPT_DATA", "UNSUPPORTED_FORMAT"})
 #: Longest waits between two tries. Each may start a builder and download the shard.
 _RETRY_SECONDS = 5.0
@@ -81,6 +83,8 @@ class HostedShard:
         self._duty: asyncio.Task[None] | None = None
         self._collector: LogCollector | None = None
         self._folding = False
+        #: Held while a duty is being replaced by another.
+        self._changing = asyncio.Lock()
         #: Last positions of the slots applied since the base, and when the last one came.
         self._slot_ends: deque[int] = deque()
         self._last_slot_at = host.clock.monotonic()
@@ -96,6 +100,10 @@ class HostedShard:
 
     async def assign(self, new: Assignment) -> None:
         """Take over a changed assignment; a change of role or epoch starts the duty anew."""
+        async with self._changing:
+            await self._assign(new)
+
+    async def _assign(self, new: Assignment) -> None:
         old, self.assignment = self.assignment, new
         if (old.is_owner, old.epoch) == (new.is_owner, new.epoch):
             if new.follows is None:
@@ -107,8 +115,9 @@ class HostedShard:
 
     async def close(self) -> None:
         """End the duty and let the files go."""
-        await self._stop_duty()
-        self.shard = None
+        async with self._changing:
+            await self._stop_duty()
+            self.shard = None
 
     async def _stop_duty(self) -> None:
         if self._commits is not None:
@@ -134,6 +143,8 @@ class HostedShard:
         delay = 0.2
         while True:
             try:
+                if self.shard is not None and await must_change_base(self._host, self.shard):
+                    self.shard = None
                 if self.shard is None:
                     await self._load()
                 await self._replay()
@@ -185,22 +196,24 @@ class HostedShard:
         duty, host = self.assignment, self._host
         self._become(_State.SHARD_STATE_LOADING)
         spec = await host.spec(duty.generation)
-        published = True
-        if duty.generation > 0:
+        published, adopted = True, False
+        if duty.generation == 0:
+            adopted = not await is_pinned(host, duty.shard)
+        else:
             published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
             while not published and not (duty.is_owner and duty.follows is not None):
                 await host.clock.sleep(_MANIFEST_POLL_SECONDS)
                 published = await host.store.get(layout.manifest(duty.generation, duty.shard)) is not None
-        base = await host.supply.local(spec, duty.shard) if published else None
+        base = await host.supply.local(spec, duty.shard, adopted=adopted) if published else None
         if base is not None and base.position < await collected_position(host.store, duty.generation, duty.shard):
             base = None
         if base is None:
-            kind: JobKind = "adopt" if duty.generation == 0 else "open" if published else "fill"
+            kind: JobKind = "adopt" if adopted else "open" if published else "fill"
             if kind == "fill":
                 self._become(_State.SHARD_STATE_COPYING)
             base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
             self.copied = self.total
-        self.shard = Shard.open(base, spec)
+        self.shard = Shard.open(base, spec, expansion_search=host.settings.expansion_search)
 
     def _on_progress(self, done: int, total: int) -> None:
         self.copied, self.total = done, total
@@ -268,7 +281,13 @@ class HostedShard:
             self._collector = log_collector(host, duty)
             if not self._follow_no_more.is_set():
                 await self._follow_sources(writer)
-            self._commits = GroupCommit(writer, known=shard.position_of, on_slot=self._apply_now, clock=host.clock)
+            self._commits = GroupCommit(
+                writer,
+                known=shard.position_of,
+                on_slot=self._apply_now,
+                clock=host.clock,
+                in_place=shard.digest_in_place,
+            )
             self._notify()
             raise await self._commits.run()
         finally:
@@ -377,6 +396,11 @@ class HostedShard:
     # --- reading --------------------------------------------------------------------------------
 
     @property
+    def commits_now(self) -> GroupCommit | None:
+        """The group commit of an owner that takes writes, None otherwise."""
+        return self._commits if self.assignment.is_owner and self.readable else None
+
+    @property
     def readable(self) -> bool:
         """Whether searches may use this replica."""
         return self.shard is not None and self.state == _State.SHARD_STATE_READY
@@ -418,7 +442,7 @@ class HostedShard:
                 self.assignment.shard,
                 up_to=shard.applied,
                 epoch=self.assignment.epoch,
-                publish=self.assignment.is_owner and self.assignment.generation > 0,
+                publish=self.assignment.is_owner and not self._host.supply.is_adopted(shard.spec, shard.base),
             )
             if self.shard is shard:
                 shard.swap_base(base)
@@ -446,6 +470,14 @@ class HostedShard:
             await self._host.supply.discard_others(shard.spec, duty.shard, base)
             _log.info("base_renewed", shard=self._label, position=base.position)
 
+    async def begin_anew(self, shard: Shard) -> None:
+        """Start the duty over if ``shard`` is still the one that is served; it then looks for its base again."""
+        async with self._changing:
+            if self.shard is shard:
+                await self._stop_duty()
+                self._become(_State.SHARD_STATE_LOADING)
+                self.start()
+
     async def collect_log(self) -> None:
         """Delete the part of an owned log that a checkpoint has included for the retention time."""
         collector, shard = self._collector, self.shard
@@ -459,28 +491,7 @@ class HostedShard:
 
     def report(self) -> control_pb2.ShardReplica:
         """Say how the replica is doing, for heartbeats and the coordinator."""
-        duty, shard = self.assignment, self.shard
-        role = control_pb2.SHARD_ROLE_OWNER if duty.is_owner else control_pb2.SHARD_ROLE_REPLICA
-        message = control_pb2.ShardReplica(
-            namespace=self._host.namespace,
-            generation=duty.generation,
-            shard=duty.shard,
-            role=role,
-            state=self.state,
-            epoch=duty.epoch,
-            copied=self.copied,
-            total=self.total,
-            message=self.message,
-            reason=self.reason,
-        )
-        if shard is not None:
-            statistics = shard.statistics()
-            message.applied = shard.applied
-            message.source_cursor.update(shard.source_cursor)
-            message.noun_count = statistics.nouns
-            message.verb_count = statistics.verbs
-            message.quarantined = statistics.quarantined
-        return message
+        return replica_message(self._host.namespace, self)
 
 
 def _first(group: BaseExceptionGroup[BrainyError]) -> BrainyError:

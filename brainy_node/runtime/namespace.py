@@ -13,25 +13,29 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import control_pb2
 from brainy.api.storage.v1 import log_pb2
-from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
-from brainy.errors import BrainyError, CorruptDataError, NotFoundError, UnavailableError
+from brainy.errors import BrainyError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
-from brainy.store.base import PutState
 from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient
-from brainy_node.runtime.assignment import assignments, followed_shards
+from brainy_node.following.figures import following_message
+from brainy_node.following.follower import Follower
+from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
+from brainy_node.runtime.ownership import owned_now
+from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
+from brainy_node.runtime.specs import Specs
 from brainy_node.shard.shard import Shard
 
 _log = get_logger(__name__)
@@ -68,7 +72,7 @@ class HostedNamespace:
         self._builder = builder
         self._view = RoutingView(store, lambda routing: self._routing_changed.set())
         self._routing_changed = asyncio.Event()
-        self._specs: dict[int, Spec] = {}
+        self._specs = Specs(store, clock=clock, recheck_seconds=settings.node.routing_poll_seconds)
         self._shards: dict[tuple[int, int], HostedShard] = {}
         self._leaving: dict[tuple[int, int], float] = {}
         self._waiting_writes = 0
@@ -95,6 +99,15 @@ class HostedNamespace:
             spec=self.spec,
             context=copy_context(),
         )
+        #: Takes over what Brainy processes write into the tree, where that is chosen.
+        self.follower = Follower(
+            store,
+            lambda: owned_now(self._host, self._shards.values(), self.ensure_dimensions),
+            read_spec=self.spec,
+            settings=settings.node,
+            clock=clock,
+            ids=ids,
+        )
 
     # --- loops ----------------------------------------------------------------------------------
 
@@ -106,6 +119,7 @@ class HostedNamespace:
                 group.create_task(self._reconcile())
                 group.create_task(self._fold())
                 group.create_task(self._collect())
+                group.create_task(self.follower.run())
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
@@ -160,6 +174,8 @@ class HostedNamespace:
         while True:
             await self._clock.sleep(_FOLD_CHECK_SECONDS)
             for hosted in list(self._shards.values()):
+                if self.follower.choice.follow:
+                    await pin(self._host, hosted)
                 await hosted.fold_if_due()
 
     async def _collect(self) -> None:
@@ -186,40 +202,19 @@ class HostedNamespace:
         Raises:
             CorruptDataError: it is gone or damaged.
         """
-        known = self._specs.get(generation)
-        if known is not None and known.dimensions > 0:
-            return known
-        key = layout.spec(generation)
-        found = await self._store.get(key)
-        if found is None:
-            # It is written before any routing record names the generation.
-            raise CorruptDataError(
-                "the generation is placed, but its spec is missing",
-                remedy="restore the object from a copy",
-                data_safe=False,
-                key=key,
-            )
-        self._specs[generation] = spec = Spec.decode(found.body, key=key)
-        return spec
+        return await self._specs.spec(generation)
+
+    async def embedding(self, generation: int) -> EmbeddingIdentity | None:
+        """What a generation's texts were embedded with; None while nobody wrote any."""
+        return await self._specs.embedding(generation)
 
     async def ensure_dimensions(self, dimensions: int) -> Spec:
         """Return the write generation's spec; the first vector of an empty namespace decides its dimensions."""
-        generation = self.routing.write
-        for _ in range(8):
-            spec = await self.spec(generation)
-            if spec.dimensions > 0:
-                return spec
-            key = layout.spec(generation)
-            found = await self._store.get(key)
-            if found is None:
-                break
-            decided = Spec.decode(found.body, key=key).model_copy(update={"dimensions": dimensions})
-            outcome = await self._store.put_if_match(key, decided.encode(), found.etag)
-            if outcome.state is not PutState.WON:
-                continue  # another writer decided, or nobody knows: read again
-            self._specs[generation] = decided
-            return decided
-        raise UnavailableError("could not settle the namespace's dimensions", remedy="retry; nothing was written")
+        return await self._specs.ensure_dimensions(self.routing.write, dimensions)
+
+    async def ensure_embedding(self, embedding: EmbeddingIdentity) -> EmbeddingIdentity:
+        """Return what the write generation's texts are embedded with; the first embedded write decides."""
+        return await self._specs.ensure_embedding(self.routing.write, embedding)
 
     def hosted(self, generation: int, shard: int) -> HostedShard | None:
         """The local replica of a shard, in whatever state."""
@@ -326,17 +321,18 @@ class HostedNamespace:
         )
 
     def _includes(self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
-        placement = self.routing.generations.get(generation)
-        follows = placement.follows if placement is not None and placement.state == "building" else None
-        sources = followed_shards(self.routing, generation, shard) if follows is not None else ()
+        """Whether a replica has what a session has seen.
+
+        A generation's cursors name the source shards that may hold its items, from the fill on, and stay after the
+        cut-over. What lies further back than the source was included before the source began to serve.
+        """
         for token in session:
             if token.generation == generation:
                 if token.shard == shard and replica.applied < token.position:
                     return False
             elif (
-                token.generation == follows
-                and token.shard in sources
-                and replica.source_cursor.get(token.shard, 0) < token.position
+                str(token.generation) == replica.spec.source
+                and replica.source_cursor.get(token.shard, token.position) < token.position
             ):
                 return False
         return True
@@ -374,7 +370,13 @@ class HostedNamespace:
 
     def replicas(self) -> list[control_pb2.ShardReplica]:
         """State of every replica here."""
-        return [hosted.report() for hosted in self._shards.values()]
+        replicas = []
+        for (generation, number), hosted in self._shards.items():
+            replica = hosted.report()
+            if (figures := self.follower.figures(generation, number)) is not None:
+                replica.following.CopyFrom(following_message(figures, self._clock.monotonic()))
+            replicas.append(replica)
+        return replicas
 
     async def digest(
         self, generation: int, shards: Sequence[int]

@@ -9,6 +9,7 @@ from brainy.api.common.v1.common_pb2 import Position
 from brainy.api.node.v1.control_pb2 import ShardReplica
 from brainy.api.storage.v1.log_pb2 import LogRecord
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Deadline
@@ -72,6 +73,15 @@ class NamespaceRuntime(Protocol):
         """Return the spec of the write generation, after setting its dimensions if they were 0.
 
         The spec returned may have other dimensions than asked for: another writer was first.
+        """
+
+    async def embedding(self, generation: int) -> EmbeddingIdentity | None:
+        """Return what a generation's texts were embedded with; None while nobody wrote any."""
+
+    async def ensure_embedding(self, embedding: EmbeddingIdentity) -> EmbeddingIdentity:
+        """Return what the write generation's texts are embedded with, after recording ``embedding`` if nothing was.
+
+        What it returns may differ from what was asked for: another writer was first.
         """
 
     async def apply_routing(self, epoch: int) -> Sequence[Position]:

@@ -10,6 +10,7 @@ import grpc
 from brainy.api.node.v1 import data_pb2, data_pb2_grpc
 from brainy.errors import InvalidRequestError
 from brainy.rpc.deadlines import deadline_of, stream_deadline_of
+from brainy_node.router.embeddings import embedding_of
 from brainy_node.router.front_door import FrontDoor
 from brainy_node.router.scans import NounScan
 from brainy_node.router.writes import position_messages
@@ -44,7 +45,25 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
-        written = await self._door.writes.upsert_nouns(runtime, request.nouns, request.request_id, deadline)
+        writes = self._door.writes
+        if request.as_stored:
+            written = await writes.put_back_nouns(
+                runtime,
+                request.nouns,
+                request.dimensions,
+                request.request_id,
+                deadline,
+                expected=request.expected,
+            )
+        else:
+            written = await writes.upsert_nouns(
+                runtime,
+                request.nouns,
+                request.request_id,
+                deadline,
+                embedding=embedding_of(request),
+                expected=request.expected,
+            )
         return data_pb2.UpsertNounsResponse(header=written.header, positions=written.positions)
 
     async def DeleteNouns(self, request: data_pb2.DeleteNounsRequest, context: Context) -> data_pb2.DeleteNounsResponse:
@@ -85,6 +104,7 @@ class NounServicer(data_pb2_grpc.NounServiceServicer):
                 message.nouns,
                 f"{message.request_id or request_id}.{number}",
                 deadline_of(context, door.clock),
+                embedding=embedding_of(message),
             )
             header = done.header
             written += len(message.nouns)

@@ -139,7 +139,8 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         """Sum the figures of the shards named."""
         runtime = await self._runtime(request.namespace, request.generation)
         target = Target(namespace=runtime.name, generation=request.generation, shards=tuple(request.shards))
-        return await StatisticsQuestion().local(runtime, target, deadline_of(context, self._clock))
+        question = StatisticsQuestion(include_digest=request.include_digest, session=request.session)
+        return await question.local(runtime, target, deadline_of(context, self._clock))
 
     async def ListShardUnindexed(
         self, request: shard_pb2.ListShardUnindexedRequest, context: Context

@@ -11,6 +11,7 @@ from brainy.api.node.v1 import data_pb2, data_pb2_grpc
 from brainy.rpc.deadlines import deadline_of, stream_deadline_of
 from brainy_node.router.front_door import FrontDoor
 from brainy_node.router.scans import QuarantineScan, UnindexedScan
+from brainy_node.router.statistics import StatisticsQuestion
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,7 +27,8 @@ class StatisticsServicer(data_pb2_grpc.StatisticsServiceServicer):
     ) -> data_pb2.GetStatisticsResponse:
         """Sum the figures of every shard."""
         runtime = self._door.runtimes.get(request.namespace)
-        return await self._door.statistics.statistics(runtime, deadline_of(context, self._door.clock))
+        question = StatisticsQuestion(include_digest=request.include_digest, session=request.session)
+        return await self._door.statistics.statistics(runtime, deadline_of(context, self._door.clock), question)
 
     async def GetPerformanceMetrics(
         self, request: data_pb2.GetPerformanceMetricsRequest, context: Context

@@ -10,6 +10,7 @@ import grpc
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, data_pb2_grpc
 from brainy.rpc.deadlines import deadline_of, stream_deadline_of
+from brainy_node.router.embeddings import embedding_of
 from brainy_node.router.front_door import FrontDoor
 from brainy_node.router.held import sliced
 from brainy_node.router.reads import VerbsQuestion
@@ -67,7 +68,15 @@ class VerbServicer(data_pb2_grpc.VerbServiceServicer):
         """Insert or replace."""
         runtime = self._door.runtimes.get(request.namespace)
         deadline = deadline_of(context, self._door.clock)
-        written = await self._door.writes.upsert_verbs(runtime, request.verbs, request.request_id, deadline)
+        written = await self._door.writes.upsert_verbs(
+            runtime,
+            request.verbs,
+            request.request_id,
+            deadline,
+            as_stored=request.as_stored,
+            embedding=embedding_of(request),
+            expected=request.expected,
+        )
         return data_pb2.UpsertVerbsResponse(header=written.header, positions=written.positions)
 
     async def DeleteVerbs(self, request: data_pb2.DeleteVerbsRequest, context: Context) -> data_pb2.DeleteVerbsResponse:

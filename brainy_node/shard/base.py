@@ -20,7 +20,7 @@ A base is a cache: losing it costs time, never data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from brainy_node.shard import base_record as layout
 from brainy_node.shard import flags
 from brainy_node.shard.base_record import BaseRecord
 from brainy_node.shard.columns import BATCH_ROWS, HashLookup, RecordFile, map_array
-from brainy_node.shard.facts import Facts, facts_of
+from brainy_node.shard.facts import Facts, facts_of, verb_service
 from brainy_node.shard.index import VectorIndex
 from brainy_node.shard.statistics import Tally
 
@@ -91,8 +91,8 @@ class Base:
         self.index: VectorIndex | None = None
         if record.indexed_count:
             self.index = VectorIndex.view(directory / layout.INDEX, spec, expected=record.indexed_count)
-        #: Counts at ``position``; a fresh copy each time.
-        self._tally = record.tally
+        # Read once here, so that a base without a count of today is refused when it is opened.
+        Tally.decode(record.tally)
         self._quarantined = [
             Quarantined(entry["key"], entry["reason"], entry["size"])
             for entry in json.loads((directory / layout.QUARANTINED).read_bytes())
@@ -124,13 +124,24 @@ class Base:
         """Source shard -> position included, when the generation was filled from another."""
         return dict(self.record.source_cursor)
 
+    @property
+    def vector_bytes(self) -> int:
+        """What the indexed vectors take as float32."""
+        return 4 * self.record.indexed_count * self.record.spec.dimensions
+
+    @property
+    def index_bytes(self) -> int:
+        """Size of the index file: the vectors as the index keeps them, and its graph. 0 without one."""
+        file = self.record.files.get(layout.INDEX)
+        return 0 if file is None else file.size
+
     def digest(self) -> MultisetDigest:
         """Return the multiset digest at ``position``."""
         return MultisetDigest.decode((self.directory / layout.DIGEST).read_bytes())
 
     def tally(self) -> Tally:
-        """Return the counts at ``position``."""
-        return Tally.decode(self._tally)
+        """Return the counts at ``position``; a fresh copy each time."""
+        return Tally.decode(self.record.tally)
 
     def quarantined(self) -> list[Quarantined]:
         """Return the source objects that could not be read."""
@@ -156,6 +167,14 @@ class Base:
                 if self.ids.text(row) == ids[number]:
                     rows[number] = row
         return rows
+
+    def noun_rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows of the nouns whose id hashes (``key_hash``) are chosen."""
+        return self._by_id.rows_where(chosen)
+
+    def verb_rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows of the verbs whose id hashes (``key_hash``) are chosen."""
+        return self._verbs_by_id.rows_where(chosen)
 
     def noun(self, row: int, *, include_vectors: bool = True) -> Noun:
         """Return a noun; without vectors, ``vector`` is b"" and ``raw_vector`` None."""
@@ -228,6 +247,10 @@ class Base:
     def verb_type(self, row: int) -> str:
         """Return a verb's type."""
         return self._verb_types.text(row)
+
+    def verb_service(self, row: int) -> str:
+        """Return the service that made a verb."""
+        return verb_service(self._verb_metadata[row], self._verb_attributes[row])
 
     def verb_rows_matching(self, source_id: str | None, target_id: str | None, kind: str | None) -> Iterator[list[int]]:
         """Yield rows of verbs by source, target and type (None matches all), in batches."""

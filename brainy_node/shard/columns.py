@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +84,12 @@ class HashLookup:
 
     def rows(self, text_hash: int) -> list[int]:
         """Return the rows that carry a hash, ascending."""
+        size = len(self._hashes)
+        if not size:
+            return []
         wanted = np.uint64(text_hash)
         first = int(self._hashes.searchsorted(wanted))
         last = first
-        size = len(self._hashes)
         while last < size and self._hashes[last] == wanted:
             last += 1
         return [int(row) for row in self._rows[first:last]]
@@ -97,6 +99,10 @@ class HashLookup:
         first = self._hashes.searchsorted(text_hashes, side="left")
         last = self._hashes.searchsorted(text_hashes, side="right")
         return first.tolist(), last.tolist()
+
+    def rows_where(self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[int]:
+        """Return the rows whose hashes are chosen."""
+        return [int(row) for row in self._rows[chosen(self._hashes)]]
 
     def row_at(self, place: int) -> int:
         """Return the row at a place."""

@@ -120,6 +120,14 @@ class VectorIndex:
             raise _unfit(path, f"it holds {len(index)} rows, not {expected}")
         return cls(index)
 
+    def keep_candidates(self, expansion_search: int) -> None:
+        """Set how many candidates a search keeps, instead of what the generation's description says.
+
+        More find more and take longer. Before the index is searched: the library has no lock around this.
+        """
+        # mypy does not see the setter, which stands apart from its property.
+        self._index.expansion_search = expansion_search  # type: ignore[misc]
+
     def search(self, queries: Matrix, count: int, *, threads: int = 0) -> tuple[Keys, Matrix, npt.NDArray[np.int64]]:
         """Find up to ``count`` nearest rows for each query (n x dimensions, float32, finite).
 

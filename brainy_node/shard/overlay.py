@@ -51,8 +51,8 @@ def overlay(base: Base, tail: Tail) -> tuple[Rows, MultisetDigest, Tally]:
         if verb_row is not None:
             rows.dead_verbs[verb_row] = True
             digest.remove(item_id, base.verb_hash(verb_row))
-            tally.verb(base.verb_type(verb_row), by=-1)
+            tally.verb(base.verb_type(verb_row), base.verb_service(verb_row), by=-1)
         if kept.verb is not None:
             digest.add(item_id, kept.hash)
-            tally.verb(kept.verb.type)
+            tally.verb(kept.verb.type, kept.service)
     return rows, digest, tally

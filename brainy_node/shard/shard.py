@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
+from brainy.bucket.partition import key_hash
 from brainy.bucket.records import Spec
 from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
@@ -61,7 +63,7 @@ class Shard:
     exclude one another while they run. Iterators see the state of the moment they were made.
     """
 
-    def __init__(self, base: Base, spec: Spec, *, threads: int = 0) -> None:
+    def __init__(self, base: Base, spec: Spec, *, threads: int = 0, expansion_search: int = 0) -> None:
         self.spec = spec
         self.generation = spec.generation
         self.number = base.record.shard
@@ -71,26 +73,39 @@ class Shard:
         self.source_cursor = base.source_cursor
         #: Highest ownership epoch seen in the log.
         self.epoch = 0
+        #: Calls of ``search``, and those of them during which the process had to read from disk.
+        self.searches = 0
+        self.searches_from_disk = 0
         self._threads = threads
+        self._expansion_search = expansion_search
         self._lock = threading.Lock()
         self._requests: dict[str, int] = dict(base.record.recent_requests)
-        self._base = base
+        self._base = self._tuned(base)
         self._tail = Tail(spec)
         self._rows = Rows(base)
         self._digest = base.digest()
         self._tally = base.tally()
 
     @classmethod
-    def open(cls, base: Base, spec: Spec, *, threads: int = 0) -> Shard:
+    def open(cls, base: Base, spec: Spec, *, threads: int = 0, expansion_search: int = 0) -> Shard:
         """Start from a base; its log records after ``base.position`` are then applied with ``apply``.
 
-        ``threads`` is how many one search call may use; 0 means one per core.
+        Args:
+            base: where to start.
+            spec: of its generation.
+            threads: how many one search call may use; 0 means one per core.
+            expansion_search: how many candidates a search keeps; 0 for as many as ``spec`` says.
 
         Raises:
             PreconditionError: the base belongs to another generation or another shape of it.
         """
         _check_fit(base, spec, base.record.shard)
-        return cls(base, spec, threads=threads)
+        return cls(base, spec, threads=threads, expansion_search=expansion_search)
+
+    def _tuned(self, base: Base) -> Base:
+        if self._expansion_search and base.index is not None:
+            base.index.keep_candidates(self._expansion_search)
+        return base
 
     @property
     def base(self) -> Base:
@@ -162,7 +177,7 @@ class Shard:
             self._count_verb_out(verb.id)
             kept = self._tail.put_verb(position, verb)
             self._digest.add(verb.id, kept.hash)
-            self._tally.verb(verb.type)
+            self._tally.verb(verb.type, kept.service)
         elif operation == "delete_verb":
             self._count_verb_out(record.delete_verb)
             self._tail.drop_verb(position, record.delete_verb)
@@ -186,12 +201,12 @@ class Shard:
         if state is not None:
             if state.verb is not None:
                 self._digest.remove(item_id, state.hash)
-                self._tally.verb(state.verb.type, by=-1)
+                self._tally.verb(state.verb.type, state.service, by=-1)
             return
         row = self._base.verb_row_of(item_id)
         if row is not None:
             self._digest.remove(item_id, self._base.verb_hash(row))
-            self._tally.verb(self._base.verb_type(row), by=-1)
+            self._tally.verb(self._base.verb_type(row), self._base.verb_service(row), by=-1)
             self._rows.dead_verbs[row] = True
 
     def _remember(self, seen: dict[str, int]) -> None:
@@ -243,7 +258,7 @@ class Shard:
                     shard=self.number,
                     buckets=len(digest.differing(self._digest)),
                 )
-            self._base, self._tail, self._rows, self._tally = base, tail, rows, tally
+            self._base, self._tail, self._rows, self._tally = self._tuned(base), tail, rows, tally
 
     def use_spec(self, spec: Spec) -> None:
         """Put a generation's description in force after its dimensions went from 0 to n.
@@ -304,7 +319,11 @@ class Shard:
                 got=queries.shape[-1],
             )
         with self._lock:
-            return self._search(queries, k, exact, include_soft_deleted)
+            before = _reads_from_disk()
+            hits = self._search(queries, k, exact, include_soft_deleted)
+            self.searches += 1
+            self.searches_from_disk += _reads_from_disk() > before
+            return hits
 
     def _search(self, queries: npt.NDArray[np.float32], k: int, exact: bool, soft: bool) -> Hits:
         base, tail, state = self._base, self._tail, self._rows
@@ -379,6 +398,39 @@ class Shard:
                     verbs.append(self._base.verb(row, include_vectors=include_vectors))
         return verbs
 
+    def ids_where(
+        self, chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
+    ) -> tuple[list[str], list[str]]:
+        """Return the ids of the nouns and of the verbs alive whose hashes (``key_hash``) are chosen.
+
+        ``chosen`` gets arrays of hashes, those of the base sorted, and says yes or no of each.
+        """
+        with self._lock:
+            base, rows = self._base, self._rows
+            dead, dead_verbs = rows.dead.copy(), rows.dead_verbs.copy()
+            newer = [item_id for item_id, state in self._tail.nouns.items() if state.noun is not None]
+            newer_verbs = [item_id for item_id, kept in self._tail.verbs.items() if kept.verb is not None]
+        nouns = [base.ids.text(row) for row in base.noun_rows_where(chosen) if not dead[row]]
+        verbs = [base.verb_ids.text(row) for row in base.verb_rows_where(chosen) if not dead_verbs[row]]
+        return nouns + _chosen(newer, chosen), verbs + _chosen(newer_verbs, chosen)
+
+    def digest_in_place(self, record: log_pb2.LogRecord) -> bytes:
+        """Return the digest of the item that a record would replace; b"" for none."""
+        with self._lock:
+            if record.HasField("upsert_noun"):
+                noun = self._tail.nouns.get(record.upsert_noun.id)
+                if noun is not None:
+                    return noun.hash
+                row = self._base.row_of(record.upsert_noun.id)
+                return b"" if row is None else self._base.noun_hash(row)
+            if record.HasField("upsert_verb"):
+                verb = self._tail.verbs.get(record.upsert_verb.id)
+                if verb is not None:
+                    return verb.hash
+                row = self._base.verb_row_of(record.upsert_verb.id)
+                return b"" if row is None else self._base.verb_hash(row)
+        return b""
+
     def find_verbs(
         self,
         source_id: str | None,
@@ -447,6 +499,15 @@ class Shard:
         return self._base.quarantined()
 
 
+def _reads_from_disk() -> int:
+    """Return the process's major page faults: reads of mapped files that were not in memory.
+
+    Those of all threads, because the index searches with threads of its own. What another thread reads meanwhile
+    is counted too, so the share of searches without a read comes out too low at worst.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+
+
 def _check_fit(base: Base, spec: Spec, number: int) -> None:
     held = base.record.spec
     same = (held.metric, held.scalar_kind, held.shard_count) == (
@@ -466,6 +527,11 @@ def _check_fit(base: Base, spec: Spec, number: int) -> None:
             generation=base.record.generation,
             shard=base.record.shard,
         )
+
+
+def _chosen(ids: list[str], chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[str]:
+    hashes = np.fromiter(map(key_hash, ids), np.uint64, len(ids))
+    return [ids[place] for place in np.flatnonzero(chosen(hashes)).tolist()]
 
 
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

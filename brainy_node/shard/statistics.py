@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from brainy.errors import CorruptDataError
 from brainy_node.shard.facts import Facts
 
 
@@ -25,18 +26,23 @@ class ShardStatistics:
     nouns_by_service: Mapping[str, int] = field(default_factory=dict)
     nouns_by_type: Mapping[str, int] = field(default_factory=dict)
     verbs_by_type: Mapping[str, int] = field(default_factory=dict)
+    verbs_by_service: Mapping[str, int] = field(default_factory=dict)
+    #: Nouns that carry a metadata document.
+    metadata_by_service: Mapping[str, int] = field(default_factory=dict)
 
 
 class Tally:
     """Running counts. An item is counted out with the same arguments it was counted in with."""
 
     __slots__ = (
+        "metadata_by_service",
         "nouns",
         "nouns_by_service",
         "nouns_by_type",
         "soft_deleted",
         "unindexed",
         "verbs",
+        "verbs_by_service",
         "verbs_by_type",
     )
 
@@ -48,6 +54,8 @@ class Tally:
         self.nouns_by_service: Counter[str] = Counter()
         self.nouns_by_type: Counter[str] = Counter()
         self.verbs_by_type: Counter[str] = Counter()
+        self.verbs_by_service: Counter[str] = Counter()
+        self.metadata_by_service: Counter[str] = Counter()
 
     def noun(self, facts: Facts, *, indexed: bool, by: int = 1) -> None:
         """Count a noun in (``by`` 1) or out (-1)."""
@@ -56,11 +64,14 @@ class Tally:
         self.unindexed += by * (not indexed)
         _shift(self.nouns_by_service, facts.service, by)
         _shift(self.nouns_by_type, facts.type, by)
+        if facts.documented:
+            _shift(self.metadata_by_service, facts.service, by)
 
-    def verb(self, kind: str, *, by: int = 1) -> None:
+    def verb(self, kind: str, service: str, *, by: int = 1) -> None:
         """Count a verb in or out."""
         self.verbs += by
         _shift(self.verbs_by_type, kind, by)
+        _shift(self.verbs_by_service, service, by)
 
     def statistics(self, *, quarantined: int) -> ShardStatistics:
         """Return the figures as they are now."""
@@ -73,6 +84,8 @@ class Tally:
             nouns_by_service=dict(self.nouns_by_service),
             nouns_by_type=dict(self.nouns_by_type),
             verbs_by_type=dict(self.verbs_by_type),
+            verbs_by_service=dict(self.verbs_by_service),
+            metadata_by_service=dict(self.metadata_by_service),
         )
 
     def encode(self) -> dict[str, Any]:
@@ -81,10 +94,20 @@ class Tally:
 
     @classmethod
     def decode(cls, document: Mapping[str, Any]) -> Tally:
-        """Read what ``encode`` wrote."""
+        """Read what ``encode`` wrote.
+
+        Raises:
+            CorruptDataError: a count is missing, because an earlier version did not keep it.
+        """
         tally = cls()
         for name in cls.__slots__:
-            value = document[name]
+            value = document.get(name)
+            if value is None:
+                raise CorruptDataError(
+                    "the base lacks a count that this version keeps",
+                    remedy="delete the base directory; it is rebuilt from the bucket",
+                    count=name,
+                )
             setattr(tally, name, Counter(value) if isinstance(value, dict) else int(value))
         return tally
 

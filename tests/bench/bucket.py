@@ -26,6 +26,9 @@ BUCKET = "bench"
 WHOLE = f"s3://{BUCKET}/whole"
 #: The same items, a quarter of them.
 QUARTER = f"s3://{BUCKET}/quarter"
+#: Folders of what belongs to items.
+ITEMS = ("verbs", "verb-metadata", "nouns", "metadata")
+CHANGE_LOG = "change-log"
 _THREADS = 32
 _CHUNK = 4000
 
@@ -94,8 +97,6 @@ async def opened(namespace: str) -> AsyncIterator[MeteredStore]:
         await store.close()
 
 
-async def item_keys(
-    store: MeteredStore, folders: Sequence[str] = ("verbs", "verb-metadata", "nouns", "metadata")
-) -> list[str]:
-    """Keys of every object an import reads."""
+async def item_keys(store: MeteredStore, folders: Sequence[str] = ITEMS) -> list[str]:
+    """Keys of every object an import reads, or of those in other folders."""
     return [meta.key for folder in folders async for page in store.list(f"{folder}/") for meta in page]

@@ -3,7 +3,8 @@
     python -m tests.bench.importing KIND NAMESPACE
 
 Kinds: ``tree`` streams every shard through ``BrainyTreeSource``; ``raw-threads`` and ``raw-async`` ask obstore alone
-for the keys such an import reads, which were listed before the clock started. Prints one line of JSON.
+for the keys such an import reads, which were listed before the clock started. ``inspect`` takes the census of the
+bucket; ``raw-threads-all`` and ``raw-async-all`` also ask for the change log, as it does. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.settings import StoreSettings
 from brainy.dataset.brainy_tree import BrainyTreeSource
+from brainy.legacy.inspection import inspect
 from brainy.store.credentials import credential_provider
 from brainy.store.s3_access import S3Access
 from brainy_node.builder.courtesy import give_way
-from tests.bench.bucket import item_keys, opened
+from tests.bench.bucket import CHANGE_LOG, ITEMS, item_keys, opened
 
 _IN_FLIGHT = 64
-KINDS = ("tree", "raw-threads", "raw-async")
+KINDS = ("tree", "raw-threads", "raw-async", "inspect", "raw-threads-all", "raw-async-all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,12 @@ async def _tree(namespace: str) -> tuple[int, int]:
         return source.calls.gets, items
 
 
+async def _census(namespace: str) -> tuple[int, int]:
+    async with opened(namespace) as store:
+        found = await inspect(store)
+    return found.store_calls["get"], found.nouns + found.verbs
+
+
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -126,15 +134,18 @@ async def _measured(kind: str, namespace: str) -> Imported:
     if kind == "tree":
         cpu, began = _cpu_seconds(), clock.monotonic()
         gets, items = await _tree(namespace)
+    elif kind == "inspect":
+        cpu, began = _cpu_seconds(), clock.monotonic()
+        gets, items = await _census(namespace)
     else:
         async with opened(namespace) as listing:
-            keys = await item_keys(listing)
+            keys = await item_keys(listing, (*ITEMS, CHANGE_LOG) if kind.endswith("-all") else ITEMS)
         store, prefix = _raw_store(namespace)
         keys = [prefix + key for key in keys]
         gc.collect()
         cpu, began = _cpu_seconds(), clock.monotonic()
         gets = len(keys)
-        if kind == "raw-threads":
+        if kind.startswith("raw-threads"):
             await asyncio.to_thread(_get_in_threads, store, keys)
         else:
             await _get_on_the_loop(store, keys)

@@ -3,7 +3,8 @@
     python -m tests.bench.locks
 
 Prints one line per backend. Fails when an uncontended grant costs more than one GET and one conditional PUT in an
-object store, or more than one round trip to Redis.
+object store, or more than one round trip to Redis; and, on an S3 server, when a grant and its release take more than
+twice as long through a coordinator as directly. (A gRPC call alone takes longer than a script in a local Redis.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import statistics
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
@@ -20,6 +22,7 @@ from brainy.config.settings import LockSettings, StoreSettings
 from brainy.ids import Ids
 from brainy.locks.base import Grant, LockProvider
 from brainy.locks.opening import open_locks
+from brainy.sdk.local_cluster import LocalCluster
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs
@@ -100,6 +103,42 @@ async def measure(label: str, namespace: str, settings: LockSettings, server: Re
     await store.close()
 
 
+async def through_coordinator(label: str, namespace: str, settings: LockSettings, *, bar: float | None) -> None:
+    """Grant and release, directly and through a coordinator's process, in turns."""
+    variables = {"BRAINY_LOCKS__PROVIDER": settings.provider, "BRAINY_LOCKS__REDIS_URL": settings.redis_url}
+    store = open_store(Namespace.parse(namespace), StoreSettings(), clock=CLOCK, ids=Ids())
+    locks = open_locks(settings, store, CLOCK, Ids(), scope=namespace)
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as directory:
+        cluster = LocalCluster(namespace, nodes=1, directory=Path(directory), settings=variables)
+        await cluster.start(timeout_seconds=60.0)
+        client = cluster.client()
+
+        async def direct() -> float:
+            start = CLOCK.monotonic()
+            await locks.release(await take(locks, "user/direct"))
+            return CLOCK.monotonic() - start
+
+        async def through() -> float:
+            lock = client.lock("through", watch=False)
+            start = CLOCK.monotonic()
+            await lock.acquire()
+            await lock.release()
+            return CLOCK.monotonic() - start
+
+        for _ in range(10):
+            await direct()
+            await through()
+        taken = [(await direct(), await through()) for _ in range(ROUNDS)]
+        await client.close()
+        await cluster.stop()
+    await locks.close()
+    await store.close()
+    here, there = (statistics.median(times) for times in zip(*taken, strict=True))
+    shown = f"direct {here * 1000:.2f} ms, coordinator {there * 1000:.2f} ms = {there / here:.2f}"
+    print(f"{label:12} grant + release: {shown}", flush=True)
+    assert bar is None or there / here <= bar, f"through the coordinator: {there / here:.2f} > {bar}"
+
+
 def main() -> None:
     configure_logs(level="error", form="json", role="bench")
     in_bucket = LockSettings()
@@ -110,11 +149,14 @@ def main() -> None:
             s3.create_bucket("bench")
             export(**s3.environment)
             asyncio.run(measure(label, "s3://bench/locks", in_bucket, None))
+            asyncio.run(through_coordinator(label, "s3://bench/through", in_bucket, bar=2.0))
     for label, start in (("redis", redis_server), ("valkey", valkey)):
         with ExitStack() as servers:
             server = servers.enter_context(start())
             settings = LockSettings(provider="redis", redis_url=server.url)
             asyncio.run(measure(label, "memory://bench-" + label, settings, server))
+            with tempfile.TemporaryDirectory(prefix="brainy-bench-") as bucket:
+                asyncio.run(through_coordinator(label, f"file://{bucket}", settings, bar=None))
 
 
 if __name__ == "__main__":

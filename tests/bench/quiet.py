@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -14,6 +15,29 @@ from brainy.clock import SystemClock
 _IDLE_SHARE = 0.25
 #: When others take more of the machine, a measurement says nothing about us.
 FOREIGN_BAR = 0.10
+
+_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+@contextmanager
+def priorities_across_sessions() -> Iterator[bool]:
+    """Let priorities count between processes of different sessions for the block; yields whether they do.
+
+    Where Linux groups the processes of a session (autogroup: machines without control groups, such as desktops),
+    a builder that gives way does so only to its own node, not to a client or a server started elsewhere. Services
+    and containers run in control groups, where this plays no part. Turning it off takes root.
+    """
+    try:
+        before = _AUTOGROUP.read_text().strip()
+        if before != "0":
+            _AUTOGROUP.write_text("0")
+    except OSError:
+        yield not _AUTOGROUP.exists()
+        return
+    try:
+        yield True
+    finally:
+        _AUTOGROUP.write_text(before)
 
 
 @dataclass(slots=True)

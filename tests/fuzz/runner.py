@@ -16,13 +16,14 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from brainy.backup.document_writing import write_document
+from brainy.backup.opening import check_backup
 from brainy.bucket.items import Noun, Verb
 from brainy.clock import SystemClock
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.dataset.snapshot import stream_current
 from brainy.ids import Ids
 from brainy.legacy import keys
-from brainy.legacy.backup import write_backup
 from brainy.legacy.inspection import inspect
 from brainy.legacy.survey import survey
 from brainy.legacy.values import parse_json
@@ -97,9 +98,11 @@ async def _try_inspection(store: MemoryStore, objects: Bucket) -> None:
 async def _try_backup(store: MemoryStore, path: Path) -> None:
     if not (await survey(store)).trees:
         return  # nothing is left that could be told for Brainy's
-    counts = await write_backup(path, stream_current(store))
+    counts = await write_document(path, stream_current(store))
     backup = parse_json(await asyncio.to_thread(path.read_bytes))
     assert (len(backup["nouns"]), len(backup["verbs"])) == (counts.nouns, counts.verbs)
+    found = (await asyncio.to_thread(check_backup, path)).verification
+    assert (found.nouns, found.verbs, found.digest) == (counts.nouns, counts.verbs, counts.digest)
 
 
 def main() -> int:

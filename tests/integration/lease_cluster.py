@@ -12,9 +12,10 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import lease_pb2, lease_pb2_grpc
 from brainy.clock import Clock, SystemClock
-from brainy.config.settings import CoordinatorSettings
+from brainy.config.settings import CoordinatorSettings, LockSettings
 from brainy.ids import Ids
-from brainy.locks.object_store import ObjectStoreLocks
+from brainy.locks.base import LockProvider
+from brainy.locks.opening import open_locks
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.interceptors import Context
 from brainy.rpc.server import RunningServer, Service, build_server
@@ -62,14 +63,16 @@ class LosingServicer(LeaseServicer):
 class LeaseCluster:
     """Any number of coordinators; each has memory of its own and none of the others'."""
 
-    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, locks: LockSettings) -> None:
         self.store = store
         self.clock = clock
+        self._settings = locks
         self.pool = ChannelPool()
         self.servers: list[RunningServer] = []
         self.servicers: list[LosingServicer] = []
         self.stubs: list[lease_pb2_grpc.LeaseServiceStub] = []
         self.clients: list[AsyncBrainy] = []
+        self.locks: list[LockProvider] = []
 
     @property
     def addresses(self) -> list[str]:
@@ -79,7 +82,7 @@ class LeaseCluster:
         ids = Ids()
         components = Components(
             stores={NAMESPACE: self.store},
-            locks={NAMESPACE: ObjectStoreLocks(self.store, self.clock, ids)},
+            locks={NAMESPACE: self._open_locks(ids)},
             nodes=GrpcNodeCalls(self.pool, clock=self.clock),
             settings=CoordinatorSettings(),
             clock=self.clock,
@@ -96,6 +99,11 @@ class LeaseCluster:
         self.servicers.append(servicer)
         self.stubs.append(self.pool.stub(server.address, lease_pb2_grpc.LeaseServiceStub))
 
+    def _open_locks(self, ids: Ids) -> LockProvider:
+        made = open_locks(self._settings, self.store, self.clock, ids, scope=NAMESPACE)
+        self.locks.append(made)
+        return made
+
     def client(self, *, clock: Clock | None = None, addresses: list[str] | None = None) -> AsyncBrainy:
         made = AsyncBrainy(coordinators=addresses or self.addresses, clock=clock or self.clock)
         self.clients.append(made)
@@ -105,11 +113,14 @@ class LeaseCluster:
         await asyncio.gather(*(client.close() for client in self.clients))
         await self.pool.close()
         await asyncio.gather(*(server.drain(0.0) for server in self.servers))
+        await asyncio.gather(*(locks.close() for locks in self.locks))
 
 
 @asynccontextmanager
-async def lease_cluster(store: ObjectStore, clock: Clock, *, coordinators: int = 2) -> AsyncIterator[LeaseCluster]:
-    cluster = LeaseCluster(store, clock)
+async def lease_cluster(
+    store: ObjectStore, clock: Clock, *, coordinators: int = 2, locks: LockSettings | None = None
+) -> AsyncIterator[LeaseCluster]:
+    cluster = LeaseCluster(store, clock, locks or LockSettings())
     try:
         for _ in range(coordinators):
             await cluster.add()

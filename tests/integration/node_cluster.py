@@ -14,6 +14,7 @@ from brainy.api.common.v1.common_pb2 import Position
 from brainy.api.node.v1 import control_pb2, control_pb2_grpc, data_pb2_grpc, search_pb2_grpc, shard_pb2_grpc
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement, Spec
 from brainy.changelog.batch import Slot, encode_batch
 from brainy.clock import Deadline, SystemClock
@@ -185,6 +186,15 @@ class FakeRuntime:
                 if generation == spec.generation:
                     shard.use_spec(spec)
         return spec
+
+    async def embedding(self, generation: int) -> EmbeddingIdentity | None:
+        return self.world.specs[generation].embedding
+
+    async def ensure_embedding(self, embedding: EmbeddingIdentity) -> EmbeddingIdentity:
+        spec = self.world.specs[self.routing.write]
+        decided = spec.embedding or embedding
+        self.world.specs[spec.generation] = spec.model_copy(update={"embedding": decided})
+        return decided
 
     async def apply_routing(self, epoch: int) -> Sequence[Position]:
         await self.refresh()

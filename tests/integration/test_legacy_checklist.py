@@ -153,7 +153,7 @@ async def test_point_5_metadata_of_every_kind_and_none() -> None:
     }
     assert not content.quarantined
     report = await inspect(await bucket(objects))
-    assert (report.index_entries, report.tombstones, report.orphan_metadata) == (3, 1, 1)
+    assert (report.index_entries, report.deleted_nouns, report.orphan_noun_metadata) == (3, 1, 1)
 
 
 async def test_point_5_the_id_that_some_versions_add_to_metadata_stays() -> None:
@@ -254,7 +254,8 @@ async def test_point_8a_zombies_are_reported(nouns: str, metadata: str) -> None:
     content = await read(objects, ALL)
     assert content.nouns.keys() == set(names) - {"deleted"}
     assert content.reasons == {f"{nouns}deleted.json": "suspected-zombie"}
-    assert (await inspect(await bucket(objects))).zombies == 1
+    report = await inspect(await bucket(objects))
+    assert report.zombie_nouns + report.zombie_verbs == 1
 
 
 async def test_point_9_what_cannot_be_indexed_is_kept(tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ async def test_point_13_soft_deletes_are_kept_marked_and_excludable(tmp_path: Pa
     }
     content = await read(objects, ALL)
     assert json.loads(content.nouns["soft"].metadata or b"") == json.loads(marker)
-    assert (await inspect(await bucket(objects))).soft_deleted == 2
+    assert (await inspect(await bucket(objects))).soft_deleted_nouns == 2
     shard = await served(objects, tmp_path)
     assert scanned(shard, include_soft_deleted=False) == {"kept"}
     assert scanned(shard, include_soft_deleted=True) == {"kept", "soft", "odd"}

@@ -11,6 +11,7 @@ from lease_cluster import LeaseCluster, lease_cluster
 
 from brainy import Brainy
 from brainy.clock import SystemClock
+from brainy.config.settings import LockSettings
 from brainy.errors import FencedError, InvalidRequestError, LeaseHeldError, NotFoundError, UnavailableError
 from brainy.sdk.loop_thread import LOOP
 from brainy.store.memory import MemoryStore
@@ -238,7 +239,7 @@ def blocking() -> Iterator[Brainy]:
     clock = SystemClock()
 
     async def start() -> LeaseCluster:
-        made = LeaseCluster(MemoryStore(clock), clock)
+        made = LeaseCluster(MemoryStore(clock), clock, LockSettings())
         await made.add()
         return made
 

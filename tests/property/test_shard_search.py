@@ -104,6 +104,7 @@ verbs = st.builds(
     weight=st.sampled_from([None, 0.0, 0.25]),
     vector=st.sampled_from([b"", b"\0\0\x80?"]),
     metadata=documents,
+    attributes=st.sampled_from([None, b'{"createdBy":{"augmentation":"slack"}}', b'{"createdBy":{"version":"1"}}']),
 )
 operations = st.lists(
     st.one_of(
@@ -158,7 +159,16 @@ def check(shard: Shard, model: Model, k: int) -> None:
     assert figures.nouns_by_service == Counter(fact.service for fact in facts)
     assert figures.nouns_by_type == Counter(fact.type for fact in facts)
     assert figures.verbs_by_type == Counter(verb.type for verb in model.verbs.values())
+    assert figures.verbs_by_service == Counter(service_of(verb) for verb in model.verbs.values())
+    documented = [fact for noun, fact in zip(model.nouns.values(), facts, strict=True) if noun.metadata is not None]
+    assert figures.metadata_by_service == Counter(fact.service for fact in documented)
     check_search(shard, model, unindexed, k)
+
+
+def service_of(verb: Verb) -> str:
+    if verb.metadata is not None and b"github" in verb.metadata:
+        return "github"
+    return "slack" if verb.attributes is not None and b"slack" in verb.attributes else ""
 
 
 def check_search(shard: Shard, model: Model, unindexed: dict[str, str], k: int) -> None:

@@ -53,6 +53,9 @@ class FakeCluster(
         self.migration = migration_pb2.Migration(id="m-1", namespace="", strategy="STRATEGY_ROLLING")
         self.watch_states: list[int] = []
         self.alive: list[str] = []
+        #: Answered instead of figures of what is here.
+        self.statistics: data_pb2.GetStatisticsResponse | None = None
+        self.performance: data_pb2.GetPerformanceMetricsResponse | None = None
         self.servers: list[grpc.aio.Server] = []
 
     async def serve(self, port: int = 0) -> tuple[grpc.aio.Server, str]:
@@ -198,13 +201,13 @@ class FakeCluster(
 
     async def GetStatistics(self, request, context):
         await self._enter("GetStatistics", request, context)
-        return data_pb2.GetStatisticsResponse(
+        return self.statistics or data_pb2.GetStatisticsResponse(
             header=self._header(), noun_count=len(self.nouns), verb_count=len(self.verbs), dimensions=3
         )
 
     async def GetPerformanceMetrics(self, request, context):
         await self._enter("GetPerformanceMetrics", request, context)
-        return data_pb2.GetPerformanceMetricsResponse(
+        return self.performance or data_pb2.GetPerformanceMetricsResponse(
             header=self._header(), index_size=len(self.nouns), store_calls={"get": 7}
         )
 

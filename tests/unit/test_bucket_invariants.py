@@ -10,6 +10,7 @@ import pytest
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import invariants
+from brainy.bucket.quarantine import ReplayedList, ReplayedObject
 from brainy.bucket.records import (
     Collected,
     GenerationPlacement,
@@ -189,6 +190,17 @@ COLLECTED_SWAPS: Mapping[str, Collected] = {
 }
 
 
+def replayed(nonce: str, *keys: str) -> ReplayedList:
+    one = {"reason": "empty", "size": 0, "kind": "noun", "id": "a", "sha256": SHA, "generation": 1, "at": "now"}
+    return ReplayedList(nonce=nonce, objects={key: ReplayedObject.model_validate({"key": key, **one}) for key in keys})
+
+
+REPLAYED_SWAPS: Mapping[str, ReplayedList] = {
+    "stays listed": replayed("y", "b"),
+    "of the replayed list has a fresh nonce": replayed("x", "a", "b"),
+}
+
+
 def expect_broken(fragment: str, check: Callable[[], None]) -> None:
     with pytest.raises(CorruptDataError) as caught:
         check()
@@ -258,12 +270,25 @@ def test_collected_swaps(fragment: str) -> None:
     expect_broken(fragment, lambda: invariants.check_collected_swap(collected(5, "x"), COLLECTED_SWAPS[fragment]))
 
 
+@pytest.mark.parametrize("fragment", REPLAYED_SWAPS)
+def test_replayed_swaps(fragment: str) -> None:
+    invariants.check_replayed_swap(None, REPLAYED_SWAPS[fragment])
+    invariants.check_replayed_swap(replayed("x", "a"), replayed("y", "a", "b"))
+    expect_broken(fragment, lambda: invariants.check_replayed_swap(replayed("x", "a"), REPLAYED_SWAPS[fragment]))
+
+
 def test_every_invariant_is_documented_and_has_an_example() -> None:
     documented = {
         line.removeprefix("- ") for line in FORMAT.read_text(encoding="utf-8").splitlines() if line[:2] == "- "
     }
     single = [*invariants.MANIFEST, *invariants.ROUTING, *invariants.BATCH, invariants.FIRST_ROUTING]
-    swaps = [*invariants.MANIFEST_SWAP, *invariants.ROUTING_SWAP, *invariants.BATCH_FOLLOWS, *invariants.COLLECTED_SWAP]
+    swaps = [
+        *invariants.MANIFEST_SWAP,
+        *invariants.ROUTING_SWAP,
+        *invariants.BATCH_FOLLOWS,
+        *invariants.COLLECTED_SWAP,
+        *invariants.REPLAYED_SWAP,
+    ]
     sentences = [item.sentence for item in single] + [item.sentence for item in swaps]
     assert [sentence for sentence in sentences if sentence not in documented] == []
     examples = [
@@ -274,6 +299,7 @@ def test_every_invariant_is_documented_and_has_an_example() -> None:
         *BATCHES,
         *FOLLOWING,
         *COLLECTED_SWAPS,
+        *REPLAYED_SWAPS,
         "has epoch one",
     ]
     assert len(examples) == len(sentences) == len(set(sentences))

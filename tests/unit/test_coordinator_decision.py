@@ -9,7 +9,7 @@ import pytest
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement
 from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
-from brainy_coordinator.migration.decision import LAG_EXCEEDED_LIMIT, LAG_LIMIT, decide, retry_delay
+from brainy_coordinator.migration.decision import LAG_EXCEEDED_LIMIT, LAG_LIMIT, Decision, decide, retry_delay
 from brainy_coordinator.migration.observation import (
     Check,
     CutOver,
@@ -166,6 +166,26 @@ def test_copying_ends_when_every_owner_has_copied(target: ReplicaState, done: bo
 def test_ready_means_close_behind_on_every_replica(lag: int, target: ReplicaState, ready: bool) -> None:
     seen = see(what=replicas(applied=lag + 5, cursor=5, target=target))
     assert (decide(record(S.CATCHING_UP), seen, 0.0).trigger is T.LAG_IN_BOUNDS) is ready
+
+
+def test_more_unreadable_objects_than_accepted_end_it_before_anything_moves() -> None:
+    # Each shard's owner counts three; replicas count the same and are not added.
+    what = tuple(replace(seen, quarantined=3 if seen.generation == 1 else 0) for seen in replicas())
+
+    def at(limit: int, checked: Check | None = None) -> Decision:
+        migration = record(S.CATCHING_UP)
+        migration = replace(migration, request=migration.request.model_copy(update={"quarantine_limit": limit}))
+        return decide(migration, see(what=what, facts=Facts(quarantine=checked)), 0.0)
+
+    assert at(6).trigger is T.LAG_IN_BOUNDS
+    # More are listed than accepted: some may have been replayed, so ask which.
+    assert at(5).actions == (act.CountQuarantine(1),)
+    good = Check(name="quarantine_within_limit", passed=True, detail="5 unreadable", reason="QUARANTINE_LIMIT")
+    assert at(5, good).trigger is T.LAG_IN_BOUNDS
+    ended = at(5, replace(good, passed=False, detail="6 unreadable objects, 5 accepted (not-json 6)"))
+    assert (ended.trigger, ended.actions) == (T.QUARANTINE_EXCEEDED, ())
+    assert ended.detail.startswith("QUARANTINE_LIMIT: 6 unreadable objects, 5 accepted (not-json 6)")
+    assert "raise quarantine_limit" in ended.detail
 
 
 def test_one_replica_that_is_not_seen_is_enough_to_wait() -> None:

@@ -14,7 +14,7 @@ from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.partition import shard_of
-from brainy.bucket.quarantine import QuarantinedObject, QuarantineList
+from brainy.bucket.quarantine import Kept, QuarantinedObject, QuarantineList, write_quarantine
 from brainy.bucket.records import GenerationPlacement, Manifest, NodeAddress, Routing, ShardPlacement, Spec, StoredFile
 from brainy.bucket.segments import stored_file, write_nouns, write_verbs
 from brainy.changelog.writing import LogWriter
@@ -88,10 +88,16 @@ async def publish(store: MemoryStore, directory: Path, *, positions: Sequence[in
         key = layout.segment(1, "verbs", shard, "s0")
         files["verbs"].append(stored_file(path, key=key, rows=rows))
         await store.put(key, path.read_bytes())
-        listed = QuarantineList(
-            generation=1, shard=shard, objects=(QuarantinedObject(key=f"bad{shard}", reason="empty", size=0),)
-        ).encode()
         key = layout.quarantine(1, shard, "q")
+        if shard == 0:
+            # The older form, without bytes.
+            key = key.replace(".parquet", ".json")
+            bad = QuarantinedObject(key="bad0", reason="empty", size=0)
+            listed = QuarantineList(generation=1, shard=0, objects=(bad,)).encode()
+        else:
+            path = directory / f"{shard}-q.parquet"
+            write_quarantine(path, [Kept(key=f"bad{shard}", reason="empty", size=0, sha256="e3", body=b"")])
+            listed = path.read_bytes()
         await store.put(key, listed)
         quarantine = StoredFile(key=key, size=len(listed), sha256=hashlib.sha256(listed).hexdigest())
         manifests[shard] = Manifest(

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from brainy.api.common.v1 import common_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.changelog.batch import Slot
-from brainy.changelog.commits import GroupCommit, GroupLimits
+from brainy.changelog.commits import GroupCommit, GroupLimits, digest_of, item_of
 from brainy.changelog.reading import read_log
 from brainy.changelog.writing import LogWriter
 from brainy.clock import SystemClock
@@ -318,3 +319,71 @@ async def test_limits() -> None:
         assert caught.value.reason == "BUFFER_FULL"
         commits.resume()
         await asyncio.gather(*waiting)
+
+
+async def test_conditions_see_everything_before_them_and_are_never_stored() -> None:
+    store = GatedStore()
+    held: dict[str, bytes] = {}
+    slots: list[Slot] = []
+
+    def apply(slot: Slot) -> None:
+        slots.append(slot)
+        for record in slot.batch.records:
+            held[item_of(record)[1]] = digest_of(record)
+
+    writer = log_writer(store, 1, 1)
+    await writer.fence()
+    commits = GroupCommit(
+        writer,
+        known=lambda _: None,
+        on_slot=apply,
+        clock=SystemClock(),
+        in_place=lambda record: held.get(item_of(record)[1], b""),
+    )
+    task = asyncio.create_task(commits.run())
+
+    def upsert(request_id: str, name: str, vector: bytes, expected: bytes | None = None) -> log_pb2.LogRecord:
+        noun = common_pb2.Noun(id=name, vector=vector)
+        return log_pb2.LogRecord(request_id=request_id, upsert_noun=noun, expected=expected)
+
+    try:
+        first, again = b"\1\0\0\0", b"\2\0\0\0"
+        # Absent: written. Present: left out, without a PUT, and answered.
+        assert await commits.commit([upsert("1", "a", first, b"")]) == 2
+        puts = store.puts
+        refused = upsert("2", "a", again, b"")
+        assert await commits.commit([refused]) == 2
+        assert store.puts == puts
+        assert refused.expected == b""
+        # What must be in place is: replaced.
+        assert await commits.commit([upsert("3", "a", again, held["a"])]) == 3
+        # Several of one id in one batch: each sees the one before it.
+        store.gate.clear()
+        store.entered.clear()
+        blocker = asyncio.create_task(commits.commit(deletes("blocker")))
+        await store.entered.wait()
+        tasks = [asyncio.create_task(commits.commit([upsert(f"b{number}", "b", first, b"")])) for number in range(4)]
+        tasks.append(asyncio.create_task(commits.commit([upsert("c1", "c", first), upsert("c2", "c", again, b"")])))
+        tasks.append(asyncio.create_task(commits.commit(deletes("d", "c"))))
+        tasks.append(asyncio.create_task(commits.commit([upsert("c3", "c", again, b"")])))
+        await asyncio.sleep(0)
+        store.gate.set()
+        await asyncio.gather(blocker, *tasks)
+        stored = [record for slot in slots for record in slot.batch.records]
+        assert [record.request_id for record in stored if record.request_id] == [
+            "1", "3", "blocker", "b0", "c1", "d", "c3",
+        ]  # fmt: skip
+        assert not any(record.HasField("expected") for record in stored)
+        positions = [place for slot in slots for place in range(slot.first, slot.last + 1)]
+        assert positions == list(range(2, 2 + len(stored)))
+        assert await tasks[-1] == positions[-1]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_log_that_knows_no_items_takes_no_conditions() -> None:
+    async with opened(GatedStore()) as (commits, shard, _):
+        with pytest.raises(InvalidRequestError, match="no conditions"):
+            await commits.commit([log_pb2.LogRecord(request_id="r", delete_noun="a", expected=b"")])
+        assert shard.slots == []

@@ -175,7 +175,7 @@ def test_the_example_configuration_shows_every_setting_with_its_default():
     assert load_settings(str(example), environment={}) == Settings()
     shown = tomllib.loads(example.read_text(encoding="utf-8"))
     assert shown.keys() == Settings.model_fields.keys()
-    for section in ("store", "coordinator", "node"):
+    for section in ("store", "embedding", "coordinator", "node"):
         assert shown[section].keys() == type(getattr(Settings(), section)).model_fields.keys()
 
 

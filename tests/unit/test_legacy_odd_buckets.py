@@ -396,7 +396,7 @@ async def test_inspection_of_an_odd_bucket() -> None:
     )
     found = await inspect(store)
     assert (found.nouns, found.verbs, found.dangling_verbs, found.orphan_verb_metadata) == (2, 1, 1, 1)
-    assert (found.tombstones, found.orphan_metadata, found.placeholders, found.id_mismatches) == (1, 1, 1, 1)
+    assert (found.deleted_nouns, found.orphan_noun_metadata, found.placeholders, found.id_mismatches) == (1, 1, 1, 1)
     assert (found.zero_vectors, found.non_finite_vectors, found.nouns_without_metadata) == (1, 1, 1)
     assert found.quarantined_by_reason == {"empty": 1}
     assert found.services["s"].nouns == 1

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 
-from brainy.bucket.items import Noun, Verb
-from brainy.dataset.base import ItemBatch
 from brainy.dataset.brainy_tree import BrainyTreeSource
-from brainy.legacy.backup import encode_noun, encode_verb, write_backup
 from brainy.legacy.presence import Presence, hashes_of
 from brainy.store.base import StoredObject
 from brainy.store.memory import MemoryStore
@@ -120,29 +116,3 @@ def test_presence() -> None:
         none.contains(hashes_of(["a"]))
     none.finish()
     assert none.contains(hashes_of(["a"])).tolist() == [False]
-
-
-def test_backup_elements() -> None:
-    assert encode_noun(Noun(id="a")) == b'{"id":"a","vector":[],"metadata":null}'
-    odd = Noun(id="a", vector=b"\x00\x00\xc0\x7f", raw_vector=b'["x"]', metadata=b'{"l":"\\ud800"}')
-    assert encode_noun(odd) == b'{"id":"a","vector":["x"],"metadata":{"l":"\\ud800"}}'
-    verb = Verb(id="v", source_id="s", target_id="t", type="k", attributes=b'{"id":"no","data":1}', metadata=b"2")
-    assert encode_verb(verb) == (
-        b'{"id":"v","vector":[],"sourceId":"s","targetId":"t","source":"s","target":"t",'
-        b'"verb":"k","type":"k","data":1,"metadata":2}'
-    )
-
-
-async def test_a_failed_backup_leaves_the_former_file(tmp_path: Path) -> None:
-    path = tmp_path / "backup.json"
-    await asyncio.to_thread(path.write_bytes, b"former")
-
-    async def failing():  # type: ignore[no-untyped-def]
-        yield ItemBatch(nouns=[Noun(id="a")])
-        raise RuntimeError("broken off")
-
-    with pytest.raises(RuntimeError, match="broken off"):
-        await write_backup(path, failing())
-    names = await asyncio.to_thread(lambda: [entry.name for entry in tmp_path.iterdir()])
-    assert names == ["backup.json"]
-    assert await asyncio.to_thread(path.read_bytes) == b"former"

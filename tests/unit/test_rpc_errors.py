@@ -15,6 +15,8 @@ CODES = {
     errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PastPointOfNoReturnError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EmbeddingMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EmbeddingError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConflictError: grpc.StatusCode.ABORTED,
     errors.LeaseHeldError: grpc.StatusCode.ABORTED,
     errors.FencedError: grpc.StatusCode.ABORTED,

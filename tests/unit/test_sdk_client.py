@@ -17,10 +17,12 @@ from brainy import (
     OutcomeUnknownError,
     PastPointOfNoReturnError,
     PreconditionError,
+    ServiceStatistics,
     TargetSpec,
     UnavailableError,
 )
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.api.node.v1 import data_pb2
 
 
 @pytest.fixture
@@ -282,11 +284,60 @@ async def test_read_only_client_changes_nothing(cluster):
         assert await brainy.get("a") is None
 
 
+async def test_read_only_and_frozen_are_flags_of_the_client(brainy, cluster):
+    assert (brainy.is_read_only, brainy.is_frozen) == (False, False)
+    brainy.set_read_only(True)
+    with pytest.raises(PreconditionError, match="read-only"):
+        await brainy.add([1.0], id="a")
+    brainy.set_frozen(True)
+    brainy.set_read_only(False)
+    assert (brainy.is_read_only, brainy.is_frozen) == (True, True)
+    with pytest.raises(PreconditionError, match="frozen"):
+        await brainy.add([1.0], id="a")
+    assert cluster.requests == []
+    brainy.set_read_only(True)
+    brainy.set_frozen(False)
+    assert (brainy.is_read_only, brainy.is_frozen) == (True, False)
+    brainy.set_read_only(False)
+    await brainy.add([1.0], id="a")
+    assert await brainy.get("a") is not None
+
+
 async def test_figures(brainy):
     await brainy.add([1, 2, 3], id="a")
     assert (await brainy.get_statistics()).noun_count == 1
     metrics = await brainy.get_performance_metrics()
     assert metrics.store_calls == {"get": 7}
+    assert (metrics.cache_hit_rate, metrics.compression_ratio) == (None, None)
+
+
+async def test_figures_are_reckoned_from_what_nodes_count(brainy, cluster):
+    cluster.statistics = data_pb2.GetStatisticsResponse(
+        noun_count=5,
+        verb_count=3,
+        nouns_by_service={"github": 4, "": 1},
+        metadata_by_service={"github": 4},
+        verbs_by_service={"slack": 3},
+    )
+    cluster.performance = data_pb2.GetPerformanceMetricsResponse(
+        average_search_milliseconds=2.5,
+        shard_searches=8,
+        shard_searches_from_disk=2,
+        vector_bytes=300,
+        index_bytes=200,
+    )
+    figures = await brainy.get_statistics()
+    assert figures.metadata_count == 4
+    assert figures.by_service == {
+        "": ServiceStatistics(noun_count=1),
+        "github": ServiceStatistics(noun_count=4, metadata_count=4),
+        "slack": ServiceStatistics(verb_count=3),
+    }
+    metrics = await brainy.get_performance_metrics()
+    assert (metrics.average_search_time, metrics.cache_hit_rate, metrics.compression_ratio) == (2.5, 0.75, 1.5)
+
+
+async def test_what_cannot_be_found_is_listed(brainy):
     assert [item.reason async for item in brainy.unindexed()] == ["zero"]
     assert [item.key async for item in brainy.quarantined()] == ["nouns/x.json"]
 

@@ -229,6 +229,13 @@ async def test_the_probe_finds_the_finer_faults(kind: type[FaultyStore], check: 
     assert (caught.value.reason, caught.value.fields["check"]) == ("STORE_UNFIT", check)
 
 
+@pytest.mark.parametrize("kind", ["put_if_absent", "put_if_match"])
+async def test_the_probe_does_not_take_a_write_sent_twice_on_the_way_for_a_refusal(kind: str) -> None:
+    store = FaultyStore(MemoryStore())
+    store.plan(kind=kind, fault=Fault.LANDED_LOST)
+    assert (await examine(store, Ids())).fit
+
+
 async def test_the_probe_does_not_blame_a_store_that_is_away() -> None:
     store = FaultyStore(MemoryStore())
     store.plan(kind="put_if_absent", fault=Fault.LANDED_UNKNOWN)

@@ -66,6 +66,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 32
     ERROR_REASON_LOG_COLLECTED: _ErrorReason.ValueType  # 33
     """This part of a change log is in a newer checkpoint and nowhere else: open that one."""
+    ERROR_REASON_EMBEDDING_MISMATCH: _ErrorReason.ValueType  # 40
+    """The texts of this namespace were embedded with another model: embed with that one."""
+    ERROR_REASON_EMBEDDING_FAILED: _ErrorReason.ValueType  # 41
+    """An embedder answered what is no embedding of the texts it was given. Raised by clients."""
+    ERROR_REASON_NO_TEXT: _ErrorReason.ValueType  # 42
+    """Nothing in the metadata can be embedded. Raised by clients."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable causes, sent as google.rpc.ErrorInfo.reason with domain "brainy"."""
@@ -111,6 +117,12 @@ ERROR_REASON_CORRUPT_DATA: ErrorReason.ValueType  # 31
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 32
 ERROR_REASON_LOG_COLLECTED: ErrorReason.ValueType  # 33
 """This part of a change log is in a newer checkpoint and nowhere else: open that one."""
+ERROR_REASON_EMBEDDING_MISMATCH: ErrorReason.ValueType  # 40
+"""The texts of this namespace were embedded with another model: embed with that one."""
+ERROR_REASON_EMBEDDING_FAILED: ErrorReason.ValueType  # 41
+"""An embedder answered what is no embedding of the texts it was given. Raised by clients."""
+ERROR_REASON_NO_TEXT: ErrorReason.ValueType  # 42
+"""Nothing in the metadata can be embedded. Raised by clients."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -314,3 +326,31 @@ class ResponseHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResponseHeader: _TypeAlias = ResponseHeader  # noqa: Y015
+
+@_typing.final
+class EmbeddingIdentity(_message.Message):
+    """Which model made vectors out of texts. Two that differ in any field make vectors that cannot be compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    dimensions: _builtins.int
+    revision: _builtins.str
+    """Which edition of the model, where its name does not say; may be empty."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "model", b"model", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingIdentity: _TypeAlias = EmbeddingIdentity  # noqa: Y015

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%brainy/api/coordinator/v1/lease.proto\x12\x19\x62rainy.api.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x01\n\x04Lock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.brainy.api.coordinator.v1.LockState\x12\r\n\x05token\x18\x03 \x01(\x04\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08renewals\x18\x07 \x01(\x04\x12\x30\n\runchanged_for\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x05Lease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x04\x12\x10\n\x08lease_id\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb9\x01\n\x0cGrantRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08wait_for\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xe3\x01\n\rGrantResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .brainy.api.coordinator.v1.Lease\x12\x30\n\rgranted_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x04lock\x18\x04 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"r\n\x10KeepAliveRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x39\n\x06leases\x18\x03 \x03(\x0b\x32).brainy.api.coordinator.v1.KeepAliveEntry\"o\n\x0eKeepAliveEntry\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .brainy.api.coordinator.v1.Lease\x12,\n\tremaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x01\n\x0fKeepAliveResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).brainy.api.coordinator.v1.KeepAliveState\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"p\n\x11KeepAliveResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12;\n\x07results\x18\x02 \x03(\x0b\x32*.brainy.api.coordinator.v1.KeepAliveResult\x12\x0c\n\x04last\x18\x03 \x01(\x08\"e\n\rRevokeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12\x10\n\x08lease_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"?\n\x0eRevokeResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\"-\n\nGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"<\n\x0bGetResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\"W\n\x0bListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x0cListResponse\x12.\n\x05locks\x18\x01 \x03(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x13\x46orceReleaseRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"U\n\x14\x46orceReleaseResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12\x0e\n\x06\x62roken\x18\x02 \x01(\x08\"/\n\x0cWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\">\n\rWatchResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock*i\n\tLockState\x12\x1a\n\x16LOCK_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOCK_STATE_FREE\x10\x01\x12\x13\n\x0fLOCK_STATE_HELD\x10\x02\x12\x16\n\x12LOCK_STATE_EXPIRED\x10\x03*\x8d\x01\n\x0eKeepAliveState\x12 \n\x1cKEEP_ALIVE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEEP_ALIVE_STATE_RENEWED\x10\x01\x12\x19\n\x15KEEP_ALIVE_STATE_LOST\x10\x02\x12 \n\x1cKEEP_ALIVE_STATE_UNAVAILABLE\x10\x03\x32\xb3\x05\n\x0cLeaseService\x12Z\n\x05Grant\x12\'.brainy.api.coordinator.v1.GrantRequest\x1a(.brainy.api.coordinator.v1.GrantResponse\x12j\n\tKeepAlive\x12+.brainy.api.coordinator.v1.KeepAliveRequest\x1a,.brainy.api.coordinator.v1.KeepAliveResponse(\x01\x30\x01\x12]\n\x06Revoke\x12(.brainy.api.coordinator.v1.RevokeRequest\x1a).brainy.api.coordinator.v1.RevokeResponse\x12T\n\x03Get\x12%.brainy.api.coordinator.v1.GetRequest\x1a&.brainy.api.coordinator.v1.GetResponse\x12W\n\x04List\x12&.brainy.api.coordinator.v1.ListRequest\x1a\'.brainy.api.coordinator.v1.ListResponse\x12o\n\x0c\x46orceRelease\x12..brainy.api.coordinator.v1.ForceReleaseRequest\x1a/.brainy.api.coordinator.v1.ForceReleaseResponse\x12\\\n\x05Watch\x12\'.brainy.api.coordinator.v1.WatchRequest\x1a(.brainy.api.coordinator.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%brainy/api/coordinator/v1/lease.proto\x12\x19\x62rainy.api.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x01\n\x04Lock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.brainy.api.coordinator.v1.LockState\x12\r\n\x05token\x18\x03 \x01(\x04\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08renewals\x18\x07 \x01(\x04\x12\x30\n\runchanged_for\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x05Lease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x04\x12\x10\n\x08lease_id\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb9\x01\n\x0cGrantRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08wait_for\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\xe3\x01\n\rGrantResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .brainy.api.coordinator.v1.Lease\x12\x30\n\rgranted_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x04lock\x18\x04 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"r\n\x10KeepAliveRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x39\n\x06leases\x18\x03 \x03(\x0b\x32).brainy.api.coordinator.v1.KeepAliveEntry\"o\n\x0eKeepAliveEntry\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .brainy.api.coordinator.v1.Lease\x12,\n\tremaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x01\n\x0fKeepAliveResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).brainy.api.coordinator.v1.KeepAliveState\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"p\n\x11KeepAliveResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12;\n\x07results\x18\x02 \x03(\x0b\x32*.brainy.api.coordinator.v1.KeepAliveResult\x12\x0c\n\x04last\x18\x03 \x01(\x08\"u\n\rRevokeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12\x10\n\x08lease_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06holder\x18\x06 \x01(\t\"?\n\x0eRevokeResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\"-\n\nGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"<\n\x0bGetResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\"W\n\x0bListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x0cListResponse\x12.\n\x05locks\x18\x01 \x03(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x13\x46orceReleaseRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"U\n\x14\x46orceReleaseResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock\x12\x0e\n\x06\x62roken\x18\x02 \x01(\x08\"/\n\x0cWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\">\n\rWatchResponse\x12-\n\x04lock\x18\x01 \x01(\x0b\x32\x1f.brainy.api.coordinator.v1.Lock*i\n\tLockState\x12\x1a\n\x16LOCK_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOCK_STATE_FREE\x10\x01\x12\x13\n\x0fLOCK_STATE_HELD\x10\x02\x12\x16\n\x12LOCK_STATE_EXPIRED\x10\x03*\x8d\x01\n\x0eKeepAliveState\x12 \n\x1cKEEP_ALIVE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEEP_ALIVE_STATE_RENEWED\x10\x01\x12\x19\n\x15KEEP_ALIVE_STATE_LOST\x10\x02\x12 \n\x1cKEEP_ALIVE_STATE_UNAVAILABLE\x10\x03\x32\xb3\x05\n\x0cLeaseService\x12Z\n\x05Grant\x12\'.brainy.api.coordinator.v1.GrantRequest\x1a(.brainy.api.coordinator.v1.GrantResponse\x12j\n\tKeepAlive\x12+.brainy.api.coordinator.v1.KeepAliveRequest\x1a,.brainy.api.coordinator.v1.KeepAliveResponse(\x01\x30\x01\x12]\n\x06Revoke\x12(.brainy.api.coordinator.v1.RevokeRequest\x1a).brainy.api.coordinator.v1.RevokeResponse\x12T\n\x03Get\x12%.brainy.api.coordinator.v1.GetRequest\x1a&.brainy.api.coordinator.v1.GetResponse\x12W\n\x04List\x12&.brainy.api.coordinator.v1.ListRequest\x1a\'.brainy.api.coordinator.v1.ListResponse\x12o\n\x0c\x46orceRelease\x12..brainy.api.coordinator.v1.ForceReleaseRequest\x1a/.brainy.api.coordinator.v1.ForceReleaseResponse\x12\\\n\x05Watch\x12\'.brainy.api.coordinator.v1.WatchRequest\x1a(.brainy.api.coordinator.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'brainy.api.coordinator.v1.lease_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOCKSTATE']._serialized_start=2162
-  _globals['_LOCKSTATE']._serialized_end=2267
-  _globals['_KEEPALIVESTATE']._serialized_start=2270
-  _globals['_KEEPALIVESTATE']._serialized_end=2411
+  _globals['_LOCKSTATE']._serialized_start=2178
+  _globals['_LOCKSTATE']._serialized_end=2283
+  _globals['_KEEPALIVESTATE']._serialized_start=2286
+  _globals['_KEEPALIVESTATE']._serialized_end=2427
   _globals['_LOCK']._serialized_start=101
   _globals['_LOCK']._serialized_end=330
   _globals['_LEASE']._serialized_start=332
@@ -53,25 +53,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEEPALIVERESPONSE']._serialized_start=1274
   _globals['_KEEPALIVERESPONSE']._serialized_end=1386
   _globals['_REVOKEREQUEST']._serialized_start=1388
-  _globals['_REVOKEREQUEST']._serialized_end=1489
-  _globals['_REVOKERESPONSE']._serialized_start=1491
-  _globals['_REVOKERESPONSE']._serialized_end=1554
-  _globals['_GETREQUEST']._serialized_start=1556
-  _globals['_GETREQUEST']._serialized_end=1601
-  _globals['_GETRESPONSE']._serialized_start=1603
-  _globals['_GETRESPONSE']._serialized_end=1663
-  _globals['_LISTREQUEST']._serialized_start=1665
-  _globals['_LISTREQUEST']._serialized_end=1752
-  _globals['_LISTRESPONSE']._serialized_start=1754
-  _globals['_LISTRESPONSE']._serialized_end=1841
-  _globals['_FORCERELEASEREQUEST']._serialized_start=1843
-  _globals['_FORCERELEASEREQUEST']._serialized_end=1960
-  _globals['_FORCERELEASERESPONSE']._serialized_start=1962
-  _globals['_FORCERELEASERESPONSE']._serialized_end=2047
-  _globals['_WATCHREQUEST']._serialized_start=2049
-  _globals['_WATCHREQUEST']._serialized_end=2096
-  _globals['_WATCHRESPONSE']._serialized_start=2098
-  _globals['_WATCHRESPONSE']._serialized_end=2160
-  _globals['_LEASESERVICE']._serialized_start=2414
-  _globals['_LEASESERVICE']._serialized_end=3105
+  _globals['_REVOKEREQUEST']._serialized_end=1505
+  _globals['_REVOKERESPONSE']._serialized_start=1507
+  _globals['_REVOKERESPONSE']._serialized_end=1570
+  _globals['_GETREQUEST']._serialized_start=1572
+  _globals['_GETREQUEST']._serialized_end=1617
+  _globals['_GETRESPONSE']._serialized_start=1619
+  _globals['_GETRESPONSE']._serialized_end=1679
+  _globals['_LISTREQUEST']._serialized_start=1681
+  _globals['_LISTREQUEST']._serialized_end=1768
+  _globals['_LISTRESPONSE']._serialized_start=1770
+  _globals['_LISTRESPONSE']._serialized_end=1857
+  _globals['_FORCERELEASEREQUEST']._serialized_start=1859
+  _globals['_FORCERELEASEREQUEST']._serialized_end=1976
+  _globals['_FORCERELEASERESPONSE']._serialized_start=1978
+  _globals['_FORCERELEASERESPONSE']._serialized_end=2063
+  _globals['_WATCHREQUEST']._serialized_start=2065
+  _globals['_WATCHREQUEST']._serialized_end=2112
+  _globals['_WATCHRESPONSE']._serialized_start=2114
+  _globals['_WATCHRESPONSE']._serialized_end=2176
+  _globals['_LEASESERVICE']._serialized_start=2430
+  _globals['_LEASESERVICE']._serialized_end=3121
 # @@protoc_insertion_point(module_scope)

@@ -376,12 +376,17 @@ class RevokeRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     token: _builtins.int
     lease_id: _builtins.str
     request_id: _builtins.str
     """For logs. Repeating a request is safe: a lease that was given back is found given back."""
+    holder: _builtins.str
+    """As the lease says. With it the lease is given back without a look at the lock first, and the answer's lock
+    has only name, state, token and holder.
+    """
     def __init__(
         self,
         *,
@@ -390,10 +395,11 @@ class RevokeRequest(_message.Message):
         token: _builtins.int = ...,
         lease_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "lease_id", b"lease_id", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -237,8 +237,11 @@ class PlanMigrationRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
+    quarantine_limit: _builtins.int
+    """As in StartMigrationRequest."""
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     def __init__(
@@ -247,10 +250,11 @@ class PlanMigrationRequest(_message.Message):
         namespace: _builtins.str = ...,
         strategy: Global___Strategy.ValueType = ...,
         target: Global___TargetSpec | None = ...,
+        quarantine_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "quarantine_limit", b"quarantine_limit", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,7 +305,7 @@ class StartMigrationRequest(_message.Message):
     requested_by: _builtins.str
     """Who asks and why, for the history."""
     quarantine_limit: _builtins.int
-    """How many unreadable source objects are accepted. Default 0."""
+    """How many unreadable source objects are accepted; those that were replayed do not count. Default 0."""
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property

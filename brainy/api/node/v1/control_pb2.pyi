@@ -6,6 +6,7 @@ isort:skip_file
 from brainy.api.common.v1 import common_pb2 as _common_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -113,6 +114,7 @@ class ShardReplica(_message.Message):
     VERB_COUNT_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     shard: _builtins.int
@@ -134,6 +136,10 @@ class ShardReplica(_message.Message):
     def source_cursor(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """While following a source generation: source shard -> position included."""
 
+    @_builtins.property
+    def following(self) -> Global___Following:
+        """Only from an owner that follows what Brainy processes write into the tree."""
+
     def __init__(
         self,
         *,
@@ -152,14 +158,66 @@ class ShardReplica(_message.Message):
         verb_count: _builtins.int = ...,
         quarantined: _builtins.int = ...,
         reason: _builtins.str = ...,
+        following: Global___Following | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "copied", b"copied", "epoch", b"epoch", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShardReplica: _TypeAlias = ShardReplica  # noqa: Y015
+
+@_typing.final
+class Following(_message.Message):
+    """How far an owner is with taking over what Brainy processes write into the tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    OPEN_ITEMS_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """pinning, transferring or following."""
+    open_items: _builtins.int
+    """Items found changed and not committed yet."""
+    passes: _builtins.int
+    """Since this owner began."""
+    applied: _builtins.int
+    conflicts: _builtins.int
+    """Items of which our own clients' word was kept because it is the later one."""
+    unreadable: _builtins.int
+    """Items whose objects cannot be read now; what was served is kept."""
+    last_error: _builtins.str
+    """Why the last try failed; empty after one that did not."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """Since the beginning of the last pass that left nothing open; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        open_items: _builtins.int = ...,
+        passes: _builtins.int = ...,
+        applied: _builtins.int = ...,
+        conflicts: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "conflicts", b"conflicts", "lag", b"lag", "last_error", b"last_error", "open_items", b"open_items", "passes", b"passes", "stage", b"stage", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Following: _TypeAlias = Following  # noqa: Y015
 
 @_typing.final
 class ApplyRoutingRequest(_message.Message):

@@ -129,23 +129,54 @@ class UpsertNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     """A UUID; the same id has one effect however often it is sent."""
+    as_stored: _builtins.bool
+    """The nouns are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
+    dimensions: _builtins.int
+    """With as_stored: the length of the namespace's vectors. Sets it where there is none yet; where there
+    is another one, INVALID_DIMENSION.
+    """
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """One for each noun, or none at all: the SHA-256 (docs/format.md, Digest) of the noun that must be in
+        place, empty for no noun. Where another one is in place it stays, and that is no error: read back.
+        """
+
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        as_stored: _builtins.bool = ...,
+        dimensions: _builtins.int = ...,
+        expected: _abc.Iterable[_builtins.bytes] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "as_stored", b"as_stored", "dimensions", b"dimensions", "embedding", b"embedding", "expected", b"expected", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertNounsRequest: _TypeAlias = UpsertNounsRequest  # noqa: Y015
 
@@ -230,22 +261,32 @@ class ImportNounsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOUNS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these nouns out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "namespace", b"namespace", "nouns", b"nouns", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___ImportNounsRequest: _TypeAlias = ImportNounsRequest  # noqa: Y015
 
@@ -407,22 +448,47 @@ class UpsertVerbsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
+    AS_STORED_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     request_id: _builtins.str
+    as_stored: _builtins.bool
+    """The verbs are as a namespace held them, such as out of a backup: those that cannot be indexed (no
+    vector, a null component in raw_vector, zero under cosine, another length) are kept, and documents
+    are stored byte for byte.
+    """
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """One for each verb, or none at all: the SHA-256 (docs/format.md, Digest) of the verb that must be in
+        place, empty for no verb. Where another one is in place it stays, and that is no error: read back.
+        """
+
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the vectors of these verbs out of texts; unset if they were not made of texts. The first such
+        write decides for the namespace. FAILED_PRECONDITION (EMBEDDING_MISMATCH): another model decided before.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         request_id: _builtins.str = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
+        as_stored: _builtins.bool = ...,
+        expected: _abc.Iterable[_builtins.bytes] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "as_stored", b"as_stored", "embedding", b"embedding", "expected", b"expected", "namespace", b"namespace", "request_id", b"request_id", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___UpsertVerbsRequest: _TypeAlias = UpsertVerbsRequest  # noqa: Y015
 
@@ -505,15 +571,23 @@ class GetStatisticsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    INCLUDE_DIGEST_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    include_digest: _builtins.bool
+    """Whether to sum the digests of the shards too."""
+    @_builtins.property
+    def session(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
+        include_digest: _builtins.bool = ...,
+        session: _abc.Iterable[_common_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_digest", b"include_digest", "namespace", b"namespace", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -583,6 +657,46 @@ class GetStatisticsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class VerbsByServiceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MetadataByServiceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HEADER_FIELD_NUMBER: _builtins.int
     NOUN_COUNT_FIELD_NUMBER: _builtins.int
     VERB_COUNT_FIELD_NUMBER: _builtins.int
@@ -593,12 +707,18 @@ class GetStatisticsResponse(_message.Message):
     NOUNS_BY_TYPE_FIELD_NUMBER: _builtins.int
     VERBS_BY_TYPE_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    VERBS_BY_SERVICE_FIELD_NUMBER: _builtins.int
+    METADATA_BY_SERVICE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     noun_count: _builtins.int
     verb_count: _builtins.int
     soft_deleted_count: _builtins.int
     unindexed_count: _builtins.int
     quarantined_count: _builtins.int
     dimensions: _builtins.int
+    digest: _builtins.bytes
+    """With include_digest: the multiset digest of all items, 4,096 buckets of 32 bytes (little endian)."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -611,6 +731,18 @@ class GetStatisticsResponse(_message.Message):
 
     @_builtins.property
     def verbs_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def verbs_by_service(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Keyed as nouns_by_service, from the verb's metadata or else its own createdBy."""
+
+    @_builtins.property
+    def metadata_by_service(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Nouns that carry a metadata document, JSON null included, by service; their sum is the metadata count."""
+
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What the namespace's texts were embedded with; unset while no client said."""
+
     def __init__(
         self,
         *,
@@ -624,12 +756,18 @@ class GetStatisticsResponse(_message.Message):
         nouns_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         verbs_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         dimensions: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        verbs_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        metadata_by_service: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "header", b"header", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "digest", b"digest", "dimensions", b"dimensions", "embedding", b"embedding", "header", b"header", "metadata_by_service", b"metadata_by_service", "noun_count", b"noun_count", "nouns_by_service", b"nouns_by_service", "nouns_by_type", b"nouns_by_type", "quarantined_count", b"quarantined_count", "soft_deleted_count", b"soft_deleted_count", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count", "verbs_by_service", b"verbs_by_service", "verbs_by_type", b"verbs_by_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
 
@@ -683,12 +821,24 @@ class GetPerformanceMetricsResponse(_message.Message):
     AVERAGE_SEARCH_MILLISECONDS_FIELD_NUMBER: _builtins.int
     MEMORY_USAGE_FIELD_NUMBER: _builtins.int
     STORE_CALLS_FIELD_NUMBER: _builtins.int
+    SHARD_SEARCHES_FIELD_NUMBER: _builtins.int
+    SHARD_SEARCHES_FROM_DISK_FIELD_NUMBER: _builtins.int
+    VECTOR_BYTES_FIELD_NUMBER: _builtins.int
+    INDEX_BYTES_FIELD_NUMBER: _builtins.int
     index_size: _builtins.int
     tail_size: _builtins.int
     total_searches: _builtins.int
     average_search_milliseconds: _builtins.float
     memory_usage: _builtins.int
     """Resident memory of the answering node, bytes."""
+    shard_searches: _builtins.int
+    """Searches of this node's replicas of the namespace, one for each shard and call, and how many of them had to
+    read from disk (a major page fault while they ran).
+    """
+    shard_searches_from_disk: _builtins.int
+    vector_bytes: _builtins.int
+    """Indexed vectors of this node's replicas: bytes as float32, and bytes of the index files that hold them."""
+    index_bytes: _builtins.int
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -705,10 +855,14 @@ class GetPerformanceMetricsResponse(_message.Message):
         average_search_milliseconds: _builtins.float = ...,
         memory_usage: _builtins.int = ...,
         store_calls: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        shard_searches: _builtins.int = ...,
+        shard_searches_from_disk: _builtins.int = ...,
+        vector_bytes: _builtins.int = ...,
+        index_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_search_milliseconds", b"average_search_milliseconds", "header", b"header", "index_size", b"index_size", "memory_usage", b"memory_usage", "store_calls", b"store_calls", "tail_size", b"tail_size", "total_searches", b"total_searches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_search_milliseconds", b"average_search_milliseconds", "header", b"header", "index_bytes", b"index_bytes", "index_size", b"index_size", "memory_usage", b"memory_usage", "shard_searches", b"shard_searches", "shard_searches_from_disk", b"shard_searches_from_disk", "store_calls", b"store_calls", "tail_size", b"tail_size", "total_searches", b"total_searches", "vector_bytes", b"vector_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

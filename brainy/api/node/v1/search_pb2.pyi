@@ -33,6 +33,7 @@ class SearchRequest(_message.Message):
     EXACT_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means the only namespace the node serves."""
     vectors: _builtins.bytes
@@ -55,6 +56,12 @@ class SearchRequest(_message.Message):
     def session(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]:
         """Session tokens: the answer includes at least these writes."""
 
+    @_builtins.property
+    def embedding(self) -> _common_pb2.EmbeddingIdentity:
+        """What made the query vectors out of texts; unset if they were not made of texts. FAILED_PRECONDITION
+        (EMBEDDING_MISMATCH): the namespace's texts were embedded with another model.
+        """
+
     def __init__(
         self,
         *,
@@ -68,12 +75,15 @@ class SearchRequest(_message.Message):
         exact: _builtins.bool = ...,
         allow_partial: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        embedding: _common_pb2.EmbeddingIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "dimensions", b"dimensions", "exact", b"exact", "ids", b"ids", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "allow_partial", b"allow_partial", "dimensions", b"dimensions", "embedding", b"embedding", "exact", b"exact", "ids", b"ids", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
+    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 

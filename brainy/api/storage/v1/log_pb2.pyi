@@ -82,10 +82,20 @@ class LogRecord(_message.Message):
     DELETE_VERB_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     ADVANCE_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    FOREIGN_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's idempotency key; a repeat answers with the first one's position."""
     delete_noun: _builtins.str
     delete_verb: _builtins.str
+    expected: _builtins.bytes
+    """On the way to the owner only, never stored: commit the record only where the item in place has this
+    SHA-256 (empty: where there is none).
+    """
+    foreign_version: _builtins.str
+    """Set where a Brainy process made the change in the tree and the owner took it over: names the versions of the
+    objects it was read from. Such a record has no request_id, and is nobody's acknowledged write.
+    """
     @_builtins.property
     def written_at(self) -> _timestamp_pb2.Timestamp:
         """The owner's clock, for people; never used for order."""
@@ -111,13 +121,20 @@ class LogRecord(_message.Message):
         delete_verb: _builtins.str = ...,
         fence: Global___Fence | None = ...,
         advance: Global___Advance | None = ...,
+        expected: _builtins.bytes | None = ...,
+        foreign_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "fence", b"fence", "operation", b"operation", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "expected", b"expected", "fence", b"fence", "operation", b"operation", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "fence", b"fence", "operation", b"operation", "request_id", b"request_id", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "expected", b"expected", "fence", b"fence", "foreign_version", b"foreign_version", "operation", b"operation", "request_id", b"request_id", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected: _TypeAlias = _typing.Literal["expected"]  # noqa: Y015
+    _WhichOneofArgType__expected: _TypeAlias = _typing.Literal["_expected", b"_expected"]  # noqa: Y015
     _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upsert_noun", "delete_noun", "upsert_verb", "delete_verb", "fence", "advance"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected) -> _WhichOneofReturnType__expected | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
 Global___LogRecord: _TypeAlias = LogRecord  # noqa: Y015

@@ -1,0 +1,82 @@
+"""``cluster/follow.json``: what a namespace is to do while Brainy processes live on it. A person's choice."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from brainy.bucket import layout
+from brainy.bucket.records import Record
+from brainy.clock import Clock
+from brainy.errors import ConflictError
+from brainy.ids import Ids
+from brainy.store.base import ObjectStore
+from brainy.store.cas import CasRegister
+
+MirrorDialect = Literal["", "flat-one-piece", "flat-split", "entity"]
+DIALECTS: tuple[MirrorDialect, ...] = get_args(MirrorDialect)
+_ATTEMPTS = 8
+
+
+class FollowChoice(Record):
+    """The choice; absent is the same as neither."""
+
+    nonce: str = ""
+    #: Take over what Brainy processes write into the tree.
+    follow: bool = False
+    #: Write the cluster's commits back in the dialect of this tree; "" for not.
+    mirror: MirrorDialect = ""
+    #: ISO 8601, for people.
+    changed_at: str = ""
+
+
+def follow_register(store: ObjectStore, *, clock: Clock, ids: Ids) -> CasRegister[FollowChoice]:
+    """Return the one object the choice is in."""
+    return CasRegister(
+        store,
+        layout.FOLLOW,
+        encode=FollowChoice.encode,
+        decode=lambda body: FollowChoice.decode(body, key=layout.FOLLOW),
+        clock=clock,
+        ids=ids,
+    )
+
+
+async def read_choice(store: ObjectStore) -> FollowChoice:
+    """Read the choice (one GET).
+
+    Raises:
+        BrainyError: what the store said, or the record is damaged.
+    """
+    found = await store.get(layout.FOLLOW)
+    return FollowChoice() if found is None else FollowChoice.decode(found.body, key=layout.FOLLOW)
+
+
+async def change_choice(
+    store: ObjectStore,
+    *,
+    follow: bool | None = None,
+    mirror: MirrorDialect | None = None,
+    changed_at: str,
+    clock: Clock,
+    ids: Ids,
+) -> FollowChoice:
+    """Change what is given, leave the rest as it is; returns what is stored now.
+
+    Raises:
+        ConflictError: somebody else changed it at each attempt.
+    """
+    register = follow_register(store, clock=clock, ids=ids)
+    for _ in range(_ATTEMPTS):
+        found = await register.load()
+        old = FollowChoice() if found is None else found[0]
+        changes: dict[str, object] = {"nonce": ids.nonce().hex(), "changed_at": changed_at}
+        if follow is not None:
+            changes["follow"] = follow
+        if mirror is not None:
+            changes["mirror"] = mirror
+        new = old.model_copy(update=changes)
+        if (new.follow, new.mirror) == (old.follow, old.mirror) and found is not None:
+            return old
+        if await register.swap(new, None if found is None else found[1]):
+            return new
+    raise ConflictError("the choice was changed by somebody else each time", remedy="try again", key=layout.FOLLOW)

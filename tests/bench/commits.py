@@ -1,0 +1,143 @@
+"""Group commit against what the store allows: ``python -m tests.bench.commits``.
+
+64 writers on one shard, each with one write under way. The log's throughput is compared with the store's own
+sequential conditional PUTs of bodies of the same size, in turns, times the writes a PUT carried.
+
+All 64 wait for the same PUT, so whatever the owner does between two PUTs counts in full. Against a server on the same
+two cores that is nearly as long as its PUT; the bar is held against one as far away as S3 is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import uvloop
+
+from brainy.api.common.v1 import common_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.namespace import Namespace
+from brainy.changelog.batch import Slot, encode_batch
+from brainy.changelog.commits import GroupCommit
+from brainy.changelog.writing import LogWriter
+from brainy.clock import SystemClock
+from brainy.config.environment import export
+from brainy.config.settings import StoreSettings
+from brainy.ids import Ids
+from brainy.store.base import ObjectStore, PutOutcome
+from brainy.store.metered import MeteredStore
+from brainy.store.opening import open_store
+from brainy.telemetry.logs import configure_logs
+from brainy.testing.servers import ministack, seaweedfs
+from tests.bench.figures import Figure, Report, at_least
+
+WRITERS, WRITES, DIMENSIONS, TURNS = 64, 6_400, 384, 5
+#: A PUT of 100 KB to S3 from the same region takes about this long.
+DISTANCE_SECONDS = 0.02
+_CLOCK, _IDS = SystemClock(), Ids()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn of both."""
+
+    writes_a_put: float
+    #: Share of the sequential PUT rate times the batch size that the log reached.
+    share: float
+    writes_a_second: float
+
+
+class Distant(MeteredStore):
+    """A store with a way to it."""
+
+    async def put_if_absent(self, key: str, body: bytes) -> PutOutcome:
+        await _CLOCK.sleep(DISTANCE_SECONDS)
+        return await super().put_if_absent(key, body)
+
+
+async def turn(store: ObjectStore, number: int) -> Turn:
+    """Write with 64 writers, then PUT bodies of the same mean size one after the other."""
+    slots: list[Slot] = []
+    positions: dict[str, int] = {}
+
+    def applied(slot: Slot) -> None:
+        slots.append(slot)
+        for position, record in enumerate(slot.batch.records, slot.first):
+            positions[record.request_id] = position
+
+    writer = LogWriter(
+        store,
+        generation=1,
+        shard=number,
+        epoch=1,
+        writer_node="bench",
+        incarnation="1",
+        ids=_IDS,
+        clock=_CLOCK,
+        next_position=1,
+    )
+    await writer.fence()
+    commits = GroupCommit(writer, known=positions.get, on_slot=applied, clock=_CLOCK)
+    running = asyncio.create_task(commits.run())
+    vector = np.random.default_rng(number).normal(size=DIMENSIONS).astype("<f4").tobytes()
+
+    # Made beforehand: building requests is the callers' work.
+    nouns = [common_pb2.Noun(id=f"noun-{at}", vector=vector, metadata=b'{"noun":"thing"}') for at in range(WRITES)]
+    requests = [[log_pb2.LogRecord(request_id=_IDS.uuid(), upsert_noun=noun)] for noun in nouns]
+
+    async def write(first: int) -> None:
+        for records in requests[first::WRITERS]:
+            await commits.commit(records)
+
+    began = _CLOCK.monotonic()
+    await asyncio.gather(*(write(first) for first in range(WRITERS)))
+    log_seconds = _CLOCK.monotonic() - began
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    size = sum(len(encode_batch(slot.batch)) for slot in slots) // len(slots)
+    body = bytes(size)
+    began = _CLOCK.monotonic()
+    for at in range(len(slots)):
+        assert (await store.put_if_absent(f"sequential/{number}/{at}", body)).won
+    put_seconds = _CLOCK.monotonic() - began
+    writes_a_put = WRITES / len(slots)
+    return Turn(
+        writes_a_put=writes_a_put,
+        share=(WRITES / log_seconds) / (len(slots) / put_seconds * writes_a_put),
+        writes_a_second=WRITES / log_seconds,
+    )
+
+
+async def measure(report: Report, label: str) -> None:
+    """Take the turns on a running server, as it is and from a distance."""
+    store = open_store(Namespace.parse("s3://bench/commits"), StoreSettings(), clock=_CLOCK, ids=_IDS)
+    near = [await turn(store, number) for number in range(TURNS)]
+    far = [await turn(Distant(store), TURNS + number) for number in range(TURNS)]
+    await store.close()
+    shown = f"{median(one.share for one in near):.2f} ({median(one.writes_a_second for one in near):,.0f} writes/s)"
+    report.add(Figure(name=f"{label}: log / sequential PUTs x batch", value=shown))
+    report.add(at_least(f"{label}: writes a PUT, {WRITERS} writers", median(one.writes_a_put for one in near), 20))
+    share, speed = median(one.share for one in far), median(one.writes_a_second for one in far)
+    name = f"{label}, {DISTANCE_SECONDS * 1000:.0f} ms away: log / sequential PUTs x batch"
+    report.add(at_least(name, share, 0.8, shown=f"{share:.2f} ({speed:,.0f} writes/s)"))
+
+
+def main() -> int:
+    """Measure; 1 if a bar was missed."""
+    configure_logs(level="error", form="json", role="bench")
+    report = Report()
+    for label, start in (("seaweedfs", seaweedfs), ("ministack", ministack)):
+        with start() as server:
+            server.create_bucket("bench")
+            export(**server.environment)
+            uvloop.run(measure(report, label))  # as a node does
+    report.show()
+    return 1 if report.short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Migrations driven against nodes in miniature, over real gRPC and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+from coordinator_cluster import MIGRATION, Cluster, Frozen, assert_migrated, ended, request_for
+from coordinator_fakes import NAMESPACE, until
+
+from brainy.bucket import layout
+from brainy.bucket.records import Routing, Spec
+from brainy.errors import PastPointOfNoReturnError
+from brainy_coordinator.migration.record import migration_id_for
+from brainy_coordinator.migration.state import State, Trigger
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    found = Cluster()
+    for name in ("a", "b", "c"):
+        await found.node(name)
+    yield found
+    await found.close()
+
+
+async def test_a_namespace_is_adopted_once_enough_nodes_are_there() -> None:
+    cluster = Cluster()
+    try:
+        cluster.lead()
+        await cluster.node("a")
+        await cluster.node("b")
+        await until(lambda: layout.spec(0) in cluster.store._objects)
+        assert cluster.routing() is None
+        await cluster.node("c")
+        await until(lambda: cluster.routing() is not None)
+        routing = cluster.in_force()
+        spec = Spec.decode((await cluster.store.get(layout.spec(0))).body, key="spec")  # type: ignore[union-attr]
+        assert (spec.source, spec.dimensions, spec.shard_count) == ("empty", 4, 3)
+        assert {where.owner for where in routing.generations[0].shards.values()} == {"a", "b", "c"}
+        assert all(len(where.replicas) == 1 for where in routing.generations[0].shards.values())
+        assert routing.leader_epoch == 1
+    finally:
+        await cluster.close()
+
+
+@pytest.mark.parametrize(("strategy", "shards"), [("in_place_upgrade", 0), ("in_place_upgrade", 5), ("rolling", 0)])
+async def test_a_migration_under_writes_loses_nothing(cluster: Cluster, strategy: str, shards: int) -> None:
+    cluster.lead()
+    await cluster.serving()
+    async with cluster.writing():
+        await until(lambda: len(cluster.world.acked) > 30)
+        await cluster.migrations.start(MIGRATION, request_for(strategy, shards=shards))
+        record = await ended(cluster)
+        wrote = len(cluster.world.acked)
+        await until(lambda: len(cluster.world.acked) >= wrote)
+    assert_migrated(cluster, record)
+    assert 0 < record.write_pause_seconds < 3.0
+    assert cluster.in_force().generations[1].shard_count == (shards or 3)
+    for node in cluster.nodes():
+        await until(lambda node=node: node.routing is not None and node.routing.active == 1)
+        assert node.reads_from[-1] == 1
+
+
+async def test_rolling_adopts_every_node_before_writes_move(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    adopted: list[Mapping[str, int]] = []
+    register = cluster.term.namespaces[NAMESPACE].register  # type: ignore[union-attr]
+    swap = register.swap
+
+    async def watch(before: Routing | None, after: Routing) -> Routing:
+        routing = await swap(before, after)
+        adopted.append(dict(routing.adopted))
+        return routing
+
+    register.swap = watch  # type: ignore[method-assign]
+    await cluster.migrations.start(MIGRATION, request_for("rolling"))
+    assert_migrated(cluster, await ended(cluster))
+    assert [len(step) for step in adopted if step][:4] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("strategy", ["in_place_upgrade", "rolling"])
+async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
+    """Every step of the history and every routing swap, one run each, until a run has no such step."""
+    survived = 0
+    trail: list[str] = []
+    for step in range(1, 60):
+        cluster = Cluster()
+        try:
+            for name in ("a", "b", "c"):
+                await cluster.node(name)
+            first = Frozen(cluster.store)
+            cluster.lead(first)
+            await cluster.serving()
+            for key in ("x", "y", "z"):
+                await cluster.world.write(key, "1", cluster.nodes()[0])
+            first.steps.clear()
+            first.after = step
+            starting = asyncio.create_task(cluster.migrations.start(MIGRATION, request_for(strategy, shards=4)))
+            await until(
+                lambda c=cluster, f=first: (
+                    f.frozen.is_set() or ((r := c.record(MIGRATION)) is not None and r.state.is_terminal)
+                )
+            )
+            if not first.frozen.is_set():
+                trail = first.steps
+                break
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await cluster.depose()
+            cluster.lead()
+            record = await ended(cluster)
+            assert_migrated(cluster, record)
+            over = [event.to_state.is_terminal for event in record.story if event.leader_epoch == 1]
+            assert max(event.leader_epoch for event in record.story) == 2 or over[-1]
+            # Writes flow, whatever happened.
+            await asyncio.wait_for(cluster.world.write("after", "1", cluster.nodes()[1]), 5)
+            survived += 1
+        finally:
+            await cluster.close()
+    # Nine events (requested to completed) and four swaps (place, drain, commit, retire); rolling adopts three
+    # nodes besides.
+    assert survived == len(trail) == (13 if strategy == "in_place_upgrade" else 16)
+
+
+async def test_a_stale_leader_changes_nothing(cluster: Cluster) -> None:
+    stale = cluster.lead()
+    stale_leader = cluster.leader
+    assert stale_leader is not None
+    await cluster.serving()
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade"))
+    await until(lambda: (r := cluster.record(MIGRATION)) is not None and r.state is not State.PENDING)
+    # The old one goes on beside the new one: it is fenced at its next write, and the new one finishes.
+    old_task, cluster.task = cluster.task, None
+    cluster.lead()
+    record = await ended(cluster)
+    assert_migrated(cluster, record)
+    epochs = [event.leader_epoch for event in record.story]
+    assert epochs == sorted(epochs)
+    assert old_task is not None
+    old_task.cancel()
+    await asyncio.gather(old_task, return_exceptions=True)
+    assert stale is not cluster.term
+
+
+async def test_unequal_digests_abort_and_leave_the_source(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    cluster.world.lose = "lost"
+    async with cluster.writing():
+        await cluster.world.write("lost", "1", cluster.nodes()[0])
+        await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade"))
+        record = await ended(cluster)
+    assert record.state is State.ABORTED
+    assert "differ" in record.reason
+    assert not record.digest_equal
+    routing = cluster.in_force()
+    assert (routing.active, routing.phase, routing.migration) == (0, "serving", None)
+    assert set(routing.generations) == {0}
+    assert cluster.world.state(routing)["lost"] == "1"
+
+
+async def test_past_the_pause_cap_writes_go_on_and_it_is_tried_again(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    stuck = cluster.nodes()[2]
+    async with cluster.writing():
+        stuck.stuck = True
+        await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.2))
+        await until(lambda: (r := cluster.record(MIGRATION)) is not None and r.retries >= 1)
+        await until(lambda: cluster.in_force().phase == "serving")
+        assert cluster.in_force().active == 0
+        stuck.stuck = False
+        record = await ended(cluster)
+    assert_migrated(cluster, record)
+    assert Trigger.PAUSE_CAP_EXCEEDED in [event.trigger for event in record.story]
+
+
+async def test_a_dead_owner_is_replaced_and_a_running_migration_goes_on(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    before = cluster.in_force()
+    await cluster.node("d")
+    victim = cluster.nodes()[0]
+    victim.stuck = True
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.3))
+    await until(lambda: (r := cluster.record(MIGRATION)) is not None and r.retries >= 1)
+    await victim.kill()
+    del cluster.world.nodes["a"]
+    record = await ended(cluster, seconds=20)
+    assert_migrated(cluster, record)
+    routing = cluster.in_force()
+    assert all("a" not in (w.owner, *w.replicas) for w in routing.generations[1].shards.values())
+    assert before.generations[0].shards[0].epoch >= 1
+
+
+async def test_an_abort_leads_back_and_after_the_commit_it_is_refused(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    cluster.nodes()[1].stuck = True
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=30.0))
+    await until(lambda: cluster.in_force().phase == "draining")
+    aborting = await asyncio.wait_for(cluster.migrations.abort(MIGRATION, by="ann"), 10)
+    assert aborting.state is State.ABORTING
+    cluster.nodes()[1].stuck = False
+    record = await ended(cluster)
+    assert record.state is State.ABORTED
+    assert record.reason == "asked for by ann"
+    assert await cluster.migrations.abort(MIGRATION, by="ann") == record
+    assert (cluster.in_force().phase, set(cluster.in_force().generations)) == ("serving", {0})
+    again = migration_id_for(NAMESPACE, "r2")
+    await cluster.migrations.start(
+        again, request_for("in_place_upgrade", key="r2").model_copy(update={"target_generation": 2})
+    )
+    await until(lambda: (r := cluster.record(again)) is not None and r.state is State.SUCCEEDED)
+    with pytest.raises(PastPointOfNoReturnError):
+        await cluster.migrations.abort(again, by="ann")

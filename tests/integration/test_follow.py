@@ -1,0 +1,548 @@
+"""Following a tree that Brainy processes write: one pass after their last write, source and target are equal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from followed_bucket import FollowedBucket, spec_of, tree_digest
+
+from brainy.api.common.v1 import common_pb2
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket import layout
+from brainy.bucket.follow import FollowChoice
+from brainy.bucket.namespace import Namespace
+from brainy.bucket.partition import key_hash
+from brainy.clock import SystemClock
+from brainy.config.environment import inherited
+from brainy.config.settings import StoreSettings
+from brainy.errors import FencedError, UnavailableError
+from brainy.ids import Ids
+from brainy.store.base import ObjectStore
+from brainy.store.local import LocalStore
+from brainy.store.memory import MemoryStore
+from brainy.store.metered import MeteredStore
+from brainy.store.opening import open_store
+from brainy.testing.brainy_writer import ENTITY_057, FLAT_046, MANNERS, BrainyFleet, Manner
+from brainy.testing.clock import ManualClock
+from brainy.testing.faulty import Fault, FaultyStore
+from brainy.testing.servers import S3Server
+from brainy_node.shard.base import Base
+
+SCHEDULES = int(inherited().get("FOLLOW_SCHEDULES") or 3)
+
+
+async def play(store: ObjectStore, directory: Path, manner: Manner, seed: int) -> int:
+    """Writers write while we follow; one pass after their last write both sides are equal. Returns what was applied."""
+    fleet = BrainyFleet(store, clock=SystemClock(), seed=seed, manner=manner)
+    await fleet.write(120)
+    chances, applied = np.random.default_rng(seed), 0
+    bucket = FollowedBucket(store, spec_of(), directory)
+    bases = await bucket.bases()
+    await fleet.write(20)
+    await bucket.open(bases)
+    try:
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(fleet.write(120))
+            while not writing.done():
+                await bucket.turn()
+                await bucket.follower.take_hints()
+                await asyncio.sleep(0)
+                applied += await change_hands(bucket, bases, chances)
+        await fleet.finish()
+        await bucket.turn()
+        expected, nouns, _ = await tree_digest(store)
+        served = bucket.digest()
+        assert served.differing(expected) == []
+        assert len(nouns) > 5
+        assert await bucket.replica_digest(bases) == served
+        return applied + bucket.applied
+    finally:
+        await bucket.close()
+
+
+async def change_hands(bucket: FollowedBucket, bases: dict[int, Base], chances: np.random.Generator) -> int:
+    """Now and then the owner dies, or leaves, and another begins from the bucket; returns what the first applied."""
+    chance = chances.random()
+    if chance > 0.3:
+        return 0
+    applied = bucket.applied
+    await bucket.close(save=chance < 0.1)
+    await bucket.take_over(bases)
+    return applied
+
+
+@pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
+@pytest.mark.parametrize("seed", range(2))
+async def test_one_pass_after_the_last_write_both_are_equal(tmp_path: Path, manner: Manner, seed: int) -> None:
+    assert await play(LocalStore(tmp_path / "bucket", durable=False), tmp_path / "bases", manner, seed) > 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_old_and_new_brainy_side_by_side(tmp_path: Path, seed: int) -> None:
+    """Two trees are written at once, the same ids in both: the newer tree wins, its deletions hide the older one's."""
+    store = LocalStore(tmp_path / "bucket", durable=False)
+    clock = SystemClock()
+    old = BrainyFleet(store, clock=clock, seed=seed, manner=FLAT_046)
+    await old.write(200)
+    new = BrainyFleet(store, clock=clock, seed=seed + 50, manner=ENTITY_057, known=old.nouns)
+    bucket = FollowedBucket(store, spec_of(), tmp_path / "bases")
+    bases = await bucket.bases()
+    await bucket.open(bases)
+    try:
+        for _ in range(4):
+            await old.write(30)
+            await new.write(60)
+            await bucket.turn()
+            await bucket.follower.take_hints()
+        await old.finish()
+        await new.finish()
+        await bucket.turn()
+        expected, _, _ = await tree_digest(store)
+        assert bucket.digest().differing(expected) == []
+        assert bucket.applied > 40
+    finally:
+        await bucket.close()
+
+
+@pytest.fixture
+def seaweed(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[], ObjectStore]:
+    """Makes stores of fresh namespaces on SeaweedFS."""
+    for name, value in seaweedfs_server.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def fresh() -> ObjectStore:
+        ids = Ids()
+        namespace = Namespace.parse(f"s3://brainy-tests/follow-{ids.short()}")
+        return open_store(namespace, StoreSettings(endpoint=seaweedfs_server.endpoint), clock=SystemClock(), ids=ids)
+
+    return fresh
+
+
+@pytest.mark.slow
+async def test_random_schedules_on_an_object_server(tmp_path: Path, seaweed: Callable[[], ObjectStore]) -> None:
+    """SCHEDULES of them (``make follow``: 50), the manners in turn."""
+    total = 0
+    for seed in range(SCHEDULES):
+        store = seaweed()
+        applied = await play(store, tmp_path / str(seed), MANNERS[seed % len(MANNERS)], 1000 + seed)
+        assert applied > 5
+        total += applied
+        await store.close()
+    print(f"\n{SCHEDULES} schedules: {total} foreign changes taken over, both sides equal after each")
+
+
+# --- what a pass costs ------------------------------------------------------------------------------------------
+
+
+async def test_a_pass_over_an_unchanged_bucket_costs_lists_only(tmp_path: Path) -> None:
+    store = MeteredStore(MemoryStore())
+    fleet = BrainyFleet(store, clock=SystemClock(), seed=3, manner=FLAT_046)
+    await fleet.write(300)
+    await fleet.finish()
+    bucket = FollowedBucket(store, spec_of(), tmp_path)
+    await bucket.open(await bucket.bases())
+    try:
+        await bucket.turn()
+        await bucket.turn()
+        before = dict(store.calls)
+        records = await bucket.log_records()
+        after = dict(store.calls)
+        await bucket.turn()
+        spent = {kind: count - after[kind] for kind, count in store.calls.items() if count != after[kind]}
+        assert before["get"] > 0
+        assert set(spent) == {"list"}
+        assert spent["list"] <= 8 + 1 + 2  # eight prefixes, the end of the change log, second pages
+        assert await bucket.log_records() == records
+    finally:
+        await bucket.close()
+
+
+# --- our own clients --------------------------------------------------------------------------------------------
+
+
+def stored(item_id: str, number: float) -> tuple[str, bytes]:
+    return f"nouns/{item_id}.json", orjson.dumps({"id": item_id, "vector": [number] * 8, "connections": {}})
+
+
+def said(item_id: str, number: float) -> log_pb2.LogRecord:
+    vector = np.full(8, number, "<f4").tobytes()
+    return log_pb2.LogRecord(
+        request_id=f"client-{item_id}-{number}/0", upsert_noun=common_pb2.Noun(id=item_id, vector=vector)
+    )
+
+
+class LiveBucket:
+    """A memory bucket with a settable clock, followed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = ManualClock()
+        self.store = MeteredStore(MemoryStore(self.clock))
+        self.bases: dict[int, Base] = {}
+        self.bucket = FollowedBucket(self.store, spec_of(1), directory, self.clock)
+
+    def value(self, item_id: str) -> float | None:
+        found = self.bucket.owned[0].shard.get_nouns([item_id])
+        return float(np.frombuffer(found[0].vector, "<f4")[0]) if found else None
+
+    async def put(self, item_id: str, number: float) -> None:
+        await self.store.put(*stored(item_id, number))
+
+    async def commit(self, *records: log_pb2.LogRecord) -> None:
+        await self.bucket.owned[0].commits.commit(records)
+
+    @property
+    def conflicts(self) -> int:
+        figures = self.bucket.follower.figures(0, 0)
+        return 0 if figures is None else figures.conflicts
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[LiveBucket]:
+    made = LiveBucket(tmp_path)
+    await made.put("a", 1)
+    await made.put("b", 1)
+    made.bases = await made.bucket.bases()
+    await made.bucket.open(made.bases)
+    yield made
+    await made.bucket.close()
+
+
+async def test_the_later_word_counts_whoever_spoke_it(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.clock.advance(10)
+    await live.put("a", 2)  # Brainy first, our client later
+    await live.clock.advance(10)
+    await live.commit(said("a", 3), said("b", 3))
+    await live.clock.advance(10)
+    await live.put("b", 4)  # our client first, Brainy later
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, 4)
+    assert live.conflicts == 1
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, 4)
+    assert live.conflicts == 1
+
+
+async def test_in_the_same_second_the_acknowledged_write_stays(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.commit(said("a", 3))
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 3
+
+
+async def test_words_from_before_the_last_pass_need_no_comparison(live: LiveBucket) -> None:
+    await live.commit(said("a", 3))
+    await live.bucket.turn()
+    await live.bucket.turn()
+    await live.put("a", 2)  # seen for the first time after a pass that began after the commit
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_without_a_book_our_own_items_stay_and_the_tree_fills_in_the_rest(live: LiveBucket) -> None:
+    """First enabling: what only our clients wrote stays, what Brainy deleted meanwhile goes, what it added comes."""
+    await live.clock.advance(10)
+    await live.commit(said("mine", 7), said("a", 3))
+    await live.store.delete("nouns/b.json")
+    await live.clock.advance(10)
+    await live.put("new", 5)
+    await live.bucket.turn()
+    assert [live.value(item_id) for item_id in ("mine", "a", "b", "new")] == [7, 3, None, 5]
+    assert live.conflicts == 1  # "a": the tree still says 1, said before our client
+
+
+async def test_a_deletion_by_our_client_is_not_undone_by_an_older_object(live: LiveBucket) -> None:
+    await live.clock.advance(10)
+    await live.commit(log_pb2.LogRecord(request_id="client-delete/0", delete_noun="a"))
+    await live.bucket.turn()
+    assert live.value("a") is None
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_a_foreign_deletion_does_not_take_what_our_client_wrote_since_the_last_pass(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.store.delete("nouns/a.json")
+    await live.commit(said("a", 3))
+    await live.store.delete("nouns/b.json")
+    await live.bucket.turn()
+    assert (live.value("a"), live.value("b")) == (3, None)
+
+
+async def test_an_item_our_client_is_just_writing_is_left_to_the_next_pass(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    commits = live.bucket.owned[0].commits
+    await commits.pause()
+    waiting = asyncio.create_task(live.commit(said("a", 3)))
+    await asyncio.sleep(0)
+    await live.bucket.turn()
+    figures = live.bucket.follower.figures(0, 0)
+    assert figures is not None
+    assert figures.open_items == 1
+    commits.resume()
+    await waiting
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    assert figures.open_items == 0
+
+
+async def test_own_writes_into_the_tree_are_not_taken_for_foreign_ones(live: LiveBucket) -> None:
+    watch = live.bucket.follower.watch(0, 0)
+    key, body = stored("a", 99)  # as lossy as a dialect may be
+    live.bucket.follower.choice = FollowChoice(follow=True)
+    assert watch.watches
+    assert not watch.unchanged(key, await live.store.get(key))  # nobody has compared it yet
+    await live.bucket.turn()
+    assert watch.unchanged(key, await live.store.get(key))
+    assert watch.unchanged("nouns/nothing.json", None)
+    await live.commit(said("a", 3))
+    watch.hold(key)
+    etag = await live.store.put(key, body)
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    watch.wrote(key, etag)
+    await live.clock.advance(60)
+    await live.bucket.turn()
+    await live.bucket.turn()
+    assert live.value("a") == 3
+    assert live.conflicts == 0
+    await live.put("a", 5)
+    assert not watch.unchanged(key, await live.store.get(key))
+
+
+async def test_an_unreadable_object_takes_nothing_away(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.store.put("nouns/a.json", b"<html>gateway timeout</html>")
+    await live.bucket.turn()
+    assert live.value("a") == 1
+    await live.put("a", 2)
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+# --- owners come and go -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_owner_starts_from_the_book_and_reads_only_what_changed(live: LiveBucket) -> None:
+    for number in range(200):
+        await live.put(f"n{number}", 1)
+    await live.bucket.turn()
+    await live.bucket.close()
+    await live.clock.advance(10)
+    await live.put("n7", 2)
+    await live.store.delete("nouns/n8.json")
+    await live.bucket.take_over(live.bases)
+    before = live.store.calls["get"]
+    await live.bucket.turn()
+    assert (live.value("n7"), live.value("n8"), live.value("n9")) == (2, None, 1)
+    assert live.store.calls["get"] - before < 20
+
+
+@pytest.mark.parametrize("book", ["kept", "lost", "damaged"])
+async def test_a_crash_between_commit_and_book_only_repeats_work(live: LiveBucket, book: str) -> None:
+    await live.bucket.turn()
+    await live.bucket.follower.let_go(save=True)
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.commit(said("mine", 7))
+    await live.bucket.turn()
+    await live.bucket.close(save=False)
+    key = layout.seen_book(0, 0)
+    if book == "lost":
+        await live.store.delete(key)
+    elif book == "damaged":
+        found = await live.store.get(key)
+        assert found is not None
+        await live.store.put(key, found.body[:-1] + bytes([found.body[-1] ^ 1]))
+    await live.bucket.take_over(live.bases)
+    records = await live.bucket.log_records()
+    await live.bucket.turn()
+    assert await live.bucket.log_records() == records
+    assert (live.value("a"), live.value("b"), live.value("mine")) == (2, 1, 7)
+    await live.put("b", 5)
+    await live.clock.advance(10)
+    await live.bucket.turn()
+    assert live.value("b") == 5
+
+
+async def test_a_stale_owner_cannot_apply_anything(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    stale = live.bucket.owned
+    live.bucket.owned = []
+    await live.bucket.open(live.bases)
+    fresh, live.bucket.owned = live.bucket.owned, stale
+    await live.put("a", 2)
+    with pytest.raises(FencedError):
+        await live.bucket.turn()
+    assert stale[0].shard.get_nouns(["a"])[0].vector != np.full(8, 2, "<f4").tobytes()
+    await live.bucket.close(save=False)
+    live.bucket.owned = fresh
+    await live.bucket.turn()
+    assert live.value("a") == 2
+
+
+async def test_the_next_generation_starts_from_the_books_of_the_one_before(live: LiveBucket) -> None:
+    for number in range(100):
+        await live.put(f"n{number}", 1)
+    await live.bucket.turn()
+    await live.bucket.close()
+    await live.clock.advance(10)
+    await live.put("n3", 2)
+    following = FollowedBucket(live.store, spec_of(3, generation=1, source="0"), live.bucket.directory / "next")
+    following.earlier = live.bucket.spec
+    await following.open(await following.bases(live.bases.values()))
+    try:
+        before = live.store.calls["get"]
+        await following.turn()
+        found = [noun for owned in following.owned for noun in owned.shard.get_nouns(["n3"])]
+        assert [float(np.frombuffer(noun.vector, "<f4")[0]) for noun in found] == [2]
+        assert live.store.calls["get"] - before < 30
+    finally:
+        await following.close()
+
+
+async def test_hints_are_seen_at_once_and_lies_do_no_harm(live: LiveBucket) -> None:
+    await live.bucket.turn()
+    await live.bucket.follower.take_hints()
+    await live.clock.advance(10)
+    await live.put("a", 2)
+    await live.put("b", 2)
+    entries = [
+        {"operation": "add", "entityType": "noun", "entityId": "a"},
+        {"operation": "delete", "entityType": "noun", "entityId": "b"},  # it is still there
+        {"operation": "add", "entityType": "noun", "entityId": "never"},
+    ]
+    now = int(1000 * live.clock.wall())
+    for number, entry in enumerate(entries):
+        await live.store.put(f"change-log/{now:013d}-{number}.json", orjson.dumps({"timestamp": now, **entry}))
+    await live.store.put(f"change-log/{now:013d}-x.json", b"nonsense")
+    ahead = now + 3_600_000
+    await live.store.put(f"change-log/{ahead:013d}-y.json", orjson.dumps({"timestamp": ahead, **entries[0]}))
+    await live.bucket.follower.take_hints()
+    assert (live.value("a"), live.value("b"), live.value("never")) == (2, 2, None)
+    before = dict(live.store.calls)
+    await live.bucket.follower.take_hints()
+    spent = {kind: count - before[kind] for kind, count in live.store.calls.items() if count != before[kind]}
+    assert spent == {"list": 2}  # the present, and what is stamped ahead of it
+
+
+async def test_a_delete_entry_that_comes_late_buries_a_zombie(live: LiveBucket) -> None:
+    """A buffer flushed after a delete stored the noun again; the log, an hour behind, is all that tells."""
+    body = orjson.dumps({"id": "z", "vector": [1.0] * 8, "connections": {}})
+    await live.store.put("entities/nouns/vectors/z.json", body)
+    await live.store.put("entities/nouns/metadata/z.json", b"null")
+    await live.bucket.turn()
+    assert live.value("z") == 1
+    stamp = int(1000 * live.clock.wall()) - 3_600_000
+    entry = {"timestamp": stamp, "operation": "delete", "entityType": "noun", "entityId": "z"}
+    await live.store.put(f"change-log/{stamp:013d}-a.json", orjson.dumps(entry))
+    await live.bucket.turn()
+    assert live.value("z") is None
+    expected, _, _ = await tree_digest(live.store)
+    assert live.bucket.digest().differing(expected) == []
+
+
+# --- a store that fails, and a bucket that moves under a pass -----------------------------------------------------
+
+
+class FaultyBucket(LiveBucket):
+    """Followed through a store that fails on command; Brainy writes past it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.faulty = FaultyStore(self.store)
+        self.bucket = FollowedBucket(self.faulty, spec_of(1), directory, self.clock)
+
+
+@pytest.fixture
+async def faulty(tmp_path: Path) -> AsyncIterator[FaultyBucket]:
+    made = FaultyBucket(tmp_path)
+    await made.put("a", 1)
+    await made.put("b", 1)
+    made.bases = await made.bucket.bases()
+    await made.bucket.open(made.bases)
+    yield made
+    await made.bucket.close()
+
+
+@pytest.mark.parametrize("transferred", [False, True])
+@pytest.mark.parametrize("kind", ["list", "get_many", "get"])
+async def test_a_pass_that_fails_is_made_good_by_the_next(faulty: FaultyBucket, kind: str, transferred: bool) -> None:
+    if transferred:
+        await faulty.bucket.turn()
+    await faulty.clock.advance(10)
+    await faulty.put("a", 2)
+    await faulty.store.delete("nouns/b.json")
+    await faulty.put("c", 3)
+    faulty.faulty.plan(kind=kind, fault=Fault.UNAVAILABLE, times=-1)
+    with suppress(UnavailableError):
+        await faulty.bucket.turn()
+    faulty.faulty.heal()
+    await faulty.bucket.turn()
+    assert [faulty.value(item_id) for item_id in "abc"] == [2, None, 3]
+
+
+@pytest.mark.parametrize("fault", [Fault.LANDED_UNKNOWN, Fault.LOST_UNKNOWN, Fault.LANDED_LOST])
+async def test_a_commit_whose_answer_is_lost_is_one_record(faulty: FaultyBucket, fault: Fault) -> None:
+    await faulty.bucket.turn()
+    records = await faulty.bucket.log_records()
+    await faulty.clock.advance(10)
+    await faulty.put("a", 2)
+    faulty.faulty.plan(kind="put_if_absent", fault=fault)
+    await faulty.bucket.turn()
+    await faulty.bucket.turn()
+    assert faulty.value("a") == 2
+    assert await faulty.bucket.log_records() == records + 1
+
+
+async def test_what_changes_between_the_listing_and_the_reading_is_not_missed(faulty: FaultyBucket) -> None:
+    await faulty.bucket.turn()
+    await faulty.clock.advance(10)
+    await faulty.put("a", 2)
+    await faulty.put("b", 2)
+    gate = asyncio.Event()
+    faulty.faulty.plan(kind="get_many", gate=gate)
+    passing = asyncio.create_task(faulty.bucket.turn())
+    while not any("nouns/a.json" in key for key in faulty.faulty.journal.keys("get_many")):
+        await asyncio.sleep(0.01)
+    await faulty.clock.advance(10)
+    await faulty.put("a", 3)
+    await faulty.store.delete("nouns/b.json")
+    await faulty.put("c", 1)
+    gate.set()
+    await passing
+    assert [faulty.value(item_id) for item_id in "ab"] == [3, None]
+    await faulty.bucket.turn()
+    assert [faulty.value(item_id) for item_id in "abc"] == [3, None, 1]
+
+
+async def test_a_listing_older_than_the_book_undoes_nothing(faulty: FaultyBucket) -> None:
+    """A hint was taken while a pass was listing: what the pass has listed is not the latest any more."""
+    await faulty.bucket.turn()
+    await faulty.clock.advance(10)
+    await faulty.put("a", 2)
+    await faulty.bucket.turn()
+    followed = faulty.bucket.follower.followed(0, 0)
+    assert followed is not None
+    assert followed.book is not None
+    comparison = followed.book.compare()  # begun before, ended after the next change was taken over
+    await faulty.clock.advance(10)
+    await faulty.store.delete("nouns/a.json")
+    await faulty.bucket.turn()
+    await faulty.clock.advance(10)
+    await faulty.put("a", 4)
+    await faulty.bucket.turn()
+    assert faulty.value("a") == 4
+    assert key_hash("a") in comparison.missing("nouns/").tolist()
+    assert comparison.may_hold("nouns/", key_hash("a"))  # so it is asked for, and found unchanged

@@ -1,0 +1,154 @@
+"""The pieces following is made of: the book as an object, the choice, the last words of the change log."""
+
+from __future__ import annotations
+
+import hashlib
+
+import orjson
+import pytest
+
+from brainy.bucket import layout
+from brainy.bucket.follow import FollowChoice, change_choice, read_choice
+from brainy.errors import CorruptDataError, PreconditionError
+from brainy.ids import Ids
+from brainy.legacy.deletions import Deletions, Suspect
+from brainy.legacy.keys import Kind
+from brainy.legacy.last_words import LastWords
+from brainy.legacy.pipeline import Fetcher
+from brainy.legacy.places import Places, followed_trees
+from brainy.legacy.seen import SeenBook, version_of
+from brainy.legacy.seen_file import MAGIC, decode_book, encode_book
+from brainy.store.base import StoredObject
+from brainy.store.memory import MemoryStore
+from brainy.store.metered import MeteredStore
+from brainy.testing.clock import ManualClock
+
+# --- the book ---------------------------------------------------------------------------------------------------
+
+
+def book() -> SeenBook:
+    made = SeenBook(("nouns/", "metadata/"), position=17)
+    for number in range(100):
+        made.saw(f"nouns/n{number}.json", version_of(f"e{number}", number))
+    return made
+
+
+def stored(made: SeenBook) -> bytes:
+    return encode_book(made, generation=2, shard=3, epoch=5, nonce="n")
+
+
+def test_a_book_comes_back_as_it_was() -> None:
+    read, epoch = decode_book(stored(book()), generation=2, shard=3, key="k")
+    assert (epoch, read.position, len(read)) == (5, 17, 100)
+    assert all(read.version(f"nouns/n{n}.json") == version_of(f"e{n}", n) for n in range(100))
+
+
+@pytest.mark.parametrize("at", [0, 9, 45, 60, -1])
+def test_a_flipped_bit_is_found(at: int) -> None:
+    body = bytearray(stored(book()))
+    body[at] ^= 4
+    with pytest.raises(CorruptDataError):
+        decode_book(bytes(body), generation=2, shard=3, key="k")
+
+
+def test_a_book_of_another_shard_is_refused() -> None:
+    with pytest.raises(CorruptDataError, match="not its own"):
+        decode_book(stored(book()), generation=2, shard=4, key="k")
+
+
+def test_a_newer_format_is_refused() -> None:
+    payload = stored(book())[40:].replace(b'"format_version":1', b'"format_version":9')
+    body = MAGIC + hashlib.sha256(payload).digest() + payload
+    with pytest.raises(PreconditionError, match="newer version"):
+        decode_book(body, generation=2, shard=3, key="k")
+
+
+# --- the choice -------------------------------------------------------------------------------------------------
+
+
+async def test_a_choice_is_kept_and_changed_part_by_part() -> None:
+    store, clock, ids = MemoryStore(), ManualClock(), Ids()
+    assert await read_choice(store) == FollowChoice()
+    await change_choice(store, follow=True, changed_at="t1", clock=clock, ids=ids)
+    await change_choice(store, mirror="entity", changed_at="t2", clock=clock, ids=ids)
+    found = await read_choice(store)
+    assert (found.follow, found.mirror, found.changed_at) == (True, "entity", "t2")
+    same = await change_choice(store, follow=True, changed_at="t3", clock=clock, ids=ids)
+    assert same == found
+    await store.put(layout.FOLLOW, b"{}")
+    with pytest.raises(CorruptDataError):
+        await read_choice(store)
+
+
+# --- places -----------------------------------------------------------------------------------------------------
+
+
+def test_book_keeping_among_the_metadata_is_no_item() -> None:
+    places = Places(followed_trees(()))
+    assert places.ids_named("entities/nouns/metadata/__metadata_index__noun_x_chunk0.json") == []
+    assert places.ids_named("metadata/_distributed_config.json") == []
+    assert places.ids_named("nouns/a/b.json") == ["a/b"]
+    assert places.ids_named("locks/statistics-flush") == []
+    assert set(places.listed) == {
+        *("nouns/", "metadata/", "verbs/", "verb-metadata/"),
+        *("entities/nouns/vectors/", "entities/nouns/metadata/"),
+        *("entities/verbs/vectors/", "entities/verbs/metadata/"),
+    }
+
+
+# --- the last words ---------------------------------------------------------------------------------------------
+
+
+class Log:
+    """A change log in memory."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.store = MeteredStore(MemoryStore(self.clock))
+        self.now = int(1000 * self.clock.wall())
+        self._count = 0
+
+    async def entry(self, operation: str, kind: str, item_id: str, at: int, **data: object) -> None:
+        self._count += 1
+        time = self.now + at
+        body = {"timestamp": time, "operation": operation, "entityType": kind, "entityId": item_id, **data}
+        await self.store.put(f"change-log/{time:013d}-{self._count}.json", orjson.dumps(body))
+
+    async def zombies(self, entries: list[StoredObject], *suspects: Suspect) -> set[tuple[Kind, str]]:
+        """What the rules of reading make of these entries."""
+        made = MemoryStore()
+        for entry in entries:
+            await made.put(entry.key, entry.body)
+        return await Deletions(Fetcher(made)).last_word_is_delete(suspects)
+
+
+async def test_last_words_agree_with_a_fresh_reading_of_the_log() -> None:
+    log = Log()
+    words = LastWords(log.store, log.clock)
+    await log.entry("delete", "noun", "gone", -10_000)
+    await log.entry("delete", "noun", "back", -9_000)
+    await log.entry("add", "metadata", "back", -8_000, data={"x": 1})
+    await log.entry("delete", "verb", "v", -7_000)
+    ids = ["gone", "back", "v", "never"]
+    suspects = [*(Suspect(Kind.NOUN, item_id) for item_id in ids), Suspect(Kind.VERB, "v")]
+    fresh = await Deletions(Fetcher(log.store)).last_word_is_delete(suspects)
+    assert fresh == {(Kind.NOUN, "gone"), (Kind.VERB, "v")}
+    assert await log.zombies(await words.about(ids), *suspects) == fresh
+    # What comes later is kept up with: also entries whose clock is an hour behind.
+    await log.entry("delete", "noun", "never", -3_600_000)
+    await log.entry("add", "noun", "gone", 5_000, data={"vector": [1.0] * 500})
+    assert {entry.id for entry in await words.sweep()} == {"never"}
+    fresh = await Deletions(Fetcher(log.store)).last_word_is_delete(suspects)
+    assert fresh == {(Kind.NOUN, "never"), (Kind.VERB, "v")}
+    assert await log.zombies(await words.about(ids), *suspects) == fresh
+
+
+async def test_a_sweep_of_a_log_without_news_lists_only() -> None:
+    log = Log()
+    words = LastWords(log.store, log.clock)
+    for number in range(30):
+        await log.entry("delete", "noun", f"n{number}", -number * 1000)
+    assert len(await words.sweep()) == 30
+    before = dict(log.store.calls)
+    assert await words.sweep() == []
+    assert {kind for kind, count in log.store.calls.items() if count != before[kind]} == {"list"}
