@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from brainy.cli import buckets, clusters, items, locks, migrations, probe, versions
+from brainy.cli import buckets, clusters, items, locks, migrations, mirrors, probe, versions
 from brainy.cli.demo import command as demo
 from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
@@ -59,6 +59,7 @@ app.command("status")(clusters.status)
 app.command("drain")(clusters.drain)
 app.command("inspect")(buckets.inspect)
 app.command("backup")(buckets.backup)
+app.command("mirror")(mirrors.mirror)
 app.command("search")(items.search)
 app.command("get")(items.get)
 app.add_typer(migrations.app, name="migrate")

@@ -104,6 +104,8 @@ class NodeSettings(_Section):
     write_buffer_seconds: float = 10.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
+    #: Where commits are mirrored into Brainy's tree (``brainy mirror``): how often its statistics are updated.
+    mirror_statistics_seconds: Annotated[float, Field(gt=0)] = 30.0
 
 
 class Settings(_Section):

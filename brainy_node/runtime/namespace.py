@@ -31,6 +31,7 @@ from brainy_node.runtime.assignment import assignments, followed_shards
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
+from brainy_node.runtime.mirroring import Mirroring
 from brainy_node.runtime.routing_view import RoutingView
 from brainy_node.shard.shard import Shard
 
@@ -95,17 +96,19 @@ class HostedNamespace:
             spec=self.spec,
             context=copy_context(),
         )
+        self._mirroring = Mirroring(self._host)
 
     # --- loops ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Poll the routing record, reconcile, fold; until cancelled."""
+        """Poll the routing record, reconcile, fold, mirror; until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._poll())
                 group.create_task(self._reconcile())
                 group.create_task(self._fold())
                 group.create_task(self._collect())
+                group.create_task(self._mirroring.run(self._shards.values))
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
