@@ -28,6 +28,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from brainy.bucket import layout
 from brainy.bucket.items import Noun, Verb
 from brainy.bucket.mirroring import MirrorCounts
 from brainy.errors import InvalidRequestError, UnavailableError
@@ -205,6 +206,8 @@ class Mirror:
                 result.undecided.append(change)
                 return
             except InvalidRequestError as error:
+                # Of this key only, if the store answers otherwise.
+                await self._store.get(layout.ROUTING)
                 detail = str(error)[:200]
                 result.limits.append(
                     Limit(kind=LimitKind.KEY_REFUSED, item=change.kind, id=change.id, detail=detail, withheld=True)

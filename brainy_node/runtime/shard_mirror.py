@@ -4,9 +4,9 @@
 
 *Steps.* 1. Take the cursor record (``mirror_claim``). 2. Read what the log has after it, up to ``_MAX_RECORDS``; keep
 the last state of each id; a record that a Brainy process caused is not written back and takes away what was ours
-before it. 3. Prepare the batch (``brainy.legacy.mirror``). 4. Where the tree is watched, hear the log out to what the shard had
-applied after step 3: what a foreign record there has overtaken is dropped. 5. Write. 6. Swap the cursor to the end of
-the batch, or to before the first change that is still undecided. Then 2.
+before it. 3. Prepare the batch (``brainy.legacy.mirror``). 4. Where the tree is watched, hear the log out to what the
+shard had applied after step 3: what a foreign record there has overtaken is dropped. 5. Write. 6. Swap the cursor to
+the end of the batch, or to before the first change that is still undecided. Then 2.
 
 *After.* Everything at or below the cursor is in the tree, or among its counted limits.
 
