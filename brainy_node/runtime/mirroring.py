@@ -41,8 +41,8 @@ _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 _READY = control_pb2.ShardState.SHARD_STATE_READY
 
-#: (generation, shard, epoch, dialect): one mirror.
-_Task = tuple[int, int, int, str]
+#: (generation, shard, epoch, dialect, whether somebody watches the tree): one mirror.
+_Task = tuple[int, int, int, str, bool]
 SeenOf = Callable[[int, int], SeenObjects]
 
 
@@ -80,7 +80,8 @@ class Mirroring:
                 for hosted in shards():
                     duty = hosted.assignment
                     if duty.generation == known.write and duty.is_owner and duty.follows is None:
-                        wanted[duty.generation, duty.shard, duty.epoch, dialect.name] = hosted
+                        watched = self._seen(duty.generation, duty.shard).watches
+                        wanted[duty.generation, duty.shard, duty.epoch, dialect.name, watched] = hosted
             await self._end([task for task in self._tasks if task not in wanted])
             for key, hosted in wanted.items():
                 if key not in self._tasks and hosted.state == _READY and dialect is not None:
@@ -181,7 +182,7 @@ class Mirroring:
     async def _count(self) -> None:
         while True:
             await self._host.clock.sleep(self._host.settings.mirror_statistics_seconds)
-            if not any(shard == 0 for _, shard, _, _ in self._tasks):
+            if not any(shard == 0 for _, shard, *_ in self._tasks):
                 continue
             try:
                 dialect = await chosen_dialect(self._host.store)

@@ -191,9 +191,9 @@ class ShardMirror:
             self._undecided = {change.name: change for change in written.undecided}
             position, milliseconds = min([self._read_to, *(change.before for change in written.undecided)])
             final = ended and not self._undecided and self._applied is None
-            if position == self._claim.cursor.position and not written.written and not foreign and not final:
-                continue
             cursor = self._claim.cursor
+            if position == cursor.position and not (written.written or foreign or fresh or final):
+                continue
             await self._claim_persistently(
                 position=position,
                 milliseconds=milliseconds,
