@@ -71,6 +71,9 @@ class StatisticsUpdate:
             if where is None:
                 return False
             today, earlier = await self._read(where.today), await self._read(where.earlier)
+            if today is None or earlier is None:
+                _log.warning("statistics_unreadable", keys=[where.today, where.earlier])
+                return False
             body = encode(counted_in(today, earlier, change, now_ms=now_ms))
             after = MirrorStatistics(nonce=self._ids.uuid(), included=total)
             if not await self._register.swap(after, held[1] if held else None):
@@ -91,12 +94,13 @@ class StatisticsUpdate:
                 names += [meta.key for meta in page if parse(meta.key).kind is Kind.STATISTICS]
         return names
 
-    async def _read(self, key: str) -> dict[str, Any]:
+    async def _read(self, key: str) -> dict[str, Any] | None:
+        """Return an object's fields, {} for one that is absent, None for one that cannot be read."""
         found = await self._store.get(key) if key else None
         if found is None:
             return {}
         try:
             body = parse_json(found.body)
         except UnreadableError:
-            return {}
-        return body if isinstance(body, dict) else {}
+            return None
+        return body if isinstance(body, dict) else None
