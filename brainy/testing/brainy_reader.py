@@ -123,7 +123,8 @@ class BrainyReader:
         if self.version >= (0, 22, 0):
             source, target = source or said.get("source"), target or said.get("target")
             kind = kind or said.get("verb")
-        if not source or not target:
+        # The one-piece versions also want a type.
+        if not source or not target or not (kind or self._split):
             return None
         created_by = said.get("createdBy") or {}
         return ReadVerb(
