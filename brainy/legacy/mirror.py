@@ -51,6 +51,8 @@ from brainy.legacy.seen_objects import SeenObjects
 from brainy.store.base import ObjectStore, PutState
 
 _IN_FLIGHT = 32
+#: Rendering gives way to the event loop this often.
+_RENDERED_AT_ONCE = 16
 
 Name = tuple[Kind, str]
 
@@ -135,7 +137,11 @@ class Mirror:
         Raises:
             BrainyError: the store failed.
         """
-        rendered = [(change, self._render(change)) for change in changes]
+        rendered = []
+        for number, change in enumerate(changes, 1):
+            rendered.append((change, self._render(change)))
+            if number % _RENDERED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         if not self._seen.watches:
             return Prepared(changes=rendered)
         owners = {write.key: change.name for change, one in rendered for write in one.writes}

@@ -72,6 +72,13 @@ def test_documents_look_as_javascript_prints_them() -> None:
     assert stringify({"a": [1, {"b": []}], "v": Vector([0.5, 2.0])}, indent=2) == (
         b'{\n  "a": [\n    1,\n    {\n      "b": []\n    }\n  ],\n  "v": [\n    0.5,\n    2\n  ]\n}'
     )
+    assert stringify(Vector([0.25, 100.0, -3.0, 20.0, 1e-7, 12.05]), indent=2) == (
+        b"[\n  0.25,\n  100,\n  -3,\n  20,\n  1e-7,\n  12.05\n]"
+    )
+    assert stringify(Vector([10.0, 0.5, 7.0])) == b"[10,0.5,7]"
+    assert stringify(Vector([0.5, 10**25])) == b"[0.5,10000000000000000000000000]"
+    assert stringify(Vector([-0.0])) == b"[-0.0]"
+    assert stringify(Vector([0.5, "x", True, float("nan")])) == b'[0.5,"x",true,null]'
     assert stringify("\ud800") == b'"\\ud800"'
     deep: object = 1
     for _ in range(5000):

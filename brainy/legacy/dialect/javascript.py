@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from json.encoder import encode_basestring
 from typing import Any
 
+import orjson
+
 _END = object()
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -47,6 +49,23 @@ def _with_exponent(text: str) -> str:
 
 class Vector(list[Any]):
     """An array of components: whole ones have no point, also where the document around it is exact."""
+
+
+def _components(vector: Vector, line: str) -> str | None:
+    """The components of a vector, each after a line break; None if some are no scalars. Nearly all of the text."""
+    try:
+        plain = orjson.dumps(vector)
+    except TypeError:  # whole numbers beyond 64 bits, lone surrogates
+        plain = b"?"
+    # Digits are the same everywhere; only exponents and negative zero are spelled differently.
+    if plain.translate(None, b"-.,0123456789") == b"[]" and b"-0.0," not in plain and not plain.endswith(b"-0.0]"):
+        text = plain[1:-1].decode()
+        if ".0," in text or text.endswith(".0"):
+            text = f"{text},".replace(".0,", ",")[:-1]
+        return line + text.replace(",", f",{line}")
+    if any(isinstance(part, (dict, list)) for part in vector):
+        return None
+    return line + f",{line}".join(map(_component, vector))
 
 
 def _component(value: object) -> str:
@@ -140,10 +159,8 @@ class _Printer:
         elif isinstance(value, list):
             if not value:
                 self._out.append("[]")
-            elif isinstance(value, Vector) and not any(isinstance(part, (dict, list)) for part in value):
-                # Nearly all of the text.
-                inner = self._line(len(self._stack) + 1)
-                self._out.append(f"[{inner}{f',{inner}'.join(map(_component, value))}{self._line(len(self._stack))}]")
+            elif isinstance(value, Vector) and (text := _components(value, self._line(len(self._stack) + 1))):
+                self._out.append(f"[{text}{self._line(len(self._stack))}]")
             else:
                 self._out.append("[")
                 self._stack.append((iter(value), "]", True))

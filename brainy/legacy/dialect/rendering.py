@@ -228,11 +228,14 @@ def _id_limits(dialect: Dialect, kind: Kind, item_id: str, bounds: Bounds) -> It
 
 
 def _vector_limits(kind: Kind, item_id: str, vector: Vector) -> Iterator[Limit]:
-    numbers = [value for value in vector if isinstance(value, (int, float)) and value - value == 0]
-    if len(numbers) < len(vector):
-        detail = f"{len(vector) - len(numbers)} of {len(vector)}"
+    try:
+        odd = len(vector) - int(np.count_nonzero(np.isfinite(np.array(vector, np.float64))))
+    except (TypeError, ValueError, OverflowError):
+        odd = sum(not (isinstance(value, (int, float)) and value - value == 0) for value in vector)
+    if odd:
+        detail = f"{odd} of {len(vector)}"
         yield Limit(kind=LimitKind.NULL_COMPONENTS, item=kind, id=item_id, detail=detail)
-    elif kind is Kind.NOUN and not any(numbers):
+    elif kind is Kind.NOUN and not any(vector):
         yield Limit(kind=LimitKind.ZERO_VECTOR, item=kind, id=item_id)
 
 
