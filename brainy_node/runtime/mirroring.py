@@ -12,7 +12,7 @@ Brainy's statistics are brought up to date by the owner of shard 0, at most ever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket import layout
@@ -44,14 +44,22 @@ _READY = control_pb2.ShardState.SHARD_STATE_READY
 #: (generation, shard, epoch, dialect, whether somebody watches the tree): one mirror.
 _Task = tuple[int, int, int, str, bool]
 SeenOf = Callable[[int, int], SeenObjects]
+Chosen = Callable[[], Awaitable[Dialect | None]]
 
 
 class Mirroring:
     """The mirrors of one namespace on this node."""
 
-    def __init__(self, host: Host, *, seen: SeenOf | None = None) -> None:
-        """Prepare; ``seen`` names who watches the tree for a shard of a generation."""
+    def __init__(self, host: Host, *, seen: SeenOf | None = None, chosen: Chosen | None = None) -> None:
+        """Prepare.
+
+        Args:
+            host: the surroundings.
+            seen: who watches the tree for a shard of a generation; nobody by default.
+            chosen: the dialect to mirror in, None for not; read from the bucket by default.
+        """
         self._host = host
+        self._chosen = chosen or (lambda: chosen_dialect(host.store))
         self._seen = seen or (lambda generation, shard: NothingSeen())
         self._tasks: dict[_Task, asyncio.Task[None]] = {}
         prefix = Namespace.parse(host.namespace).prefix
@@ -70,7 +78,7 @@ class Mirroring:
         dialect: Dialect | None = None
         while True:
             try:
-                dialect = await chosen_dialect(self._host.store)
+                dialect = await self._chosen()
             except BrainyError as error:
                 # Going on as before is right for an unreachable store and harmless for a damaged record.
                 _log.warning("mirror_choice_unreadable", cause=str(error))
@@ -185,7 +193,7 @@ class Mirroring:
             if not any(shard == 0 for _, shard, *_ in self._tasks):
                 continue
             try:
-                dialect = await chosen_dialect(self._host.store)
+                dialect = await self._chosen()
                 if dialect is not None:
                     update = StatisticsUpdate(self._host.store, dialect, clock=self._host.clock, ids=self._host.ids)
                     await update.count_in(await self._total())
