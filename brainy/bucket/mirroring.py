@@ -63,8 +63,11 @@ class MirrorCursor(Record):
     position: int = 0
     #: Milliseconds of the last change-log entry's name: the next one is not below.
     milliseconds: int = 0
-    #: The log has ended, because another generation took over, and all of it is mirrored.
+    #: Another generation has taken over: what this log holds after the position is mirrored by that one's shards.
     final: bool = False
+    #: "generation/shard" of the generations this one was made from -> position up to which those of its changes that
+    #: belong to this shard are in the tree.
+    source: dict[str, int] = Field(default_factory=dict)
     counts: MirrorCounts = MirrorCounts()
     #: Items written; records that came from Brainy itself and were not written back.
     written: int = 0

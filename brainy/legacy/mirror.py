@@ -57,6 +57,17 @@ _RENDERED_AT_ONCE = 16
 Name = tuple[Kind, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Mark:
+    """A place between two log objects; ordered as they are read."""
+
+    #: Log objects read before it.
+    number: int = 0
+    position: int = field(default=0, compare=False)
+    milliseconds: int = field(default=0, compare=False)
+    source: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """The last state of one id in a batch."""
@@ -66,8 +77,10 @@ class Change:
     #: None: deleted.
     item: Noun | Verb | None
     place: Place
-    #: Position and milliseconds at the end of the log object before the one the change is in.
-    before: tuple[int, int] = (0, 0)
+    #: Which log it is from, in the order in which they are read, and its position there.
+    order: tuple[int, int] = (0, 0)
+    #: Where reading was before the log object the change is in.
+    before: Mark = Mark()
 
     @property
     def name(self) -> Name:
@@ -237,6 +250,8 @@ class Mirror:
             raise
 
     async def _delete(self, key: str, etag: str | None) -> None:
+        if etag == "":
+            return  # there was nothing, a moment ago
         if etag:
             found = await self._store.get(key)
             if found is not None and found.etag != etag:

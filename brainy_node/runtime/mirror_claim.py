@@ -20,6 +20,9 @@ from brainy.store.cas import CasRegister
 from brainy_node.runtime.host import Host
 
 FRESH_SECONDS = 1.0
+#: A new owner writes nothing for so long after it took the record: the former one has looked again, and its requests
+#: under way have landed.
+SETTLE_SECONDS = 2.5
 
 
 class MirrorClaim:
@@ -41,6 +44,8 @@ class MirrorClaim:
         self._etag = ""
         self._looked_at = 0.0
         self._looking = asyncio.Lock()
+        #: Somebody else had the record before.
+        self.took_over = False
         self.cursor = MirrorCursor(
             generation=generation,
             shard=shard,
@@ -49,13 +54,21 @@ class MirrorClaim:
             nonce="",
         )
 
-    async def take(self, *, over: bool = False) -> MirrorCursor:
+    async def load(self) -> MirrorCursor | None:
+        """Return the record as it is, None if there is none or it is of another dialect.
+
+        Raises:
+            BrainyError: the store failed.
+        """
+        held = await self._register.load()
+        return held[0] if held is not None and held[0].dialect == self._dialect else None
+
+    async def take(self, fresh: MirrorCursor | None = None) -> MirrorCursor:
         """Take the record, so that whoever had it stops.
 
-        A record of another dialect starts over: the tree that is in use now has none of it.
-
         Args:
-            over: take it from any owner, because its generation has ended.
+            fresh: what to begin with where there is none. One of another dialect starts over with that too: the tree
+                that is in use now has none of it.
 
         Raises:
             FencedError: a newer owner has it.
@@ -64,23 +77,37 @@ class MirrorClaim:
         while True:
             looked_at = self._host.clock.monotonic()
             held = await self._register.load()
-            after = self.cursor
+            after = fresh or self.cursor
             if held is not None:
                 before = held[0]
-                if before.epoch > self._epoch and not over:
+                if before.epoch > self._epoch:
                     raise self._lost(before.epoch)
-                epoch = before.epoch + 1 if over else self._epoch
-                after = before if before.dialect == self._dialect else self._anew(before)
-                after = after.model_copy(update={"epoch": epoch})
-            after = after.model_copy(update={"nonce": self._host.ids.uuid(), "problem": ""})
+                after = before if before.dialect == self._dialect else _anew(after, before)
+            after = after.model_copy(update={"epoch": self._epoch, "nonce": self._host.ids.uuid(), "problem": ""})
             etag = await self._register.exchange(after, held[1] if held else None)
             if etag is not None:
+                self.took_over = held is not None and held[0].epoch != self._epoch
                 self.cursor, self._etag, self._looked_at = after, etag, looked_at
                 return after
 
-    def _anew(self, before: MirrorCursor) -> MirrorCursor:
-        # Names of change-log entries go on rising.
-        return self.cursor.model_copy(update={"milliseconds": before.milliseconds, "counts": before.counts})
+    async def freeze(self) -> MirrorCursor:
+        """Mark the record of a generation that has ended as final, so that its mirror stops; return the record.
+
+        Raises:
+            BrainyError: the store failed.
+        """
+        while True:
+            held = await self._register.load()
+            after = self.cursor
+            if held is not None:
+                before = held[0]
+                if before.final and before.dialect == self._dialect:
+                    return before
+                after = before if before.dialect == self._dialect else _anew(after, before)
+                after = after.model_copy(update={"epoch": before.epoch + 1})
+            after = after.model_copy(update={"nonce": self._host.ids.uuid(), "final": True})
+            if await self._register.swap(after, held[1] if held else None):
+                return after
 
     async def advance(self, **changes: Any) -> None:
         """Swap the record for one with these changes.
@@ -121,3 +148,9 @@ class MirrorClaim:
 
     def _lost(self, seen: int | None) -> FencedError:
         return FencedError("another owner mirrors the shard", key=self._key, epoch=self._epoch, seen=seen)
+
+
+def _anew(fresh: MirrorCursor, before: MirrorCursor) -> MirrorCursor:
+    # Names of change-log entries go on rising.
+    milliseconds = max(fresh.milliseconds, before.milliseconds)
+    return fresh.model_copy(update={"milliseconds": milliseconds, "counts": before.counts})

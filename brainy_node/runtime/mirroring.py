@@ -1,10 +1,9 @@
 """Writing this cluster's commits back into Brainy's tree, where a namespace asks for it.
 
 Which shards: those of the write generation that this node owns and that take writes. A generation that was migrated to
-takes over from its source: first what the source's logs still hold is mirrored to their end (they have one, the
-cut-over saw to it), each by the owner of the shard of that number modulo the new count; only when all are final does
-anybody begin with the new logs, and there with what was committed since. So each id's changes reach the tree in the
-order of the logs.
+takes over from its source: the source's cursors are frozen where they are, so that its mirrors stop, and each shard of
+the new one first finishes what the source's logs hold for its own ids (they have an end, the cut-over saw to it), then
+goes on with its own log. So each id's changes reach the tree in the order of the logs, through one mirror at a time.
 
 Brainy's statistics are brought up to date by the owner of shard 0, at most every ``mirror_statistics_seconds``.
 """
@@ -12,12 +11,13 @@ Brainy's statistics are brought up to date by the owner of shard 0, at most ever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket import layout
 from brainy.bucket.mirroring import MirrorCounts, MirrorCursor
 from brainy.bucket.namespace import Namespace
+from brainy.bucket.partition import shard_of
 from brainy.bucket.records import Spec
 from brainy.changelog.batch import Slot
 from brainy.changelog.reading import read_log
@@ -33,11 +33,10 @@ from brainy.store.keys import MAX_KEY_BYTES
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
-from brainy_node.runtime.mirror_claim import MirrorClaim
-from brainy_node.runtime.shard_mirror import ShardMirror
+from brainy_node.runtime.mirror_claim import SETTLE_SECONDS, MirrorClaim
+from brainy_node.runtime.shard_mirror import ShardMirror, SourceLog
 
 _log = get_logger(__name__)
-_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 _READY = control_pb2.ShardState.SHARD_STATE_READY
 
@@ -109,19 +108,23 @@ class Mirroring:
         while True:
             try:
                 spec = await self._host.spec(duty.generation)
-                await self._finish_source(spec, duty.shard, dialect, epoch)
                 claim = MirrorClaim(self._host, duty.generation, duty.shard, epoch=epoch, dialect=dialect.name)
+                chain = await self._chain(spec)
+                fresh = None
+                if chain and await claim.load() is None:
+                    fresh = await self._take_over(claim.cursor, chain, dialect)
                 seen = self._seen(duty.generation, duty.shard)
                 mirror = ShardMirror(
                     self._host,
                     claim,
                     await self._maker(dialect, spec, seen),
                     follow=hosted.follow,
+                    sources=[self._source_log(g, k) for g, k in _parts(chain, spec, duty.shard)],
+                    belongs=_belongs(duty.shard, spec.shard_count),
                     seen=seen,
                     applied=lambda: hosted.shard.applied if hosted.shard is not None else 0,
-                    skip_copied=spec.source.isdigit(),
                 )
-                await mirror.run()
+                await mirror.run(fresh)
             except FencedError as error:
                 _log.info("mirror_fenced", generation=duty.generation, shard=duty.shard, cause=str(error))
             except BrainyError as error:
@@ -138,52 +141,45 @@ class Mirroring:
             self._host.store, dialect, seen=seen, change_log=change_log, bounds=bounds, guard=claim.guard
         )
 
-    # --- the generation before ------------------------------------------------------------------
+    # --- the generations before -----------------------------------------------------------------
 
-    async def _finish_source(self, spec: Spec, shard: int, dialect: Dialect, epoch: int) -> None:
-        """Return once everything of the generation that this one was made from is mirrored; do our part of it.
+    async def _chain(self, spec: Spec) -> list[Spec]:
+        """Return the generations this one was made from, nearest first."""
+        chain = []
+        while spec.source.isdigit():
+            spec = await self._host.spec(int(spec.source))
+            chain.append(spec)
+        return chain
+
+    def _source_log(self, generation: int, shard: int) -> SourceLog:
+        def follow(position: int) -> AsyncIterator[Slot]:
+            return read_log(self._host.store, generation, shard, from_position=position)
+
+        return SourceLog(generation=generation, shard=shard, follow=follow)
+
+    async def _take_over(self, cursor: MirrorCursor, chain: Sequence[Spec], dialect: Dialect) -> MirrorCursor:
+        """Freeze the cursors of the generations before; return the cursor to begin with.
 
         Raises:
-            BrainyError: a log cannot be read now.
+            BrainyError: the store failed; nothing is lost by trying again.
         """
-        if not spec.source.isdigit():
-            return
-        source = await self._host.spec(int(spec.source))
-        while open_shards := await self._not_final(source, dialect):
-            await self._finish_source(source, shard, dialect, epoch)
-            for number in open_shards:
-                if number % spec.shard_count == shard:
-                    await self._drain(source, number, dialect, epoch)
-                    break
-            else:
-                await self._host.clock.sleep(_LOOK_SECONDS)
-
-    async def _not_final(self, spec: Spec, dialect: Dialect) -> list[int]:
-        keys = [layout.mirror_cursor(spec.generation, number) for number in range(spec.shard_count)]
-        unfinished = []
-        for number, found in enumerate(await self._host.store.get_many(keys)):
-            if isinstance(found, Exception):
-                raise found
-            cursor = None if found is None else MirrorCursor.decode(found.body, key=found.key)
-            if cursor is None or not cursor.final or cursor.dialect != dialect.name:
-                unfinished.append(number)
-        return unfinished
-
-    async def _drain(self, spec: Spec, number: int, dialect: Dialect, epoch: int) -> None:
-        def follow(position: int) -> AsyncIterator[Slot]:
-            return read_log(self._host.store, spec.generation, number, from_position=position)
-
-        seen = NothingSeen()
-        mirror = ShardMirror(
-            self._host,
-            MirrorClaim(self._host, spec.generation, number, epoch=epoch, dialect=dialect.name),
-            await self._maker(dialect, spec, seen),
-            follow=follow,
-            seen=seen,
-            applied=None,
-            skip_copied=spec.source.isdigit(),
-        )
-        await mirror.run(over=True)
+        reached: dict[str, int] = {}
+        milliseconds = 0
+        newer: list[MirrorCursor] = []
+        for spec in chain:
+            frozen = []
+            for number in range(spec.shard_count):
+                claim = MirrorClaim(self._host, spec.generation, number, epoch=0, dialect=dialect.name)
+                found = await claim.freeze()
+                frozen.append(found)
+                key = f"{spec.generation}/{number}"
+                # What a newer generation has done of an older one's log, it had begun at that one's cursor.
+                reached[key] = min([each.source.get(key, found.position) for each in newer], default=found.position)
+                milliseconds = max(milliseconds, found.milliseconds)
+            newer = frozen
+        # Whoever mirrored them, and whoever froze them a moment ago, has noticed after this.
+        await self._host.clock.sleep(SETTLE_SECONDS)
+        return cursor.model_copy(update={"source": reached, "milliseconds": milliseconds})
 
     # --- statistics -----------------------------------------------------------------------------
 
@@ -212,3 +208,16 @@ class Mirroring:
             if found is not None:
                 total = total.plus(MirrorCursor.decode(found.body, key=found.key).counts)
         return total
+
+
+def _parts(chain: Sequence[Spec], target: Spec, shard: int) -> list[tuple[int, int]]:
+    """Return (generation, shard) of the logs that may hold ids of a target shard, oldest generation first."""
+    found = []
+    for spec in reversed(chain):
+        same = all(each.shard_count == target.shard_count for each in chain)
+        found += [(spec.generation, number) for number in range(spec.shard_count) if not same or number == shard]
+    return found
+
+
+def _belongs(shard: int, shard_count: int) -> Callable[[str], bool]:
+    return lambda item_id: shard_of(item_id, shard_count) == shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from brainy.testing.brainy_reader import BrainyReader
 from brainy.testing.faulty import Fault, FaultyStore
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.mirror_claim import MirrorClaim
-from brainy_node.runtime.shard_mirror import ShardMirror
+from brainy_node.runtime.shard_mirror import ShardMirror, SourceLog
 
 DIMENSIONS = 3
 
@@ -43,6 +43,9 @@ class Leaping(SystemClock):
 
     def monotonic(self) -> float:
         return super().monotonic() + self.leaped
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.02))
 
 
 class Log:
@@ -110,7 +113,14 @@ class World:
         self.log = Log(generation=generation)
 
     def mirror(
-        self, epoch: int = 1, *, store: ObjectStore | None = None, seen: SeenObjects | None = None, dialect: Any = SPLIT
+        self,
+        epoch: int = 1,
+        *,
+        store: ObjectStore | None = None,
+        seen: SeenObjects | None = None,
+        dialect: Any = SPLIT,
+        sources: Sequence[SourceLog] = (),
+        belongs: Callable[[str], bool] = lambda item_id: True,
     ) -> ShardMirror:
         used = store or self.memory
         host = cast(Host, _Surroundings(used, self.clock))
@@ -131,9 +141,10 @@ class World:
             MirrorClaim(host, self.generation, 0, epoch=epoch, dialect=dialect.name),
             make,
             follow=self.log.follow,
+            sources=sources,
+            belongs=belongs,
             seen=watcher,
             applied=lambda: self.log.last,
-            skip_copied=self.generation > 0,
         )
 
     @asynccontextmanager
@@ -310,13 +321,71 @@ async def test_what_a_brainy_process_wrote_is_not_written_back() -> None:
     assert await world.keys("nouns/") == ["nouns/b.json"]
 
 
-async def test_records_copied_from_a_source_were_mirrored_from_its_log() -> None:
+def ended(*slots: Sequence[log_pb2.LogRecord], generation: int = 0, shard: int = 0) -> SourceLog:
+    """A source's log that has an end."""
+    log = Log(generation=generation)
+    for records in slots:
+        log.commit(*records)
+    log.ended = True
+    return SourceLog(generation=generation, shard=shard, follow=log.follow)
+
+
+async def test_what_the_source_left_is_finished_first_and_its_copies_are_passed_over() -> None:
     world = World(generation=1)
-    world.log.commit(noun("a", 1), copied=True)
-    world.log.commit(noun("b", 1))
-    async with world.running(world.mirror()):
-        await world.until(2)
-    assert await world.keys("nouns/") == ["nouns/b.json"]
+    first = ended([noun("a", 1)], [noun("a", 2), noun("b", 2), noun("other", 2)], [noun("c", 2)])
+    second = ended([noun("b", 3), noun("c", 3, foreign=True)], shard=1)
+    world.log.commit(noun("a", 2), copied=True)
+    world.log.commit(noun("a", 4), noun("c", 4))
+    mirror = world.mirror(sources=[first, second], belongs=lambda item_id: item_id != "other")
+    fresh = MirrorCursor(
+        generation=1, shard=0, dialect="flat-split", epoch=1, nonce="", source={"0/0": 1, "0/1": 0}, milliseconds=7
+    )
+    task = asyncio.create_task(mirror.run(fresh))
+    cursor = await world.until(3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert cursor.source == {"0/0": 4 + 1, "0/1": 2}
+    assert [await world.first(name) for name in ("a", "b", "c", "other")] == [4, 3, 4, None]
+    assert (cursor.foreign, cursor.written) == (1, 3)
+
+    # Another owner begins where that one was.
+    world.log.commit(noun("d", 5))
+    async with world.running(world.mirror(2, sources=[first, second])):
+        cursor = await world.until(4)
+    assert cursor.written == 4
+
+
+async def test_a_foreign_record_of_a_source_is_looked_out_for() -> None:
+    world, book = World(generation=1), Versions()
+    etag = await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
+    book.known["nouns/a.json"] = Etag(etag)
+    old = [[noun(f"n{number}", 1) for number in range(1000)] for _ in range(2)]
+    source = ended([noun("a", 1)], *old, [noun("a", 9, foreign=True)])
+    world.log.commit(noun("z", 1))
+    async with world.running(world.mirror(sources=[source], seen=watching(book))):
+        await world.until(1)
+    assert await world.first("a") == 9
+
+
+async def test_a_frozen_cursor_stops_its_mirror_and_says_where_to_begin() -> None:
+    world = World()
+    world.log.commit(noun("a", 1))
+    host = cast(Host, _Surroundings(world.memory, world.clock))
+    async with world.running(world.mirror(4)) as running:
+        await world.until(1)
+        frozen = await MirrorClaim(host, 0, 0, epoch=0, dialect="flat-split").freeze()
+        assert (frozen.position, frozen.final, frozen.epoch) == (1, True, 5)
+        world.clock.leaped += 60
+        world.log.commit(noun("a", 2))
+        with pytest.raises(FencedError):
+            await running
+    assert await world.first("a") == 1
+    again = await MirrorClaim(host, 0, 0, epoch=0, dialect="flat-split").freeze()
+    assert again == frozen
+    other = await MirrorClaim(host, 0, 0, epoch=0, dialect="entity").freeze()
+    assert (other.position, other.final, other.dialect) == (0, True, "entity")
+    never = await MirrorClaim(host, 0, 1, epoch=0, dialect="entity").freeze()
+    assert (never.position, never.final) == (0, True)
 
 
 async def test_what_brainy_changed_meanwhile_is_not_overwritten_before_it_is_decided() -> None:
