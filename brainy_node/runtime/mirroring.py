@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket import layout
@@ -44,6 +45,14 @@ _READY = control_pb2.ShardState.SHARD_STATE_READY
 _Task = tuple[int, int, int, str, bool]
 SeenOf = Callable[[int, int], SeenObjects]
 Chosen = Callable[[], Awaitable[Dialect | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A generation that was, and how far its mirrors got: one frozen cursor a shard."""
+
+    generation: int
+    cursors: Sequence[MirrorCursor]
 
 
 class Mirroring:
@@ -109,18 +118,21 @@ class Mirroring:
             try:
                 spec = await self._host.spec(duty.generation)
                 claim = MirrorClaim(self._host, duty.generation, duty.shard, epoch=epoch, dialect=dialect.name)
-                chain = await self._chain(spec)
+                before = await self.earlier(spec, dialect)
                 fresh = None
-                if chain and await claim.load() is None:
-                    fresh = await self._take_over(claim.cursor, chain, dialect)
+                if before and await claim.load() is None:
+                    # Whoever mirrored those, and whoever froze them a moment ago, has noticed after this.
+                    await self._host.clock.sleep(SETTLE_SECONDS)
+                    fresh = begin(claim.cursor, before)
                 seen = self._seen(duty.generation, duty.shard)
                 mirror = ShardMirror(
                     self._host,
                     claim,
                     await self._maker(dialect, spec, seen),
                     follow=hosted.follow,
-                    sources=[self._source_log(g, k) for g, k in _parts(chain, spec, duty.shard)],
-                    belongs=_belongs(duty.shard, spec.shard_count),
+                    sources=[
+                        self._source_log(log, before, spec, duty.shard) for log in logs_of(before, spec, duty.shard)
+                    ],
                     seen=seen,
                     applied=lambda: hosted.shard.applied if hosted.shard is not None else 0,
                 )
@@ -143,43 +155,33 @@ class Mirroring:
 
     # --- the generations before -----------------------------------------------------------------
 
-    async def _chain(self, spec: Spec) -> list[Spec]:
-        """Return the generations this one was made from, nearest first."""
-        chain = []
-        while spec.source.isdigit():
-            spec = await self._host.spec(int(spec.source))
-            chain.append(spec)
-        return chain
-
-    def _source_log(self, generation: int, shard: int) -> SourceLog:
-        def follow(position: int) -> AsyncIterator[Slot]:
-            return read_log(self._host.store, generation, shard, from_position=position)
-
-        return SourceLog(generation=generation, shard=shard, follow=follow)
-
-    async def _take_over(self, cursor: MirrorCursor, chain: Sequence[Spec], dialect: Dialect) -> MirrorCursor:
-        """Freeze the cursors of the generations before; return the cursor to begin with.
+    async def earlier(self, spec: Spec, dialect: Dialect) -> list[Earlier]:
+        """Freeze the cursors of the generations this one was made from; return them, oldest first.
 
         Raises:
             BrainyError: the store failed; nothing is lost by trying again.
         """
-        reached: dict[str, int] = {}
-        milliseconds = 0
-        newer: list[MirrorCursor] = []
-        for spec in chain:
-            frozen = []
-            for number in range(spec.shard_count):
-                claim = MirrorClaim(self._host, spec.generation, number, epoch=0, dialect=dialect.name)
-                found = await claim.freeze()
-                frozen.append(found)
-                key = f"{spec.generation}/{number}"
-                # What a newer generation has done of an older one's log, it had begun at that one's cursor.
-                reached[key] = min([each.source.get(key, found.position) for each in newer], default=found.position)
-                milliseconds = max(milliseconds, found.milliseconds)
-            newer = frozen
-        # Whoever mirrored them, and whoever froze them a moment ago, has noticed after this.
-        await self._host.clock.sleep(SETTLE_SECONDS)
-        return cursor.model_copy(update={"source": reached, "milliseconds": milliseconds})
+        found = []
+        while spec.source.isdigit():
+            spec = await self._host.spec(int(spec.source))
+            claims = [
+                MirrorClaim(self._host, spec.generation, number, epoch=0, dialect=dialect.name)
+                for number in range(spec.shard_count)
+            ]
+            found.append(Earlier(generation=spec.generation, cursors=[await claim.freeze() for claim in claims]))
+        return found[::-1]
+
+    def _source_log(self, log: tuple[int, int], before: Sequence[Earlier], target: Spec, shard: int) -> SourceLog:
+        generation, number = log
+
+        def follow(position: int) -> AsyncIterator[Slot]:
+            return read_log(self._host.store, generation, number, from_position=position)
+
+        def wanted(item_id: str, position: int) -> bool:
+            mine = shard_of(item_id, target.shard_count) == shard
+            return mine and position > mirrored_to(before, generation, number, item_id)
+
+        return SourceLog(generation=generation, shard=number, follow=follow, wanted=wanted)
 
     # --- statistics -----------------------------------------------------------------------------
 
@@ -210,14 +212,43 @@ class Mirroring:
         return total
 
 
-def _parts(chain: Sequence[Spec], target: Spec, shard: int) -> list[tuple[int, int]]:
+def logs_of(before: Sequence[Earlier], target: Spec, shard: int) -> list[tuple[int, int]]:
     """Return (generation, shard) of the logs that may hold ids of a target shard, oldest generation first."""
-    found = []
-    for spec in reversed(chain):
-        same = all(each.shard_count == target.shard_count for each in chain)
-        found += [(spec.generation, number) for number in range(spec.shard_count) if not same or number == shard]
-    return found
+    same = all(len(each.cursors) == target.shard_count for each in before)
+    return [
+        (each.generation, number)
+        for each in before
+        for number in range(len(each.cursors))
+        if not same or number == shard
+    ]
 
 
-def _belongs(shard: int, shard_count: int) -> Callable[[str], bool]:
-    return lambda item_id: shard_of(item_id, shard_count) == shard
+def mirrored_to(before: Sequence[Earlier], generation: int, shard: int, item_id: str) -> int:
+    """Position in an earlier log up to which what it says of an id is in the tree.
+
+    The log's own mirror got as far as its cursor says; the shard that had the id in each later generation may have got
+    further.
+    """
+    key = f"{generation}/{shard}"
+    reached = 0
+    for each in before:
+        if each.generation == generation:
+            reached = each.cursors[shard].position
+        else:
+            cursor = each.cursors[shard_of(item_id, len(each.cursors))]
+            reached = max(reached, cursor.source.get(key, 0))
+    return reached
+
+
+def begin(cursor: MirrorCursor, before: Sequence[Earlier]) -> MirrorCursor:
+    """Return the cursor of a shard whose generation was made from others: where to begin reading their logs."""
+    source: dict[str, int] = {}
+    milliseconds = 0
+    for at, each in enumerate(before):
+        for number, found in enumerate(each.cursors):
+            key = f"{each.generation}/{number}"
+            # Of some id the slowest of each later generation may not have got further.
+            later = [min(newer.source.get(key, 0) for newer in generation.cursors) for generation in before[at + 1 :]]
+            source[key] = max([found.position, *later])
+            milliseconds = max(milliseconds, found.milliseconds)
+    return cursor.model_copy(update={"source": source, "milliseconds": milliseconds})

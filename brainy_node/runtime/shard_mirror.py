@@ -59,6 +59,8 @@ class SourceLog:
     shard: int
     #: Streams it from a position to its end.
     follow: Follow
+    #: Whether what it says of an id at a position is for this shard to mirror.
+    wanted: Callable[[str, int], bool]
 
     @property
     def key(self) -> str:
@@ -77,7 +79,6 @@ class ShardMirror:
         *,
         follow: Follow,
         sources: Sequence[SourceLog] = (),
-        belongs: Callable[[str], bool] = lambda item_id: True,
         seen: SeenObjects,
         applied: Callable[[], int],
     ) -> None:
@@ -90,7 +91,6 @@ class ShardMirror:
             follow: streams the shard's log from a position on, for ever.
             sources: logs to finish first, oldest generation first. With any, records that came with a source cursor are
                 passed over: they are in those.
-            belongs: whether an id of theirs is this shard's.
             seen: who watches the tree.
             applied: position the shard has applied.
         """
@@ -99,7 +99,6 @@ class ShardMirror:
         self._mirror = make(claim)
         self._follow = follow
         self._sources = sources
-        self._belongs = belongs
         self._seen = seen
         self._applied = applied
         #: (number of the log, slot): sources in their order, then our own.
@@ -264,7 +263,7 @@ class ShardMirror:
             for position, record in enumerate(slot.batch.records, slot.first):
                 milliseconds = max(milliseconds, record.written_at.ToMilliseconds())
                 name = name_of(record)
-                if name is None or copied or not (own or self._belongs(name[1])):
+                if name is None or copied or not (own or self._sources[number].wanted(name[1], position)):
                     continue
                 changes.pop(name, None)
                 if is_foreign(record):

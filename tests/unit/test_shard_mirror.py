@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -120,7 +120,6 @@ class World:
         seen: SeenObjects | None = None,
         dialect: Any = SPLIT,
         sources: Sequence[SourceLog] = (),
-        belongs: Callable[[str], bool] = lambda item_id: True,
     ) -> ShardMirror:
         used = store or self.memory
         host = cast(Host, _Surroundings(used, self.clock))
@@ -142,7 +141,6 @@ class World:
             make,
             follow=self.log.follow,
             sources=sources,
-            belongs=belongs,
             seen=watcher,
             applied=lambda: self.log.last,
         )
@@ -327,7 +325,9 @@ def ended(*slots: Sequence[log_pb2.LogRecord], generation: int = 0, shard: int =
     for records in slots:
         log.commit(*records)
     log.ended = True
-    return SourceLog(generation=generation, shard=shard, follow=log.follow)
+    return SourceLog(
+        generation=generation, shard=shard, follow=log.follow, wanted=lambda item_id, position: item_id != "other"
+    )
 
 
 async def test_what_the_source_left_is_finished_first_and_its_copies_are_passed_over() -> None:
@@ -336,7 +336,7 @@ async def test_what_the_source_left_is_finished_first_and_its_copies_are_passed_
     second = ended([noun("b", 3), noun("c", 3, foreign=True)], shard=1)
     world.log.commit(noun("a", 2), copied=True)
     world.log.commit(noun("a", 4), noun("c", 4))
-    mirror = world.mirror(sources=[first, second], belongs=lambda item_id: item_id != "other")
+    mirror = world.mirror(sources=[first, second])
     fresh = MirrorCursor(
         generation=1, shard=0, dialect="flat-split", epoch=1, nonce="", source={"0/0": 1, "0/1": 0}, milliseconds=7
     )
