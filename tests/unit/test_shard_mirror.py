@@ -23,8 +23,8 @@ from brainy.ids import Ids
 from brainy.legacy.dialect.dialects import ENTITIES, SPLIT
 from brainy.legacy.dialect.rendering import Bounds
 from brainy.legacy.mirror import Mirror
-from brainy.legacy.seen_objects import NothingSeen, SeenInBook, SeenObjects
-from brainy.store.base import ObjectStore
+from brainy.legacy.seen_objects import NothingSeen, SeenObjects
+from brainy.store.base import ObjectStore, StoredObject
 from brainy.store.memory import MemoryStore
 from brainy.testing.brainy_reader import BrainyReader
 from brainy.testing.faulty import Fault, FaultyStore
@@ -186,14 +186,18 @@ class _Surroundings:
 
 
 class Versions:
-    """A book as a follower keeps it: ETags by key."""
+    """A follower's book: the ETags that were taken over last."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Etag] = {}
+        self.known: dict[str, str] = {}
         self.held: list[str] = []
 
-    def version(self, key: str) -> Etag | None:
-        return self.known.get(key)
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def unchanged(self, key: str, found: StoredObject | None) -> bool:
+        return self.known.get(key) == (None if found is None else found.etag)
 
     def hold(self, key: str) -> None:
         self.held.append(key)
@@ -202,21 +206,12 @@ class Versions:
         self.held.remove(key)
 
     def wrote(self, key: str, etag: str) -> None:
-        self.known[key] = Etag(etag)
+        self.known[key] = etag
         self.held.remove(key)
 
     def deleted(self, key: str) -> None:
         self.known.pop(key, None)
         self.held.remove(key)
-
-
-class Etag(str):
-    def same_as(self, other: str) -> bool:
-        return self == other
-
-
-def watching(book: Versions) -> SeenInBook:
-    return SeenInBook(lambda: book, watches=lambda: True, version_of=lambda etag, _: Etag(etag))
 
 
 async def test_only_the_last_state_of_an_id_is_written() -> None:
@@ -358,11 +353,11 @@ async def test_what_the_source_left_is_finished_first_and_its_copies_are_passed_
 async def test_a_foreign_record_of_a_source_is_looked_out_for() -> None:
     world, book = World(generation=1), Versions()
     etag = await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
-    book.known["nouns/a.json"] = Etag(etag)
+    book.known["nouns/a.json"] = etag
     old = [[noun(f"n{number}", 1) for number in range(1000)] for _ in range(2)]
     source = ended([noun("a", 1)], *old, [noun("a", 9, foreign=True)])
     world.log.commit(noun("z", 1))
-    async with world.running(world.mirror(sources=[source], seen=watching(book))):
+    async with world.running(world.mirror(sources=[source], seen=book)):
         await world.until(1)
     assert await world.first("a") == 9
 
@@ -392,7 +387,7 @@ async def test_what_brainy_changed_meanwhile_is_not_overwritten_before_it_is_dec
     world, book = World(), Versions()
     await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
     world.log.commit(noun("a", 1), noun("b", 1))
-    async with world.running(world.mirror(seen=watching(book))):
+    async with world.running(world.mirror(seen=book)):
         async with asyncio.timeout(10):
             while await world.first("b") is None:
                 await asyncio.sleep(0.01)
@@ -417,12 +412,12 @@ async def test_what_the_follower_kept_of_ours_replaces_what_it_saw() -> None:
     world, book = World(), Versions()
     etag = await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
     world.log.commit(noun("a", 1))
-    async with world.running(world.mirror(seen=watching(book))):
+    async with world.running(world.mirror(seen=book)):
         async with asyncio.timeout(10):
             while (cursor := await world.cursor()) is None or cursor.conflicts == 0:
                 await asyncio.sleep(0.01)
         # Ours is the later word; what Brainy wrote before it was taken note of.
-        book.known["nouns/a.json"] = Etag(etag)
+        book.known["nouns/a.json"] = etag
         await world.until(1)
     assert await world.first("a") == 1
     assert set(book.known) == {"nouns/a.json", "metadata/a.json"}
@@ -431,12 +426,12 @@ async def test_what_the_follower_kept_of_ours_replaces_what_it_saw() -> None:
 async def test_a_change_between_looking_and_writing_loses_to_brainy() -> None:
     world, book = World(), Versions()
     first = await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
-    book.known["nouns/a.json"] = Etag(first)
+    book.known["nouns/a.json"] = first
     store = FaultyStore(world.memory)
     newer = b'{"id":"a","vector":[8,8,8],"connections":{}}'
     store.plan(kind="put_if_match", key_prefix="nouns/", before=lambda: overwrite(world.memory, newer))
     world.log.commit(noun("a", 1))
-    async with world.running(world.mirror(store=store, seen=watching(book))):
+    async with world.running(world.mirror(store=store, seen=book)):
         async with asyncio.timeout(10):
             while "nouns/a.json" not in store.journal.keys("put_if_match"):
                 await asyncio.sleep(0.01)
@@ -457,7 +452,7 @@ async def test_a_repeat_whose_condition_fails_knows_its_own_write() -> None:
     store.plan(kind="put_if_absent", key_prefix="nouns/", fault=Fault.LANDED_LOST)
     store.plan(kind="put_if_absent", key_prefix="metadata/", fault=Fault.LANDED_UNKNOWN)
     world.log.commit(noun("a", 1))
-    async with world.running(world.mirror(store=store, seen=watching(book))):
+    async with world.running(world.mirror(store=store, seen=book)):
         cursor = await world.until(1)
     assert (cursor.conflicts, cursor.written) == (0, 1)
 
