@@ -17,10 +17,13 @@ GENERATIONS = ROOT + "generations/"
 #: Which quarantined objects were mended and written again, whatever the generation.
 REPLAYED = ROOT + "quarantine/replayed.json"
 FOLLOW = ROOT + "follow.json"
+MIRROR = ROOT + "mirror/"
+MIRROR_STATISTICS = MIRROR + "statistics.json"
 
 _LOG_KEY = re.compile(r"cluster/generations/(\d+)/change-log/(\d+)/(\d{20})\.log")
 _MIGRATION_KEY = re.compile(r"cluster/migrations/([a-z0-9-]+)/(\d{20})\.json")
 _GENERATION_KEY = re.compile(r"cluster/generations/(\d+)/")
+_MIRROR_KEY = re.compile(r"cluster/mirror/(\d+)/(\d+)\.json")
 
 
 def lock(name: str) -> str:
@@ -104,3 +107,14 @@ def checkpoint(number: int, shard: int, name: str, file: str) -> str:
 def quarantine(number: int, shard: int, name: str) -> str:
     """Key of what of the source could not be read into a shard, bytes included."""
     return f"{generation(number)}quarantine/{shard}/{name}.parquet"
+
+
+def mirror_cursor(number: int, shard: int) -> str:
+    """Key of how far a shard's change log has been written back into Brainy's own tree."""
+    return f"{MIRROR}{number}/{shard}.json"
+
+
+def parse_mirror_cursor(key: str) -> tuple[int, int] | None:
+    """Return (generation, shard), or None for another key."""
+    match = _MIRROR_KEY.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None

@@ -17,6 +17,7 @@ from brainy.cli import (
     items,
     locks,
     migrations,
+    mirrors,
     probe,
     quarantine,
     rescue,
@@ -75,6 +76,7 @@ app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify-backup")(backups.verify_backup)
 app.command("follow")(follow.follow)
+app.command("mirror")(mirrors.mirror)
 app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)

@@ -130,6 +130,8 @@ class NodeSettings(_Section):
     drain_seconds: float = 10.0
     #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.
     expansion_search: Annotated[int, Field(ge=0, le=4096)] = 0
+    #: Where commits are mirrored into Brainy's tree (``brainy mirror``): how often its statistics are updated.
+    mirror_statistics_seconds: Annotated[float, Field(gt=0)] = 30.0
 
 
 class Settings(_Section):

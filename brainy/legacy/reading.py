@@ -26,7 +26,7 @@ from brainy.legacy.keys import OLD_PERSONS, PERSONS, Kind, id_in
 from brainy.legacy.passage import Passage, Wanted
 from brainy.legacy.persons import Persons
 from brainy.legacy.pipeline import Calls, Fetcher
-from brainy.legacy.strays import resolve_strays, uncover
+from brainy.legacy.strays import Resolution
 from brainy.legacy.tree import Tree
 from brainy.store.base import ObjectStore
 
@@ -112,11 +112,12 @@ class TreeReader:
                             yield batch
             self._knows_strays = self._knows_strays or peek or wanted.all
             strays = tuple(self._strays.values())
-            here = [stray for stray in strays if wanted.has(stray.id)]
-            over = [stray for stray in strays if wanted.has(stray.id_in_key) and len(self._trees) > 1]
-            for resolve, some in ((resolve_strays, here), (uncover, over)):
-                resolved = resolve(self._fetcher, self._trees, some, run.deletions, keep_doubles=self._keep_doubles)
-                async with aclosing(resolved) as batches:
+            resolution = Resolution(self._fetcher, self._trees, strays, run.deletions, keep_doubles=self._keep_doubles)
+            resolved = [resolution.items(wanted.has)]
+            if len(self._trees) > 1:
+                resolved.append(resolution.uncovered(wanted.has))
+            for part in resolved:
+                async with aclosing(part) as batches:
                     async for batch in batches:
                         yield batch
             self._superseded += run.superseded

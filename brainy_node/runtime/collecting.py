@@ -1,10 +1,12 @@
-"""Collecting the log of an owned shard: the collector, and what the generations that follow it still need."""
+"""Collecting the log of an owned shard: the collector, and what its followers and its mirror still need."""
 
 from __future__ import annotations
 
 from brainy.bucket import layout
+from brainy.bucket.mirroring import MirrorCursor
 from brainy.bucket.records import Manifest
 from brainy.changelog.collection import LogCollector
+from brainy.legacy.mirror_choice import chosen_dialect
 from brainy_node.runtime.assignment import Assignment, followed_shards
 from brainy_node.runtime.host import Host
 
@@ -25,7 +27,7 @@ def log_collector(host: Host, duty: Assignment) -> LogCollector | None:
 
 
 async def held_by_followers(host: Host, duty: Assignment) -> int | None:
-    """Return the highest position that no follower of a shard needs any more; None where nobody follows.
+    """Return the highest position that no follower or mirror of a shard needs any more; None where there is none.
 
     A target that restarts begins at its manifest and finds later cursors in its own log, so the cursor of the
     manifest is what it may need. A target without a manifest is still being filled: it may need everything.
@@ -47,4 +49,9 @@ async def held_by_followers(host: Host, duty: Assignment) -> int | None:
             found = await host.store.get(key)
             cursor = {} if found is None else Manifest.decode(found.body, key=key).source_cursor
             positions.append(cursor.get(duty.shard, 0))
+    if await chosen_dialect(host.store) is not None:
+        # What is not in Brainy's tree yet is nowhere else in order.
+        key = layout.mirror_cursor(duty.generation, duty.shard)
+        found = await host.store.get(key)
+        positions.append(0 if found is None else MirrorCursor.decode(found.body, key=key).position)
     return min(positions, default=None)

@@ -22,6 +22,7 @@ from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
 from brainy.errors import BrainyError, NotFoundError, UnavailableError
 from brainy.ids import Ids
+from brainy.legacy.dialect.dialects import DIALECTS, Dialect
 from brainy.rpc.channel import ChannelPool
 from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
@@ -32,6 +33,7 @@ from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
+from brainy_node.runtime.mirroring import Mirroring
 from brainy_node.runtime.ownership import owned_now
 from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
@@ -108,11 +110,13 @@ class HostedNamespace:
             clock=clock,
             ids=ids,
         )
+        #: Writes our commits back into the tree, where that is chosen; the follower does not take those for foreign.
+        self._mirroring = Mirroring(self._host, seen=self.follower.watch, chosen=self._dialect)
 
     # --- loops ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Poll the routing record, reconcile, fold; until cancelled."""
+        """Poll the routing record, reconcile, fold, mirror; until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._poll())
@@ -120,6 +124,7 @@ class HostedNamespace:
                 group.create_task(self._fold())
                 group.create_task(self._collect())
                 group.create_task(self.follower.run())
+                group.create_task(self._mirroring.run(self._shards.values))
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
@@ -183,6 +188,9 @@ class HostedNamespace:
             await self._clock.sleep(self._settings.log_collection_seconds)
             for hosted in list(self._shards.values()):
                 await hosted.collect_log()
+
+    async def _dialect(self) -> Dialect | None:
+        return DIALECTS.get(self.follower.choice.mirror)
 
     # --- what the front door asks ---------------------------------------------------------------
 

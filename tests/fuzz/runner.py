@@ -16,20 +16,17 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from brainy.backup.document_writing import write_document
-from brainy.backup.opening import check_backup
 from brainy.bucket.items import Noun, Verb
 from brainy.clock import SystemClock
 from brainy.dataset.brainy_tree import BrainyTreeSource
-from brainy.dataset.snapshot import stream_current
 from brainy.ids import Ids
 from brainy.legacy import keys
 from brainy.legacy.inspection import inspect
 from brainy.legacy.survey import survey
-from brainy.legacy.values import parse_json
 from brainy.store.memory import MemoryStore
 from brainy.telemetry.logs import configure_logs
 from tests.buckets import Content, bucket, read
+from tests.fuzz.backups import try_backups
 from tests.fuzz.corpus import Bucket, draw
 from tests.fuzz.mutation import mutate
 from tests.fuzz.oracle import Oracle
@@ -61,7 +58,7 @@ async def try_bucket(objects: Bucket, folder: Path, *, serve: bool = True) -> No
     Oracle(stored, content).check()
     await _try_doubles(store, content)
     await _try_inspection(store, objects)
-    await _try_backup(store, folder / "backup.json")
+    await try_backups(store, content, TREES, folder, random.Random(len(objects)))
     if serve:
         with tempfile.TemporaryDirectory(dir=folder) as shards:
             await try_serving(store, content, TREES, Path(shards))
@@ -93,16 +90,6 @@ async def _try_inspection(store: MemoryStore, objects: Bucket) -> None:
     assert (found.nouns, found.verbs) == (len(expected.nouns), len(expected.verbs))
     assert found.quarantined_count == len(expected.quarantined)
     assert json.loads(found.model_dump_json())["nouns"] == found.nouns
-
-
-async def _try_backup(store: MemoryStore, path: Path) -> None:
-    if not (await survey(store)).trees:
-        return  # nothing is left that could be told for Brainy's
-    counts = await write_document(path, stream_current(store))
-    backup = parse_json(await asyncio.to_thread(path.read_bytes))
-    assert (len(backup["nouns"]), len(backup["verbs"])) == (counts.nouns, counts.verbs)
-    found = (await asyncio.to_thread(check_backup, path)).verification
-    assert (found.nouns, found.verbs, found.digest) == (counts.nouns, counts.verbs, counts.digest)
 
 
 def main() -> int:

@@ -220,6 +220,28 @@ async def test_a_person_hides_nothing_of_the_id_that_its_key_could_mean() -> Non
     assert not content.quarantined
 
 
+async def test_metadata_goes_to_one_item_only() -> None:
+    content = await read(
+        {
+            # Each under the other's key: the metadata goes with the id.
+            "place/a.json": noun("b", [1]),
+            "thing/b.json": noun("a", [2]),
+            "metadata/a.json": b"{",
+            # Another item has that metadata already.
+            "nouns/c.json": noun("d", [3]),
+            "default/c.json": noun("c", [4]),
+            "metadata/c.json": b'"c"',
+            # Damaged, and hidden behind a stray.
+            E + "e.json": noun("f", [5]),
+            "nouns/e.json": b"{",
+        },
+        ALL,
+    )
+    metadata = {item.id: item.metadata for item in content.nouns.values()}
+    assert metadata == {"a": None, "b": None, "c": b'"c"', "d": None, "f": None}
+    assert content.reasons == {"metadata/a.json": "not-json", "nouns/e.json": "not-json"}
+
+
 async def test_survey_and_snapshot_and_inspection_of_three_trees() -> None:
     store = await bucket(
         {

@@ -1,0 +1,1 @@
+"""How each generation of Brainy writes an item, so that it reads what we write (docs/protocols/mirror.md)."""
