@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from brainy.api.node.v1 import data_pb2
 from brainy.backup.restoring import RestoreOptions, restore_backup
 from brainy.backup.values import (
@@ -31,6 +29,7 @@ from brainy.bucket.namespace import Namespace
 from brainy.config.settings import load_settings
 from brainy.dataset.base import ItemBatch
 from brainy.errors import BrainyError, InvalidRequestError, PreconditionError
+from brainy.legacy.values import parse_json
 from brainy.sdk.connection import Connection
 from brainy.store.base import ObjectStore
 from brainy.store.opening import open_store
@@ -49,7 +48,7 @@ class BackupCalls(Connection):
         with tempfile.TemporaryDirectory(prefix="brainy-backup-") as name:
             path = Path(name) / "backup.json"
             await write_document(path, ClientTarget(self).items())
-            document: dict[str, Any] = orjson.loads(await asyncio.to_thread(path.read_bytes))
+            document: dict[str, Any] = parse_json(await asyncio.to_thread(path.read_bytes))
         return document
 
     async def backup_to(

@@ -246,6 +246,8 @@ async def test_what_cannot_be_indexed_comes_back_too(tmp_path: Path) -> None:
         }
         assert (await client.get_statistics()).dimensions == 2
         assert [hit.id for hit in await client.search([1.0, 2.0], 5)] == ["good"]
+        # As Python values too: JavaScript's lone surrogates are no obstacle.
+        assert check_backup(await client.backup()).verification.digest == done.digest
 
 
 async def test_other_dimensions_are_refused_before_anything_changes(tmp_path: Path) -> None:
