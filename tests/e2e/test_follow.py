@@ -32,7 +32,7 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> 
             await asyncio.sleep(0.1)
 
 
-async def lag(client: AsyncBrainy) -> float | None:
+async def lag(client: AsyncBrainy, shards: int) -> float | None:
     """The longest of all shards of the write generation; None until each has an owner that knows."""
     (info,) = await client.namespaces()
     owners: list[float | None] = [
@@ -46,16 +46,16 @@ async def lag(client: AsyncBrainy) -> float | None:
         if replica.role == "owner" and replica.generation == info.write_generation
     ]
     known = [each for each in owners if each is not None]
-    return max(known) if len(known) == len(owners) == SHARDS else None
+    return max(known) if len(known) == len(owners) == shards else None
 
 
-async def caught_up(client: AsyncBrainy) -> None:
+async def caught_up(client: AsyncBrainy, shards: int = SHARDS) -> None:
     """Wait for a pass of every owner that began after this call."""
     clock = SystemClock()
     began = clock.monotonic()
 
     async def holds() -> bool:
-        found = await lag(client)
+        found = await lag(client, shards)
         return found is not None and found < clock.monotonic() - began - 0.5
 
     await until(holds)

@@ -1,0 +1,88 @@
+"""Brainy processes and the cluster write one bucket, followed and mirrored: both sides end with the same items."""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251 - a seeded source, so that a failing run can be repeated
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from brainy.cli.main import app
+from brainy.clock import SystemClock
+from brainy.dataset.mirror_report import mirror_report
+from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.migration import TargetSpec
+from brainy.store.local import LocalStore
+from brainy.testing.brainy_writer import MANNERS, BrainyFleet, Manner
+from tests.e2e.conftest import RunCluster, unexpected
+from tests.e2e.test_follow import QUICK_FOLLOW, SHARDS, caught_up, known, served_digest, tree_digest, until
+
+SEED = 23
+
+
+async def write_beside(client: AsyncBrainy, rng: random.Random, steps: int) -> None:
+    """Updates and deletes of what Brainy processes write too, and items of our own."""
+    for number in range(steps):
+        # The same few ids, so that both sides meet.
+        ids = sorted([noun.id async for noun in client.scan(include_vectors=False)])[:25]
+        victim = rng.choice(ids)
+        match rng.randrange(4):
+            case 0:
+                await client.delete(victim)
+            case 1:
+                await client.add([float(number), 2.0] + [0.0] * 6, {"ours": number}, victim)
+            case 2:
+                await client.add([float(number), 1.0] + [0.0] * 6, {"ours": 1.0}, f"ours-{number}")
+            case _:
+                await client.add_verb(victim, rng.choice(ids), "relatedTo", {"ours": number})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("event", ["nothing", "death", "upgrade", "resharding"])
+@pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
+async def test_both_sides_end_with_the_same_items(
+    manner: Manner, event: str, tmp_path: Path, run_cluster: RunCluster
+) -> None:
+    place = tmp_path / "bucket"
+    shards = 3 if event == "resharding" else SHARDS
+    store = LocalStore(place, durable=False)
+    fleet = BrainyFleet(store, clock=SystemClock(), seed=SEED, manner=manner)
+    await fleet.write(150)
+    namespace = f"file://{place}"
+    async with run_cluster(namespace, nodes=3, settings=QUICK_FOLLOW) as (cluster, client):
+        for command in (
+            ["follow", namespace, "--dir", str(cluster.directory), "--on"],
+            ["mirror", namespace, "--on", "--dialect", manner.name],
+        ):
+            turned = await asyncio.to_thread(CliRunner().invoke, app, command)
+            assert turned.exit_code == 0, turned.output
+        await until(lambda: known(client))
+
+        async def theirs() -> None:
+            for _ in range(60):
+                await fleet.write(5)
+                await asyncio.sleep(0.05)
+
+        async def happen() -> None:
+            await asyncio.sleep(1.0)
+            if event == "death":
+                await cluster.kill_node(0)
+            elif event != "nothing":
+                target = TargetSpec(shard_count=shards)
+                migration = await client.start_migration("in-place-upgrade", target, quarantine_limit=1000)
+                migration = await client.wait_for_migration(migration.id)
+                assert migration.state == "SUCCEEDED", migration
+
+        await asyncio.gather(write_beside(client, random.Random(SEED), 120), theirs(), happen())
+        await fleet.finish()
+        await caught_up(client, shards)
+        async with asyncio.timeout(60):
+            while (await mirror_report(store, clock=SystemClock())).lag_items:
+                await asyncio.sleep(0.2)
+        await caught_up(client, shards)
+        assert (await served_digest(store, set())).differing(await tree_digest(store)) == []
+        assert unexpected(cluster) == []
+    await store.close()
