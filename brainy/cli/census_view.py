@@ -27,7 +27,7 @@ def show(console: Console, namespace: str, found: Inspection) -> None:
         console.print(_written_by(found), soft_wrap=True)
     calls = f"{found.store_calls['get'] + found.store_calls['partial_get']:,} GET, {found.store_calls['list']:,} LIST"
     console.print(
-        f"[dim]{many(found.objects, 'object')}, {_size(found.bytes)}; "
+        f"[dim]{many(found.objects, 'object')}, {size_text(found.bytes)}; "
         f"read with {calls} in {found.seconds:,.1f} s; nothing was written[/]"
     )
     _section(console, "Items", _items(found))
@@ -151,9 +151,10 @@ def _migration(found: Inspection) -> dict[str, str]:
     return {
         "calls": f"{cost.get_calls:,} GET{partial}, {cost.list_calls:,} LIST, {cost.put_calls:,} PUT",
         "time": f"about {span(max(1.0, cost.seconds))} at {cost.gets_per_second:,.0f} GET/s a node",
-        "space": f"{_size(cost.bucket_bytes)} in the bucket beside what is there; {_size(cost.disk_bytes)} of disk",
-        "money": f"{_money(cost.request_cost)} {cost.currency} for calls, "
-        f"{_money(cost.storage_cost_per_month)} a month while both are kept",
+        "space": f"{size_text(cost.bucket_bytes)} in the bucket beside what is there; "
+        f"{size_text(cost.disk_bytes)} of disk",
+        "money": f"{money_text(cost.request_cost)} {cost.currency} for calls, "
+        f"{money_text(cost.storage_cost_per_month)} a month while both are kept",
     }
 
 
@@ -239,11 +240,13 @@ def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _money(amount: float) -> str:
+def money_text(amount: float) -> str:
+    """Return an amount as people read it."""
     return "less than 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Return bytes in a unit that people read."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

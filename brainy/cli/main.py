@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from brainy.cli import (
+    advice,
     backups,
     clusters,
     follow,
@@ -72,6 +73,7 @@ app.command("down")(clusters.down)
 app.command("status")(clusters.status)
 app.command("drain")(clusters.drain)
 app.command("inspect")(inspection.inspect)
+app.command("advise")(advice.advise)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify-backup")(backups.verify_backup)
