@@ -106,6 +106,8 @@ def _writers(facts: Facts) -> tuple[bool | None, bool, str]:
     """Return what the bucket shows, the careful guess, and what shows it."""
     if not facts.trees:
         return False, False, "no tree of Brainy's"
+    if facts.state == "generation" and not facts.following:
+        return False, False, "the cluster does not follow Brainy's tree"
     if facts.looks_live:
         if facts.live_locks:
             return True, True, f"{many(facts.live_locks, 'lock')} of Brainy's not over"
@@ -118,8 +120,10 @@ def _writers(facts: Facts) -> tuple[bool | None, bool, str]:
 
 
 def _sharers(facts: Facts, old_writers: bool) -> tuple[bool | None, bool, str]:
-    if facts.state == "generation" or (facts.state == "empty" and facts.basis == "inspection"):
-        return None, False, "not said; the cluster is its only writer" if facts.state == "generation" else "empty"
+    if facts.state == "generation" and not old_writers:
+        return None, False, "the cluster is its only writer"
+    if facts.state == "empty":
+        return None, False, "nothing is there"
     if facts.instances > 1:
         return True, True, f"{facts.instances} instances are registered as alive"
     if len(facts.services) > 1:
