@@ -1,1 +1,1 @@
-"""Which way from a Brainy bucket, or a generation, to the next: reasons, steps and figures. Decides, and does nothing."""
+"""Which way from a Brainy bucket, or a generation, to the next: reasons, steps, figures. Does nothing."""

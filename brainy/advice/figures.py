@@ -1,7 +1,7 @@
 """How long a strategy takes, how long writes stand still, and what it costs: put together from one prediction. Pure.
 
-The calls of reading a bucket and writing a generation are those of ``brainy.legacy.outlay``. The rates beside them are what
-two cores did that also ran the object server (docs/performance.md); an operator's own figures take their place.
+The calls of reading a bucket and writing a generation are those of ``brainy.legacy.outlay``. The rates beside them
+are what two cores did that also ran the object server (docs/performance.md); an operator's own figures take their place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The decision graph: the guide's three questions, and what is asked before and after them here. Pure.
 
-The guide asks whether the bucket is shared, whether all instances can be stopped, and whether there must be no downtime.
-Its answer is the leaf ``guide``. ``preferred`` is the order in which strategies are tried, which takes account of what the
-guide does not ask; the first one that nothing rules out is advised.
+The guide asks whether the bucket is shared, whether all instances can be stopped, and whether there must be no
+downtime. Its answer is the leaf ``guide``. ``preferred`` is the order in which strategies are tried, which takes
+account of what the guide does not ask; the first one that nothing rules out is advised.
 """
 
 from __future__ import annotations

@@ -43,15 +43,17 @@ class _Asked:
 
     def yes(self, question: str, said: bool | None, found: bool | None, careful: bool, why: str) -> bool:
         """Settle a question; ``why`` is what the bucket shows."""
+        by: Source
         if said is not None:
-            by: Source = "operator"
+            by, value = "operator", said
             if found is not None and found != said and why:
                 self.contradictions.append(
                     Risk(code="ANSWER_CONTRADICTED", message=f"{question} You say {_word(said)}; the bucket: {why}")
                 )
-            value = said
+        elif found is not None:
+            by, value = "bucket", found
         else:
-            by, value = ("bucket", found) if found is not None else ("assumed", careful)
+            by, value = "assumed", careful
         reason = why if said is None or found == value else ""
         self.answers.append(Answer(question=question, answer=_word(value), by=by, why=reason))
         return value

@@ -72,7 +72,10 @@ def backup_and_restore(on: Setting) -> Draft:
         engine="commands",
         figures=on.predict.carried(),
         way_back=_SOURCE_STAYS,
-        why=["the source is only read, and stays the way back", "the new namespace can be tried before anything uses it"],
+        why=[
+            "the source is only read, and stays the way back",
+            "the new namespace can be tried before anything uses it",
+        ],
     )
     if on.at.facts.state == "empty":
         draft.why = ["a backup can be restored into it"]
@@ -132,7 +135,7 @@ def sparse_import(on: Setting) -> Draft:
     draft.do(f'brainy search {on.target} --text "something that is there"', "look at what a search finds")
     _move_clients(on, draft)
     _standing_still(on, draft)
-    draft.risk("NO_TEXT", "a noun without a text gets no vector: it is skipped and listed, and not in the new namespace")
+    draft.risk("NO_TEXT", "a noun without a text is skipped and listed: it is not in the new namespace")
     draft.risk("OTHER_RESULTS", "another model finds other neighbours: compare searches before anything moves")
     draft.confirm.append("the texts the vectors were once made of are in the metadata")
     return draft
@@ -185,7 +188,7 @@ def blue_green(on: Setting) -> Draft:
         ],
     )
     if on.at.separate_nodes:
-        draft.drawbacks.append("green is on the same nodes: on nodes of its own the last writes need a standstill today")
+        draft.drawbacks.append("green is on the same nodes: on its own nodes the last writes need a standstill today")
     _upgrade(on, draft, "in-place-upgrade")
     return draft
 
@@ -216,7 +219,7 @@ def _two_namespaces(on: Setting) -> Draft:
     _finish_elsewhere(on, draft)
     if not on.at.separate_nodes:
         draft.drawbacks.append("two clusters run on the same machines for the time")
-    draft.risk("LATE_WRITES", "what is written to blue after the last backup is not on green: nothing follows across namespaces")
+    draft.risk("LATE_WRITES", "what blue is given after the last backup is not on green: nothing follows across")
     draft.confirm.append("nobody writes to blue from the last backup on")
     _moving_tree(on, draft)
     return draft
@@ -264,7 +267,7 @@ def coordinated(on: Setting) -> Draft:
     elif pause is not None and pause > on.at.downtime:
         draft.blockers.append(_too_long(pause, on.at.downtime))
     if not on.at.old_writers:
-        draft.drawbacks.append("nobody has to stand still: no Brainy process writes, and the cluster's writers may go on")
+        draft.drawbacks.append("nobody has to stand still: no Brainy process writes, and the cluster's clients may")
     _on_the_spot(on, draft)
     draft.do("", "announce the window; stop every Brainy process, or make it read-only and wait until it has flushed")
     draft.do(f"brainy inspect {on.source}", "its last write must be older than the window, its locks must be over")
@@ -277,7 +280,7 @@ def coordinated(on: Setting) -> Draft:
     )
     draft.do(f"brainy status {on.source}", "compare the counts with those of the inspection")
     draft.do("", "let the applications in again, as clients of the cluster")
-    draft.confirm.append("every process that writes is known, and has stopped: a lock of the cluster does not stop a Brainy")
+    draft.confirm.append("every process that writes is known, and has stopped: no lock of the cluster stops a Brainy")
     return draft
 
 
@@ -330,7 +333,7 @@ def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
         if not facts.mirroring:
             draft.do(f"brainy mirror {on.source} --on", "write commits back into Brainy's tree: the way back to Brainy")
         draft.risk(
-            "MIRROR_LIMITS", "what Brainy cannot hold or find is counted by brainy mirror; it searches new items after a restart"
+            "MIRROR_LIMITS", "what Brainy cannot hold is counted by brainy mirror; it searches new items after a restart"
         )
     elif on.at.rollback:
         draft.drawbacks.append("there is no way back after the switch but the backup")
@@ -344,7 +347,7 @@ def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
         draft.do("", "let the applications use the cluster instead of Brainy, one after the other")
         draft.confirm.append("when the last Brainy process stops, so that following and mirroring can end")
     if facts.state == "brainy" and not on.at.old_writers:
-        draft.confirm.append("no Brainy process writes any more: it would not be seen, and would not see the cluster's writes")
+        draft.confirm.append("no Brainy process writes any more: nobody would see it, nor it the cluster")
 
 
 def _on_the_spot(on: Setting, draft: Draft) -> None:
@@ -398,7 +401,7 @@ def _standing_still(on: Setting, draft: Draft) -> None:
         draft.drawbacks.append("every application has to be pointed at another namespace")
     unfit = on.at.facts.quarantined or 0
     if unfit:
-        draft.risk("LEFT_BEHIND", f"{many(unfit, 'object')} cannot be read and are in no backup; they stay in the source")
+        draft.risk("LEFT_BEHIND", f"{many(unfit, 'object')} cannot be read and are in no backup; they stay")
         draft.confirm.append(f"{many(unfit, 'object')} may be left behind: brainy inspect {on.source}")
     _mixed(on, draft)
 
@@ -432,7 +435,7 @@ def _move_clients(on: Setting, draft: Draft) -> None:
 
 def _moving_tree(on: Setting, draft: Draft) -> None:
     if on.at.old_writers:
-        draft.risk("MOVING_TREE", "Brainy's tree has no point in time: what is written while it is read may be in or not")
+        draft.risk("MOVING_TREE", "Brainy's tree has no point in time: what is written meanwhile may be in or not")
 
 
 def _safety_copy(on: Setting, draft: Draft) -> None:

@@ -152,7 +152,8 @@ def test_the_reason_names_both_where_they_differ() -> None:
 @pytest.mark.parametrize("strategy", [Way.IN_PLACE, Way.ROLLING, Way.BLUE_GREEN])
 def test_brainy_processes_that_go_on_are_followed_and_mirrored_back(strategy: Way) -> None:
     steps = commands(asked(LIVE), strategy)
-    order = ["brainy backup", "follow s3://bucket/app --on", "brainy up", "mirror s3://bucket/app --on", "migrate start"]
+    follow, mirror = (f"brainy {name} s3://bucket/app --on" for name in ("follow", "mirror"))
+    order = ["brainy backup", follow, "brainy up", mirror, "brainy migrate start"]
     places = [steps.index(text) for text in order]
     assert places == sorted(places)
     without = commands(asked(QUIET, rollback=False), strategy)
