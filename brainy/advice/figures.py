@@ -114,9 +114,10 @@ class Predictor:
         pause = backup.seconds + restore.seconds
         part = backup + restore
         if again:
-            last = (self._backing_up(self._outlay) if self._at.facts.from_tree else _Part(seconds=1.0)) + _Part(
-                seconds=self._items / self._rates.restored
-            )
+            # A tree that no cluster serves has no log to go by: it is read again.
+            unserved = self._at.facts.state == "brainy"
+            reading = self._backing_up(self._outlay) if unserved else _Part(seconds=1.0)
+            last = reading + _Part(seconds=self._items / self._rates.restored)
             pause = last.seconds
             part += last
         return self._figures(part, pause if self._at.written else 0.0, cap=None)

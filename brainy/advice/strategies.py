@@ -6,6 +6,7 @@ the target where the operator named none.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -57,12 +58,12 @@ class Setting:
     @property
     def source(self) -> str:
         """The namespace as commands name it."""
-        return self.at.facts.namespace
+        return shlex.quote(self.at.facts.namespace)
 
     @property
     def target(self) -> str:
         """Where it goes to, if it goes elsewhere."""
-        return self.at.target or "NEW"
+        return shlex.quote(self.at.target or "NEW")
 
 
 def backup_and_restore(on: Setting) -> Draft:
@@ -212,7 +213,7 @@ def _two_namespaces(on: Setting) -> Draft:
     draft.do(
         f"brainy backup {on.source} -o {_LATER} --format native --since {_FILE}",
         "what was written meanwhile"
-        + ("; Brainy's tree has no log of ours, so all of it is read and compared" if on.at.facts.from_tree else ""),
+        + ("; Brainy's tree has no log of ours, so all of it is read and compared" if on.at.facts.state == "brainy" else ""),
     )
     draft.do(f"brainy restore {_LATER} {on.target} --clear-existing", "bring green up to it; deletes too")
     _move_clients(on, draft)
