@@ -1,7 +1,7 @@
 """How long a strategy takes, how long writes stand still, and what it costs: put together from one prediction. Pure.
 
 The calls of reading a bucket and writing a generation are those of ``brainy.legacy.outlay``. The rates beside them
-are what two cores did that also ran the object server (docs/performance.md); an operator's own figures take their place.
+are what two cores did that also ran the object server (docs/performance.md); an operator's own take their place.
 """
 
 from __future__ import annotations
@@ -126,11 +126,7 @@ class Predictor:
         """Texts out, vectors anew."""
         if self._outlay is None:
             return UNKNOWN
-        part = (
-            self._backing_up(self._outlay)
-            + self._restoring()
-            + _Part(seconds=self._nouns / self._rates.embedded)
-        )
+        part = self._backing_up(self._outlay) + self._restoring() + _Part(seconds=self._nouns / self._rates.embedded)
         return self._figures(part, part.seconds if self._at.written else 0.0, cap=None)
 
     def _on_the_spot(self, more_seconds: float) -> Figures:
@@ -151,9 +147,7 @@ class Predictor:
         if self._at.facts.state != "brainy":
             return _Part(seconds=_START_SECONDS)
         reading = self._reading(outlay)
-        return reading + _Part(
-            seconds=_START_SECONDS + self._index_seconds(), disk_bytes=outlay.disk_bytes
-        )
+        return reading + _Part(seconds=_START_SECONDS + self._index_seconds(), disk_bytes=outlay.disk_bytes)
 
     def _reading(self, outlay: MigrationOutlay) -> _Part:
         return _Part(

@@ -85,9 +85,7 @@ def settle(facts: Facts, said: Answers) -> Situation:
     separate = asked.yes(
         "Are there machines for a second cluster?", said.separate_nodes, None, False, "not said, so no"
     )
-    rollback = asked.yes(
-        "Must there be a way back after the switch?", said.rollback, None, True, "not said, so yes"
-    )
+    rollback = asked.yes("Must there be a way back after the switch?", said.rollback, None, True, "not said, so yes")
     return Situation(
         facts=facts,
         shared=shared,

@@ -213,7 +213,11 @@ def _two_namespaces(on: Setting) -> Draft:
     draft.do(
         f"brainy backup {on.source} -o {_LATER} --format native --since {_FILE}",
         "what was written meanwhile"
-        + ("; Brainy's tree has no log of ours, so all of it is read and compared" if on.at.facts.state == "brainy" else ""),
+        + (
+            "; Brainy's tree has no log of ours, so all of it is read and compared"
+            if on.at.facts.state == "brainy"
+            else ""
+        ),
     )
     draft.do(f"brainy restore {_LATER} {on.target} --clear-existing", "bring green up to it; deletes too")
     _move_clients(on, draft)
@@ -334,7 +338,8 @@ def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
         if not facts.mirroring:
             draft.do(f"brainy mirror {on.source} --on", "write commits back into Brainy's tree: the way back to Brainy")
         draft.risk(
-            "MIRROR_LIMITS", "what Brainy cannot hold is counted by brainy mirror; it searches new items after a restart"
+            "MIRROR_LIMITS",
+            "what Brainy cannot hold is counted by brainy mirror; it searches new items after a restart",
         )
     elif on.at.rollback:
         draft.drawbacks.append("there is no way back after the switch but the backup")
