@@ -174,10 +174,11 @@ class Predictor:
 
     def _backing_up(self, outlay: MigrationOutlay) -> _Part:
         """One process reads everything once and writes a file."""
+        gets = outlay.get_calls - (self._given.nodes - 1) * outlay.get_calls_a_node
         return _Part(
-            seconds=outlay.get_calls / self._given.gets_per_second,
+            seconds=gets / self._given.gets_per_second,
             lists=math.ceil(outlay.list_calls / self._given.nodes),
-            gets=outlay.get_calls,
+            gets=gets,
             disk_bytes=max(0, outlay.bucket_bytes - self._index_bytes()),
         )
 

@@ -35,8 +35,7 @@ async def find_out(
         return of_generation(namespace, cluster, assumptions, trees=(await survey(store)).trees)
     if fast or (cluster is not None and cluster.spec.source != "brainy"):
         return of_survey(namespace, await survey(store), cluster)
-    # The change log is only listed: none of the questions is about its entries.
-    found = await inspect(store, on_progress, assumptions=assumptions, read_change_log=False)
+    found = await inspect(store, on_progress, assumptions=assumptions)
     return of_inspection(namespace, found, cluster)
 
 

@@ -60,6 +60,8 @@ class MigrationOutlay(BaseModel):
 
     list_calls: int
     get_calls: int
+    #: Of these, what each node makes by itself: it asks the change log about zombies.
+    get_calls_a_node: int
     #: GETs of the first bytes of an object, by nodes that do not own its item.
     partial_get_calls: int
     put_calls: int
@@ -105,6 +107,7 @@ def predict(inventory: Inventory, tally: Tally, changes: Changes | None, given: 
     return MigrationOutlay(
         list_calls=lists,
         get_calls=gets,
+        get_calls_a_node=again_gets,
         partial_get_calls=partial,
         put_calls=puts,
         seconds=round((gets + partial) / (given.gets_per_second * given.nodes), 1),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_advice import GENERATION, LIVE, QUIET, SERVED
+from test_advice_decision import GENERATION, LIVE, QUIET, SERVED
 from test_inspection_guide import first_cells, paths
 from typer.main import get_command
 

@@ -21,6 +21,7 @@ GIVEN = Assumptions(nodes=3)
 OUTLAY = MigrationOutlay(
     list_calls=90,
     get_calls=22_084,
+    get_calls_a_node=0,
     partial_get_calls=24_000,
     put_calls=72,
     seconds=7.7,
