@@ -90,6 +90,16 @@ class ClusterFacts:
     #: Of every shard; () where the generation has none.
     manifests: tuple[Manifest, ...] = ()
 
+    @property
+    def segment_bytes(self) -> int:
+        """Of all segments."""
+        return sum(file.size for each in self.manifests for file in (*each.nouns, *each.verbs))
+
+    @property
+    def files(self) -> int:
+        """Segments and indexes."""
+        return sum(len(each.nouns) + len(each.verbs) + (each.index is not None) for each in self.manifests)
+
 
 def of_inspection(namespace: str, found: Inspection, cluster: ClusterFacts | None = None) -> Facts:
     """Facts of a namespace whose objects were read."""
@@ -130,7 +140,7 @@ def of_survey(namespace: str, seen: Survey, cluster: ClusterFacts | None = None)
     return _served(facts, cluster)
 
 
-def of_generation(
+def of_manifests(
     namespace: str, cluster: ClusterFacts, assumptions: Assumptions, *, trees: Sequence[str] = ()
 ) -> Facts:
     """Facts of a namespace that stands on manifests; what its logs added since is not counted.
@@ -138,21 +148,32 @@ def of_generation(
     ``trees`` are those of Brainy's that are still there.
     """
     nouns = sum(each.noun_count for each in cluster.manifests)
-    verbs = sum(each.verb_count for each in cluster.manifests)
-    dimensions = cluster.spec.dimensions
-    segments = [file for each in cluster.manifests for file in (*each.nouns, *each.verbs)]
-    size = sum(file.size for file in segments)
-    vectors = min(4 * dimensions * nouns, size)
+    size = cluster.segment_bytes
+    vectors = min(4 * cluster.spec.dimensions * nouns, size)
     tally = Tally(
         nouns=nouns,
-        verbs=verbs,
-        dimensions=Counter({dimensions: nouns} if nouns else {}),
+        verbs=sum(each.verb_count for each in cluster.manifests),
+        dimensions=Counter({cluster.spec.dimensions: nouns} if nouns else {}),
         vector_bytes=vectors,
         # Packed already: what packs it again comes to as much as this.
         document_bytes=int(max(0.0, size - 0.95 * vectors) / 0.35),
+        quarantined_count=sum(each.quarantine.rows for each in cluster.manifests if each.quarantine is not None),
     )
+    return of_tally(namespace, cluster, tally, assumptions, basis="manifests", gets=cluster.files, trees=trees)
+
+
+def of_tally(
+    namespace: str,
+    cluster: ClusterFacts,
+    tally: Tally,
+    assumptions: Assumptions,
+    *,
+    basis: Basis,
+    gets: int,
+    trees: Sequence[str] = (),
+) -> Facts:
+    """Facts of a namespace of the cluster's own, whose items were counted; ``gets`` reads it once."""
     counted = predict(Inventory(), tally, None, assumptions)
-    gets = len(segments) + sum(each.index is not None for each in cluster.manifests)
     outlay = counted.model_copy(
         update={
             "get_calls": counted.get_calls + gets,
@@ -163,12 +184,12 @@ def of_generation(
     facts = Facts(
         namespace=namespace,
         state="generation",
-        basis="manifests",
+        basis=basis,
         trees=tuple(trees),
-        nouns=nouns,
-        verbs=verbs,
+        nouns=tally.nouns,
+        verbs=tally.verbs,
         dimensions=dict(tally.dimensions),
-        quarantined=sum(each.quarantine.rows for each in cluster.manifests if each.quarantine is not None),
+        quarantined=tally.quarantined_count,
         outlay=outlay,
     )
     return _served(facts, cluster)

@@ -103,7 +103,7 @@ class Predictor:
         """The same while everybody stands still: nothing is followed."""
         if self._outlay is None:
             return UNKNOWN
-        part = self._serving(self._outlay) + self._filling(self._outlay)
+        part = self._copying(self._outlay) + self._serving(self._outlay) + self._filling(self._outlay)
         return self._figures(part, part.seconds)
 
     def carried(self, *, again: bool = False) -> Figures:
@@ -134,7 +134,7 @@ class Predictor:
             return UNKNOWN.model_copy(
                 update={"write_pause_seconds": PAUSE_SECONDS, "write_pause_cap_seconds": PAUSE_CAP_SECONDS}
             )
-        part = self._serving(self._outlay) + _Part(seconds=more_seconds)
+        part = self._copying(self._outlay) + self._serving(self._outlay) + _Part(seconds=more_seconds)
         if self._at.old_writers and not self._at.facts.following and self._at.facts.from_tree:
             # Following publishes what is served first; the migration fills from that instead of the tree.
             part += self._publishing(self._outlay) + self._filling(self._outlay, from_tree=False)
@@ -148,6 +148,10 @@ class Predictor:
             return _Part(seconds=_START_SECONDS)
         reading = self._reading(outlay)
         return reading + _Part(seconds=_START_SECONDS + self._index_seconds(), disk_bytes=outlay.disk_bytes)
+
+    def _copying(self, outlay: MigrationOutlay) -> _Part:
+        """The backup that is taken first where there must be a way back."""
+        return self._backing_up(outlay) if self._at.rollback else _Part()
 
     def _reading(self, outlay: MigrationOutlay) -> _Part:
         return _Part(

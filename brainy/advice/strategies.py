@@ -309,8 +309,9 @@ _SOURCE_STAYS = (
 def _abort_or(on: Setting) -> str:
     before = "until the switch: brainy migrate abort ID. After it there is no rollback to the old generation; "
     if on.at.facts.mirrorable:
+        deletes = " (beware: it deletes nouns of another length when it starts)" if on.at.facts.endangered else ""
         return before + (
-            "with brainy mirror --on Brainy's tree is kept up to date, and Brainy can be started on it again; "
+            f"with brainy mirror --on Brainy's tree is kept up to date, and Brainy can be started on it{deletes}; "
             "without, it is as it was when the cluster took over. Else the backup"
         )
     return before + "the backup is the way back, without what was written since"

@@ -31,7 +31,7 @@ class Way(enum.StrEnum):
 Source = Literal["operator", "bucket", "assumed"]
 #: What is in the namespace: what Brainy left, the same served in place, a generation of ours, or nothing.
 State = Literal["brainy", "served", "generation", "empty"]
-#: Where the figures come from: every object read, a sample, or the manifests of a generation.
+#: Where the figures come from: everything read, a sample, or the manifests of a generation.
 Basis = Literal["inspection", "survey", "manifests"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from brainy.advice.advising import advise
-from brainy.advice.facts import ClusterFacts, Facts, of_generation
+from brainy.advice.facts import ClusterFacts, Facts, of_manifests
 from brainy.advice.figures import Rates
 from brainy.advice.values import Advice, Answers, Proposal, Way
 from brainy.bucket.follow import FollowChoice
@@ -204,7 +204,7 @@ def test_what_to_look_at_first() -> None:
 
 
 def test_figures_are_put_together_from_the_prediction() -> None:
-    found = asked(QUIET, shared=True)
+    found = asked(QUIET, shared=True, rollback=False)
     in_place = proposal(found, Way.IN_PLACE).figures
     assert in_place.calls is not None
     # Serving reads what there is, and filling once more.
@@ -230,16 +230,27 @@ def test_figures_are_put_together_from_the_prediction() -> None:
     assert backup.bucket_bytes is not None
     assert vectors < backup.bucket_bytes < 3 * vectors
 
-    served = proposal(asked(SERVED, old_writers=False), Way.IN_PLACE).figures
+    served = proposal(asked(SERVED, old_writers=False, rollback=False), Way.IN_PLACE).figures
     assert served.calls is not None
     assert served.calls.get == OUTLAY.get_calls
 
 
 def test_following_takes_room_twice_and_reads_the_tree_once() -> None:
-    followed = proposal(asked(LIVE), Way.IN_PLACE).figures
+    followed = proposal(asked(LIVE, rollback=False), Way.IN_PLACE).figures
     assert followed.calls is not None
     assert followed.bucket_bytes == 2 * OUTLAY.bucket_bytes
     assert followed.calls.get < 1.1 * OUTLAY.get_calls
+
+
+def test_a_way_back_costs_a_backup_before() -> None:
+    without, with_it = (
+        proposal(asked(QUIET, shared=True, rollback=wanted), Way.IN_PLACE).figures for wanted in (False, True)
+    )
+    assert with_it.calls is not None
+    assert without.calls is not None
+    assert with_it.calls.get == without.calls.get + OUTLAY.get_calls
+    assert (with_it.disk_bytes or 0) > (without.disk_bytes or 0)
+    assert with_it.bucket_bytes == without.bucket_bytes
 
 
 def test_who_stands_still_and_for_how_long() -> None:
@@ -301,7 +312,7 @@ def test_a_generation_is_read_from_its_manifests() -> None:
         choice=FollowChoice(),
         manifests=(manifest(0), manifest(1)),
     )
-    facts = of_generation("s3://bucket/app", cluster, GIVEN)
+    facts = of_manifests("s3://bucket/app", cluster, GIVEN)
     assert (facts.state, facts.nouns, facts.verbs, facts.quarantined) == ("generation", 10_000, 200, 4)
     assert facts.outlay is not None
     assert facts.outlay.get_calls < 200

@@ -19,6 +19,8 @@ from brainy.cli.main import app
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _RUNBOOKS = _CHECKOUT / "docs" / "runbooks"
+#: Made once: it takes a moment.
+_BRAINY: Any = get_command(app)
 _CODE = re.compile(r'"([A-Z]+(?:_[A-Z]+)*)"')
 
 
@@ -31,7 +33,7 @@ def check(line: str) -> None:
     """Fail unless a command line names a command, and only options that it has."""
     words = shlex.split(line, comments=True)
     assert words.pop(0) == "brainy"
-    command: Any = get_command(app)
+    command = _BRAINY
     while hasattr(command, "commands"):
         name = words.pop(0)
         assert name in command.commands, line
@@ -60,8 +62,7 @@ def test_every_code_is_described_and_no_other(guide: str) -> None:
 
 
 def test_every_option_is_described(guide: str) -> None:
-    command: Any = get_command(app)
-    parameters = command.commands["advise"].params
+    parameters = _BRAINY.commands["advise"].params
     options = {name for each in parameters for name in (*each.opts, *each.secondary_opts) if name.startswith("--")}
     named = {name for name in first_cells(guide.partition("## The JSON")[0]) if name.startswith("--")}
     assert named == options
