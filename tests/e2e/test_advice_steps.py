@@ -55,16 +55,22 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             asyncio.run(cluster.stop(grace_seconds=5.0))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("strategy", "options", "ends_in"),
     [
-        ("backup-and-restore", ["--exclusive", "--no-old-writers", "--target"], "new"),
-        ("blue-green", ["--downtime", "600", "--separate-nodes", "--keep-source", "--target"], "new"),
-        ("blue-green", ["--shared", "--downtime", "0", "--old-writers"], "old"),
-        ("coordinated", ["--shared", "--downtime", "600", "--old-writers"], "old"),
-        ("rolling", ["--shared", "--downtime", "1", "--no-old-writers"], "old"),
+        pytest.param(
+            "backup-and-restore", ["--exclusive", "--no-old-writers", "--target"], "new", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "blue-green",
+            ["--downtime", "600", "--separate-nodes", "--keep-source", "--target"],
+            "new",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("blue-green", ["--shared", "--downtime", "0", "--old-writers"], "old", marks=pytest.mark.long),
+        pytest.param("coordinated", ["--shared", "--downtime", "600", "--old-writers"], "old", marks=pytest.mark.long),
+        pytest.param("rolling", ["--shared", "--downtime", "1", "--no-old-writers"], "old", marks=pytest.mark.slow),
     ],
 )
 def test_the_steps_advised_are_done_as_they_stand(
