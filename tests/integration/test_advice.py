@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from brainy.clock import SystemClock
 from brainy.ids import Ids
 from brainy.legacy.outlay import Assumptions
 from brainy.samples import sample_objects, sample_truth
+from brainy.sdk.sparse import Row
+from brainy.sdk.sparse_rows import RowReader
 from brainy.store.base import ObjectStore
 from brainy.store.local import LocalStore
 from brainy.store.memory import MemoryStore
@@ -193,3 +197,25 @@ async def test_a_backup_makes_about_the_calls_that_are_predicted(
     assert metered.calls["list"] == pytest.approx(figures.calls.list, rel=0.1, abs=24)
     assert figures.disk_bytes is not None
     assert path.stat().st_size < figures.disk_bytes
+
+
+async def test_the_lines_of_the_runbook_leave_out_the_vectors(tmp_path: Path) -> None:
+    store = MemoryStore()
+    await sample(store)
+    await write_backup(store, NS, tmp_path / "texts.json", BackupOptions(), clock=SystemClock(), ids=Ids())
+    page = (Path(__file__).parents[2] / "docs" / "runbooks" / "sparse-import.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    truth = sample_truth()
+    assert len(rows) == len(truth["nouns"]) + len(truth["verbs"])
+    assert not any("vector" in row for row in rows)
+    reader = RowReader()
+    verbs = [reader.verb(Row(number=at, value=row)).item for at, row in enumerate(rows) if "sourceId" in row]
+    assert len(verbs) == len(truth["verbs"])
+    assert {verb.type for verb in verbs} == {verb["type"] for verb in entries(truth["verbs"])}
+
+
+def entries(part: Any) -> list[dict[str, Any]]:
+    return [{"id": item_id} | fields for item_id, fields in part.items()] if isinstance(part, dict) else part
