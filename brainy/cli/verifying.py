@@ -1,4 +1,4 @@
-"""``brainy verify``: whether two datasets hold the same, while both may be written; on the buckets, without a cluster."""
+"""``brainy verify``: whether two datasets hold the same, while both may be written; without a cluster."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def verify(
 ) -> None:
     """Compare two datasets item by item; both may be written meanwhile. Reads only.
 
-    Exit status 0: equal. 1: something differs and went on differing. 5: nothing differs for good, but some items changed at
-    every look.
+    Exit status 0: equal. 1: something differs and went on differing. 5: nothing differs for good, but some items
+    changed at every look.
     """
     output = current()
     patience = Patience(rechecks=rechecks, pause=pause)
@@ -121,7 +121,8 @@ def _show(console: Console, found: Comparison) -> None:
         )
         for each in relations.examples[:_SHOWN]:
             console.print(
-                f"  {escape(each.id)}: A {', '.join(each.a) or 'whole'}, B {', '.join(each.b) or 'whole'}", soft_wrap=True
+                f"  {escape(each.id)}: A {', '.join(each.a) or 'whole'}, B {', '.join(each.b) or 'whole'}",
+                soft_wrap=True,
             )
 
 

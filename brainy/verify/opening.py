@@ -12,7 +12,9 @@ from brainy.verify.namespace_side import NamespaceSide, Which
 from brainy.verify.sides import BackupSide, Side
 
 
-async def open_side(text: str, open_bucket: Callable[[str], ObjectStore], clock: Clock) -> tuple[Side, ObjectStore | None]:
+async def open_side(
+    text: str, open_bucket: Callable[[str], ObjectStore], clock: Clock
+) -> tuple[Side, ObjectStore | None]:
     """Return the side that ``URI``, ``URI@generation``, ``URI@tree`` or a backup file's name means, and its store.
 
     The store is the caller's to close. A backup is read through and checked here.

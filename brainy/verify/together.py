@@ -14,7 +14,7 @@ async def together(one: Coroutine[Any, Any, S], other: Coroutine[Any, Any, T]) -
     """Run both; an error of one ends the other and is raised as it is."""
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
-        return await asyncio.gather(*tasks)
+        return await asyncio.gather(tasks[0], tasks[1])
     finally:
         for task in tasks:
             task.cancel()

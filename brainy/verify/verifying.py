@@ -9,8 +9,8 @@
 5. *Relate* (``relating``), if asked.
 
 *After.* ``equal``: every item that A held at its position was held by B at its own, field by field, or was caught up
-with at a recheck, and nothing else. *If it is killed* at any step, the same call with the same state file goes on: parts
-read through and buckets looked at are not done again. *Cancellation* is a crash. It writes nothing to either side.
+with at a recheck, and nothing else. *If it is killed* at any step, the same call with the same state file goes on:
+parts read through and buckets looked at are not done again. *Cancellation* is a crash. It writes nothing to either side.
 """
 
 from __future__ import annotations
