@@ -66,7 +66,8 @@ class _Suspect:
         steps = []
         for held, (item, passed) in ((self.a, a), (self.b, b)):
             now = _digest(item)
-            held.changed = now != held.now or bool(passed)
+            # The same written again is no change.
+            held.changed = bool((passed | {now}) - {held.now})
             held.item, held.now = item, now
             steps.append(passed | {now} if held.changed else set())
             held.seen |= passed | {now}
@@ -96,9 +97,7 @@ async def recheck(
     watches = a.watch(names), b.watch(names)
     held_a, held_b = await _look(watches, names)
     pending = {
-        name: _Suspect(held_a[name], held_b[name])
-        for name in names
-        if _digest(held_a[name]) != _digest(held_b[name])
+        name: _Suspect(held_a[name], held_b[name]) for name in names if _digest(held_a[name]) != _digest(held_b[name])
     }
     for turn in range(patience.rechecks if a.moves or b.moves else 0):
         if not pending:

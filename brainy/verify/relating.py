@@ -46,9 +46,7 @@ async def relate(
             different += 1
             if len(examples) < LISTED:
                 examples.append(one)
-    return Relations(
-        dangling_a=counts[0], dangling_b=counts[1], different=different, examples=tuple(examples)
-    )
+    return Relations(dangling_a=counts[0], dangling_b=counts[1], different=different, examples=tuple(examples))
 
 
 def _dangling(items: RowReader, ends: RowReader, bucket: int) -> set[tuple[str, int]]:
@@ -58,9 +56,7 @@ def _dangling(items: RowReader, ends: RowReader, bucket: int) -> set[tuple[str, 
         return set()
     keys = items.bucket(bucket)[0]["key"]
     missing = np.flatnonzero(~np.isin(rows["key"], keys))
-    return {
-        (ends.id_of(int(runs[row]), int(rows["at"][row])), int(rows["high"][row])) for row in missing.tolist()
-    }
+    return {(ends.id_of(int(runs[row]), int(rows["at"][row])), int(rows["high"][row])) for row in missing.tolist()}
 
 
 async def _recheck(a: Side, b: Side, verbs: Sequence[str], patience: Patience, clock: Clock) -> list[Dangling]:

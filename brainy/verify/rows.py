@@ -80,9 +80,7 @@ class RowReader:
         self._rows: list[Rows] = [np.load(directory / f"{stem}.rows.npy", mmap_mode="r") for stem in runs]
         self._ids = [_mapped(directory / f"{stem}.ids") for stem in runs]
         edges = np.arange(1, BUCKETS, dtype=np.uint64) << np.uint64(_SHIFT)
-        self._bounds = [
-            np.concatenate(([0], np.searchsorted(rows["key"], edges), [len(rows)])) for rows in self._rows
-        ]
+        self._bounds = [np.concatenate(([0], np.searchsorted(rows["key"], edges), [len(rows)])) for rows in self._rows]
 
     def size(self, bucket: int) -> int:
         """Return how many rows a bucket has."""

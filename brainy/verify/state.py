@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from brainy.bucket.records import Record
 from brainy.errors import PreconditionError
 from brainy.verify.values import Difference, Findings, What
@@ -33,7 +35,7 @@ class SideState(Record):
 
     #: ``Side.save``.
     point: str
-    parts: dict[int, PartDone] = {}
+    parts: dict[int, PartDone] = Field(default_factory=dict)
 
 
 class State(Record):
@@ -48,7 +50,7 @@ class State(Record):
     b: SideState
     #: The unequal buckets below this one were looked at.
     next_bucket: int = 0
-    findings: dict[str, Any] = {}
+    findings: dict[str, Any] = Field(default_factory=dict)
 
 
 class StateFile:

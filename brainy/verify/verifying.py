@@ -10,7 +10,8 @@
 
 *After.* ``equal``: every item that A held at its position was held by B at its own, field by field, or was caught up
 with at a recheck, and nothing else. *If it is killed* at any step, the same call with the same state file goes on:
-parts read through and buckets looked at are not done again. *Cancellation* is a crash. It writes nothing to either side.
+parts read through and buckets looked at are not done again. *Cancellation* is a crash. Nothing is written to either
+side.
 """
 
 from __future__ import annotations
@@ -121,9 +122,7 @@ class _Run:
 
     async def _begin(self, ids: Ids) -> State:
         a, b = self._sides["a"], self._sides["b"]
-        question = (
-            f"{a.identity} | {b.identity} | sample {self._options.sample} | relations {self._options.relations}"
-        )
+        question = f"{a.identity} | {b.identity} | sample {self._options.sample} | relations {self._options.relations}"
         found = self._files.load(question)
         if found is not None:
             self._resumed = True
@@ -223,9 +222,7 @@ class _Run:
             self._files.save(state)
         return findings, unexamined
 
-    def _result(
-        self, unequal: int, findings: Findings, unexamined: int, relations: Relations | None
-    ) -> Comparison:
+    def _result(self, unequal: int, findings: Findings, unexamined: int, relations: Relations | None) -> Comparison:
         verdict = Verdict.EQUAL
         if findings.unsettled:
             verdict = Verdict.UNSETTLED

@@ -181,7 +181,6 @@ class Traffic:
         self._chances = np.random.default_rng(seed)
         self._way: asyncio.Queue[Callable[[Namespace], object]] = asyncio.Queue()
         self.writes = 0
-        self._number = 0
 
     async def write(self) -> None:
         began = CLOCK.monotonic()
@@ -203,12 +202,12 @@ class Traffic:
 
     def _step(self) -> Callable[[Namespace], object]:
         self.writes += 1
-        self._number += 1
         name = f"n{int(self._chances.integers(20, 250))}"
         value = float(self._chances.random())
         match int(self._chances.integers(5)):
             case 0:
-                return lambda space: space.put(noun(f"new{self.writes}", value))
+                fresh = noun(f"new{self.writes}", value)
+                return lambda space: space.put(fresh)
             case 1:
                 return lambda space: space.drop(nouns=[name])
             case 2:
