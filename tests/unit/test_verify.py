@@ -16,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backup_native import Namespace, noun, verb
 
+from brainy.api.storage.v1 import log_pb2
 from brainy.backup.values import BackupFormat
 from brainy.backup.writing import BackupOptions, write_backup
 from brainy.bucket import layout
 from brainy.bucket.items import Noun, Verb
+from brainy.bucket.records import Collected
 from brainy.clock import SystemClock
 from brainy.errors import BrainyError, CorruptDataError, InvalidRequestError, NotFoundError, PreconditionError
 from brainy.ids import Ids
 from brainy.store.memory import MemoryStore
+from brainy.store.metered import MeteredStore
 from brainy.verify.namespace_side import NamespaceSide, Which
 from brainy.verify.opening import open_side, parse_which
 from brainy.verify.rechecking import Patience
@@ -43,6 +46,10 @@ def side(store: MemoryStore, name: str = "memory://side", which: Which = None) -
 async def compare(a: Side, b: Side, **options: object) -> Comparison:
     given_options = VerifyOptions(**{"patience": AT_ONCE, **options})  # type: ignore[arg-type]
     return await verify(a, b, given_options, clock=CLOCK, ids=Ids())
+
+
+class Killed(Exception):
+    """The process ends here."""
 
 
 async def pair(nouns: int = 250) -> tuple[Namespace, Namespace]:
@@ -333,10 +340,6 @@ async def test_relations_that_lost_an_end_on_one_side() -> None:
     assert by_id["loose"] == (("target_id",), ("source_id", "target_id"))
 
 
-class Killed(Exception):
-    """The process ends here."""
-
-
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 4, 6, 9])
 async def test_a_killed_run_goes_on(tmp_path: Path, dies_at: int) -> None:
     store = MemoryStore()
@@ -414,6 +417,83 @@ async def test_the_active_generation_changes_between_two_looks(tmp_path: Path) -
     held = await watch.look(names)
     assert held[names[1]] == generations.NOUNS[2400]
     assert watch.place.generation == 1
+
+
+async def test_the_log_behind_the_last_look_was_collected(tmp_path: Path) -> None:
+    store = MemoryStore()
+    await generations.publish(store, tmp_path, positions=(0, 0, 0))
+    await generations.put_routing(store, 1)
+    await generations.write_log(store, 1, [log_pb2.LogRecord(delete_noun="n1")], 0)
+    b = Namespace()
+    await b.adopt()
+    await b.put(*generations.NOUNS, *generations.VERBS)
+    watch = side(store).watch([(NOUN, "n1")])
+    assert await watch.look([(NOUN, "n1")]) == {(NOUN, "n1"): None}
+    state, steps = tmp_path / "state", iter(range(9))
+
+    def step(*_: object) -> None:
+        if next(steps, None) is None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await compare(side(store), side(b.store), resume=state, on_progress=step)
+    assert state.exists()
+    ends = tuple(watch.place.positions.get(shard, 0) + 5 for shard in range(3))
+    await generations.publish(store, tmp_path, positions=ends)
+    for shard, end in enumerate(ends):
+        collected = Collected(generation=1, shard=shard, epoch=1, nonce="n", position=end)
+        await store.put(layout.collected(1, shard), collected.encode())
+        async for page in store.list(layout.log(1, shard)):
+            for meta in page:
+                await store.delete(meta.key)
+    # The newer checkpoint has it again.
+    assert await watch.look([(NOUN, "n1")]) == {(NOUN, "n1"): generations.NOUNS[1]}
+    # A run that was begun before that is read from a new point.
+    remarks: list[str] = []
+    result = await compare(side(store), side(b.store), resume=state, on_remark=remarks.append)
+    assert (result.resumed, result.verdict) == (True, Verdict.EQUAL)
+    assert result.a.nouns == 2500
+    assert remarks == ["the change log moved on; reading this side again"]
+
+
+async def test_a_followed_tree_is_read_as_the_cluster_serves_it(tmp_path: Path) -> None:
+    """Generation 0 with checkpoints: what Brainy writes later counts once it is followed, not before."""
+    store = MemoryStore()
+    manifests = await generations.publish(store, tmp_path, positions=(0, 0, 0))
+    await generations.put_spec(store, 0, source="brainy")
+    await generations.put_routing(store, 0)
+    for shard, manifest in manifests.items():
+        moved = manifest.encode().replace(b"cluster/generations/1/", b"cluster/generations/0/").partition(b"\n")
+        body = b"{\n" + moved[2].partition(b"\n")[2].replace(b'"generation": 1,', b'"generation": 0,')
+        await store.put(layout.manifest(0, shard), body)
+        async for page in store.list("cluster/generations/1/"):
+            for meta in page:
+                stored = await store.get(meta.key)
+                assert stored is not None
+                if "/manifests/" not in meta.key and "spec" not in meta.key:
+                    await store.put(meta.key.replace("generations/1/", "generations/0/"), stored.body)
+    await store.put("nouns/late.json", _body(noun("late")))
+    for one in generations.NOUNS:
+        await store.put(f"nouns/{one.id}.json", _body(one))
+        await store.put(f"metadata/{one.id}.json", one.metadata or b"null")
+    result = await compare(side(store, which="tree"), side(store), patience=AT_ONCE)
+    verbs = {(VERB, one.id): ("extra", ()) for one in generations.VERBS}
+    assert found(result) == {(NOUN, "late"): ("missing", ()), **verbs}
+
+
+async def test_equal_sets_cost_no_more_than_the_reading() -> None:
+    a, b = await pair()
+    stores = [MeteredStore(space.store) for space in (a, b)]
+    read: list[tuple[int, int]] = []
+    result = await compare(
+        NamespaceSide("a", stores[0], None, CLOCK),
+        NamespaceSide("b", stores[1], None, CLOCK),
+        on_progress=lambda done, _: read.append((done, sum(sum(store.calls.values()) for store in stores))),
+    )
+    assert result.verdict is Verdict.EQUAL
+    assert read[-1][0] == 540
+    assert sum(sum(store.calls.values()) for store in stores) == read[-1][1]
+    assert all(store.calls[kind] == 0 for store in stores for kind in ("put", "put_conditional", "delete"))
 
 
 async def test_a_damaged_log_is_an_error_and_no_difference() -> None:
