@@ -48,7 +48,7 @@ verify: setup ## Everything that reads the code without running it
 	$(MAKE) --no-print-directory protos-check
 
 test: setup ## The test suite, but for what test-long runs
-	$(VENV)/bin/pytest -m 'not long'
+	$(VENV)/bin/pytest -m 'not long' -n 2 --dist loadfile
 
 test-long: setup ## Locks, hand-over and coordinators with real processes whose timing matters; wants an idle machine
 	$(VENV)/bin/pytest -m long --timeout 600

@@ -22,6 +22,7 @@ from brainy.cli import (
     probe,
     quarantine,
     rescue,
+    verifying,
     versions,
 )
 from brainy.cli.demo import command as demo
@@ -77,6 +78,7 @@ app.command("advise")(advice.advise)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify-backup")(backups.verify_backup)
+app.command("verify")(verifying.verify)
 app.command("follow")(follow.follow)
 app.command("mirror")(mirrors.mirror)
 app.command("import")(imports.import_file)

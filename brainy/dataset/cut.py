@@ -69,23 +69,25 @@ class Cut(Record):
         return self.spec.source == "brainy" and self.spec.generation == 0
 
 
-async def take_cut(store: ObjectStore, clock: Clock) -> Cut:
-    """Cut a namespace now.
+async def take_cut(store: ObjectStore, clock: Clock, *, generation: int | None = None) -> Cut:
+    """Cut a namespace now; its active generation unless another one is named.
 
     Raises:
-        NotFoundError: there is nothing at all (UNKNOWN_NAMESPACE).
+        NotFoundError: there is nothing at all (UNKNOWN_NAMESPACE), or no such generation.
         PreconditionError: objects of which none is Brainy's (NOT_A_BRAINY_BUCKET).
         CorruptDataError: a record or a manifest is damaged.
         UnavailableError: the store cannot be read now.
     """
     found = await store.get(layout.ROUTING)
     if found is None:
+        if generation:
+            raise NotFoundError("no such generation", remedy="no cluster has served this", generation=generation)
         spec = await _unadopted(store)
         now = clock.wall()
         return Cut(spec=spec, adopted=False, began=now, ended=now, settled=False)
     routing = Routing.decode(found.body, key=layout.ROUTING)
     invariants.check_routing(routing)
-    spec = await read_spec(store, routing.active)
+    spec = await read_spec(store, routing.active if generation is None else generation)
     manifests = tuple(await read_manifests(store, spec)) if spec.generation > 0 else ()
     floors = [manifest.position for manifest in manifests] or [0] * spec.shard_count
     began = clock.wall()
@@ -164,16 +166,17 @@ class CutReader:
         """Items below the logs, for progress."""
         return 0 if self._source is None else await self._source.total()
 
-    async def overlay(self, shard: int, *, from_position: int | None = None) -> Overlay:
+    async def overlay(self, shard: int, *, from_position: int | None = None, into: Overlay | None = None) -> Overlay:
         """Replay a shard's log up to the cut: the last word on each id it names. Memory: those items.
 
-        ``from_position`` leaves out what lies below it; by default what the base includes.
+        ``from_position`` leaves out what lies below it; by default what the base includes. ``into`` takes it in
+        instead of a new overlay.
 
         Raises:
             LogCollectedError: that part of the log is gone.
             CorruptDataError: the log is damaged, or ends before the cut.
         """
-        overlay = Overlay()
+        overlay = Overlay() if into is None else into
         floor = self.cut.floor(shard)
         first = floor + 1 if from_position is None else from_position
         overlay.positions[shard] = max(first - 1, floor)

@@ -205,7 +205,7 @@ async def test_the_lines_of_the_runbook_leave_out_the_vectors(tmp_path: Path) ->
     await write_backup(store, NS, tmp_path / "texts.json", BackupOptions(), clock=SystemClock(), ids=Ids())
     page = (Path(__file__).parents[2] / "docs" / "runbooks" / "sparse-import.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0]
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     truth = sample_truth()
