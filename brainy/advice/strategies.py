@@ -86,6 +86,7 @@ def backup_and_restore(on: Setting) -> Draft:
     _standing_still(on, draft)
     _backup(on, draft)
     _restore(on, draft, "restore it into a namespace that holds nothing")
+    _verify(on, draft)
     _move_clients(on, draft)
     _finish_elsewhere(on, draft)
     if on.at.old_writers:
@@ -161,6 +162,7 @@ def dedicated_namespace(on: Setting) -> Draft:
     _standing_still(on, draft)
     _backup(on, draft)
     _restore(on, draft, "restore it under the new prefix, in the same bucket or another")
+    _verify(on, draft)
     _move_clients(on, draft)
     _finish_elsewhere(on, draft)
     services = on.at.facts.services
@@ -220,6 +222,7 @@ def _two_namespaces(on: Setting) -> Draft:
         ),
     )
     draft.do(f"brainy restore {_LATER} {on.target} --clear-existing", "bring green up to it; deletes too")
+    _verify(on, draft)
     _move_clients(on, draft)
     _finish_elsewhere(on, draft)
     if not on.at.separate_nodes:
@@ -427,6 +430,10 @@ def _restore(on: Setting, draft: Draft, what: str) -> None:
     draft.do(f"brainy up {on.target} --nodes {on.nodes} --shards {on.shards}", "a cluster for the new namespace")
     draft.do(f"brainy restore {_FILE} {on.target} --dry-run", "compare dimensions and what is there; changes nothing")
     draft.do(f"brainy restore {_FILE} {on.target}", what)
+
+
+def _verify(on: Setting, draft: Draft) -> None:
+    draft.do(f"brainy verify {on.source} {on.target}", "compare both item by item, before anything uses the new one")
 
 
 def _finish_elsewhere(on: Setting, draft: Draft) -> None:
