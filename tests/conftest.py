@@ -1,4 +1,4 @@
-"""Real servers shared by the whole run; each starts when the first test asks for it."""
+"""Real servers shared by the whole run (each starts when the first test asks for it), and what every test is given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from brainy.testing.fixtures import fixtures_root
 from brainy.testing.servers import RedisServer, S3Server, ministack, redis_server, seaweedfs, valkey
 
 BUCKET = "brainy-tests"
+
+
+@pytest.fixture(autouse=True)
+def untouched_logs() -> Iterator[None]:
+    """What a test sets up of logging ends with it: commands run in this process set it up for theirs."""
+    configured, before = structlog.is_configured(), structlog.get_config()
+    yield
+    if configured:
+        structlog.configure(**before)
+    else:
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from brainy.cli.exits import Exit, exit_of, table
 from brainy.cli.output import begin, current
 from brainy.config.environment import debugging
 from brainy.errors import BrainyError
+from brainy.telemetry.logs import configure_library_logs
 
 
 class _Reporting(TyperGroup):
@@ -38,6 +39,8 @@ class _Reporting(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         # Any: typer carries its own copy of click in some versions and imports it in others.
         begin()
+        # Standard output is for results alone.
+        configure_library_logs(debug=debugging())
         try:
             return super().invoke(ctx)
         except BrainyError as error:

@@ -129,4 +129,4 @@ async def test_a_live_bucket_is_followed_through_an_upgrade_and_a_death(
 
 
 async def known(client: AsyncBrainy) -> bool:
-    return await lag(client) is not None
+    return await lag(client, SHARDS) is not None
