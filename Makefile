@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STORE ?= directory
 SEEDS ?= 20000
-SIM_SEEDS ?= 1800
+SIM_SEEDS ?= 1850
 FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
 
