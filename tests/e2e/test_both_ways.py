@@ -59,13 +59,17 @@ async def test_both_sides_end_with_the_same_items(
             assert turned.exit_code == 0, turned.output
         await until(lambda: known(client))
 
+        under_way = asyncio.Event()
+
         async def theirs() -> None:
-            for _ in range(60):
+            for number in range(60):
                 await fleet.write(5)
+                if number == 15:
+                    under_way.set()
                 await asyncio.sleep(0.05)
 
         async def happen() -> None:
-            await asyncio.sleep(1.0)
+            await under_way.wait()
             if event == "death":
                 await cluster.kill_node(0)
             elif event != "nothing":
