@@ -8,10 +8,10 @@ A flipped or missing byte anywhere is found before a record is used: in the magi
 The batch repeats what its key says (generation, shard, first position), so an object copied to a wrong key is
 found too.
 
-An owner encodes a record once, when it is queued (``encode_record``), and joins what it has encoded (``Draft``): what
-lies between two PUTs is paid by every writer that waits. Protobuf writes the fields of a message in the order of their
-numbers and an embedded message behind its tag and its length, so the payload is, byte for byte, what protobuf makes
-of the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys.
+An owner encodes a record once, when it is queued (``encode_record``), and joins what it has encoded (``Draft``): every
+writer that waits pays for what lies between two PUTs. Protobuf writes the fields of a message in the order of their
+numbers, and an embedded message behind its tag and its length. So the payload is, byte for byte, what protobuf makes of
+the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ is answered like the rest. The condition itself is never stored.
 in the log, the next owner applies them by replay, and a retry is recognised by its request id.
 
 *Cancel safety.* Each caller waits for a future of its own. A cancelled caller stops waiting and nothing else: its
-records may or may not be committed, as with a lost answer, and a repeat that waits for them is answered. Cancelling ``run`` closes this object: every waiting caller gets UNAVAILABLE, those in
-flight OUTCOME_UNKNOWN.
+records may or may not be committed, as with a lost answer, and a repeat that waits for them is answered. Cancelling
+``run`` closes this object: every waiting caller gets UNAVAILABLE, those in flight OUTCOME_UNKNOWN.
 
 *Cost.* What the owner does between the answer to one PUT and the next PUT is waited for by every writer. So a record
 is encoded when it arrives (mostly while a PUT is under way), a batch joins what is encoded, and a slot is read from
@@ -52,6 +52,7 @@ from typing import Final
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.items import noun_from_proto, verb_from_proto
 from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot, encode_record
+from brainy.changelog.requests import Request
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Clock
 from brainy.errors import (
@@ -80,70 +81,6 @@ class GroupLimits:
 
 
 _DEFAULT_LIMITS: Final = GroupLimits()
-
-
-class _Request:
-    """Records that are committed together, and who waits for that."""
-
-    __slots__ = (
-        "conditional",
-        "encoded",
-        "error",
-        "ids",
-        "kept",
-        "position",
-        "records",
-        "size",
-        "source_cursor",
-        "waiters",
-    )
-
-    def __init__(
-        self,
-        records: Sequence[log_pb2.LogRecord],
-        ids: Sequence[str],
-        source_cursor: Mapping[int, int],
-        *,
-        conditional: bool,
-    ) -> None:
-        self.records = records
-        #: Request ids that a repeat may name.
-        self.ids = ids
-        self.source_cursor = source_cursor
-        #: Whether a record has ``expected`` set.
-        self.conditional = conditional
-        self.encoded: Sequence[bytes] = [encode_record(record) for record in records]
-        self.size: int = sum(map(len, self.encoded))
-        #: How many of ``records`` a batch took: those whose condition held.
-        self.kept: int = len(records)
-        self.position: int | None = None
-        self.error: BrainyError | None = None
-        self.waiters: list[asyncio.Future[int]] = []
-
-    def wait(self) -> asyncio.Future[int]:
-        """Return a future for one caller, to be awaited at once: a cancelled one takes nothing else with it."""
-        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if self.error is not None:
-            waiter.set_exception(self.error)
-        elif self.position is not None:
-            waiter.set_result(self.position)
-        else:
-            self.waiters.append(waiter)
-        return waiter
-
-    def answer(self, position: int) -> None:
-        """Tell everyone who waits, and who will ask, the position."""
-        self.position = position
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(position)
-
-    def fail(self, error: BrainyError) -> None:
-        """Tell everyone who waits, and who will ask, the error."""
-        self.error = error
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
 
 
 class GroupCommit:
@@ -175,11 +112,11 @@ class GroupCommit:
         self._clock = clock
         self._limits = limits
         self._in_place = in_place
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._waiting_bytes = self._waiting_records = 0
         #: Requests that wait or are in flight, by request id.
-        self._pending: dict[str, _Request] = {}
-        self._in_flight: Sequence[_Request] = ()
+        self._pending: dict[str, Request] = {}
+        self._in_flight: Sequence[Request] = ()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -223,12 +160,6 @@ class GroupCommit:
         """
         if self._failure is not None:
             raise self._failure
-        conditional = False
-        for record in records:
-            if record.HasField("expected"):
-                conditional = True
-        if conditional and self._in_place is None:
-            raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -237,14 +168,17 @@ class GroupCommit:
                 records=len(records),
                 maximum=MAX_SLOT_RECORDS,
             )
-        if source_cursor:
-            return await self._enqueue(_Request(records, (), source_cursor, conditional=conditional)).wait()
         position = 0
-        shared: list[_Request] = []
+        shared: list[Request] = []
         fresh: list[log_pb2.LogRecord] = []
+        encoded: list[bytes] = []
         ids: list[str] = []
+        conditional = False
+        size = 0
         for record in records:
-            if request_id := record.request_id:
+            if record.HasField("expected"):
+                conditional = True
+            if not source_cursor and (request_id := record.request_id):
                 if (earlier := self._known(request_id)) is not None:
                     position = max(position, earlier)
                     continue
@@ -254,8 +188,16 @@ class GroupCommit:
                     continue
                 ids.append(request_id)
             fresh.append(record)
-        if fresh:
-            shared.append(self._enqueue(_Request(fresh, ids, {}, conditional=conditional)))
+            encoded.append(body := encode_record(record))
+            size += len(body)
+        if conditional and self._in_place is None:
+            raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
+        if fresh or source_cursor:
+            own = Request(fresh, encoded, size, ids, source_cursor, conditional)
+            self._enqueue(own)
+            if not (shared or position):
+                return await own.wait()
+            shared.append(own)
         for request in shared:
             position = max(position, await request.wait())
         return position
@@ -321,7 +263,7 @@ class GroupCommit:
                 UnavailableError("this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere")
             )
 
-    def _enqueue(self, request: _Request) -> _Request:
+    def _enqueue(self, request: Request) -> None:
         if self._waiting and self._waiting_bytes + request.size > self._limits.waiting_bytes:
             raise UnavailableError(
                 "too many writes wait for the object store",
@@ -336,9 +278,8 @@ class GroupCommit:
         self._waiting_records += len(request.records)
         for request_id in request.ids:
             self._pending[request_id] = request
-        return request
 
-    def _take(self) -> list[_Request]:
+    def _take(self) -> list[Request]:
         limits, waiting = self._limits, self._waiting
         records, size = self._waiting_records, self._waiting_bytes
         taken = len(waiting)
@@ -356,7 +297,7 @@ class GroupCommit:
         self._waiting_bytes -= size
         return waiting[:taken]
 
-    async def _commit_batch(self, batch: list[_Request]) -> None:
+    async def _commit_batch(self, batch: list[Request]) -> None:
         encoded = self._fit(batch)
         cursor: dict[int, int] = {}
         for request in batch:
@@ -406,9 +347,9 @@ class GroupCommit:
             self._in_flight = ()
             self._idle.set()
 
-    def _fit(self, batch: Sequence[_Request]) -> list[bytes]:
+    def _fit(self, batch: Sequence[Request]) -> list[bytes]:
         """Return the records of a batch whose conditions hold, encoded."""
-        if not any([request.conditional for request in batch]):
+        if not any(request.conditional for request in batch):
             return [record for request in batch for record in request.encoded]
         fit: list[bytes] = []
         latest: dict[tuple[str, str], bytes] = {}
@@ -429,23 +370,23 @@ class GroupCommit:
             request.kept = len(fit) - before
         return fit
 
-    def _stop(self, batch: list[_Request], error: BrainyError) -> None:
+    def _stop(self, batch: list[Request], error: BrainyError) -> None:
         if self._failure is None:
             self._failure = error
         self._fail(batch, error)
         self.close(error)
 
-    def _drain(self) -> list[_Request]:
+    def _drain(self) -> list[Request]:
         drained, self._waiting = self._waiting, []
         self._waiting_bytes = self._waiting_records = 0
         return drained
 
-    def _fail(self, requests: Sequence[_Request], error: BrainyError) -> None:
+    def _fail(self, requests: Sequence[Request], error: BrainyError) -> None:
         self._forget(requests)
         for request in requests:
             request.fail(error)
 
-    def _forget(self, requests: Sequence[_Request]) -> None:
+    def _forget(self, requests: Sequence[Request]) -> None:
         # An id has one request at a time: whoever repeats it meanwhile waits for that one.
         for request in requests:
             for request_id in request.ids:

@@ -20,7 +20,7 @@ import uvloop
 from brainy.api.common.v1 import common_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.namespace import Namespace
-from brainy.changelog.batch import Slot, encode_batch
+from brainy.changelog.batch import Slot
 from brainy.changelog.commits import GroupCommit
 from brainy.changelog.writing import LogWriter
 from brainy.clock import SystemClock
@@ -60,11 +60,11 @@ class Distant(MeteredStore):
 
 async def turn(store: ObjectStore, number: int) -> Turn:
     """Write with 64 writers, then PUT bodies of the same mean size one after the other."""
-    slots: list[Slot] = []
+    sizes: list[int] = []
     positions: dict[str, int] = {}
 
     def applied(slot: Slot) -> None:
-        slots.append(slot)
+        sizes.append(len(slot.body))
         for position, record in enumerate(slot.batch.records, slot.first):
             positions[record.request_id] = position
 
@@ -98,16 +98,15 @@ async def turn(store: ObjectStore, number: int) -> Turn:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
-    size = sum(len(encode_batch(slot.batch)) for slot in slots) // len(slots)
-    body = bytes(size)
+    body = bytes(sum(sizes) // len(sizes))
     began = _CLOCK.monotonic()
-    for at in range(len(slots)):
+    for at in range(len(sizes)):
         assert (await store.put_if_absent(f"sequential/{number}/{at}", body)).won
     put_seconds = _CLOCK.monotonic() - began
-    writes_a_put = WRITES / len(slots)
+    writes_a_put = WRITES / len(sizes)
     return Turn(
         writes_a_put=writes_a_put,
-        share=(WRITES / log_seconds) / (len(slots) / put_seconds * writes_a_put),
+        share=(WRITES / log_seconds) / (len(sizes) / put_seconds * writes_a_put),
         writes_a_second=WRITES / log_seconds,
     )
 
