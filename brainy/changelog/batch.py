@@ -7,11 +7,18 @@
 A flipped or missing byte anywhere is found before a record is used: in the magic, in the hash, or by the hash.
 The batch repeats what its key says (generation, shard, first position), so an object copied to a wrong key is
 found too.
+
+An owner encodes a record once, when it is queued (``encode_record``), and joins what it has encoded (``Draft``): every
+writer that waits pays for what lies between two PUTs. Protobuf writes the fields of a message in the order of their
+numbers, and an embedded message behind its tag and its length. So the payload is, byte for byte, what protobuf makes of
+the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +35,8 @@ MAX_SLOT_RECORDS: Final = 65_536
 
 _HASH_BYTES: Final = 32
 _HEADER_BYTES: Final = len(MAGIC) + _HASH_BYTES
+#: Field ``records`` of a LogBatch, length-delimited.
+_RECORD_TAG: Final = bytes([log_pb2.LogBatch.RECORDS_FIELD_NUMBER << 3 | 2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +68,57 @@ def encode_batch(batch: log_pb2.LogBatch) -> bytes:
     Raises:
         InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
     """
-    if not 1 <= len(batch.records) <= MAX_SLOT_RECORDS:
-        raise InvalidRequestError(
-            "a change-log object holds between one and the maximum of records",
-            reason="BATCH_TOO_LARGE" if batch.records else "INVALID_ARGUMENT",
-            remedy="split the request; nothing was written",
-            records=len(batch.records),
-            maximum=MAX_SLOT_RECORDS,
-        )
-    payload = batch.SerializeToString()
-    return b"".join((MAGIC, hashlib.sha256(payload).digest(), payload))
+    _check_count(len(batch.records))
+    return _framed(batch.SerializeToString(deterministic=True))
+
+
+def encode_record(record: log_pb2.LogRecord) -> bytes:
+    """Return a record as it stands in the payload of a batch: tag, length, bytes."""
+    body = record.SerializeToString()
+    return _record_head(len(body)) + body
+
+
+class Draft:
+    """A batch on its way to the store: the object's bytes, and the batch once somebody asks for it.
+
+    The bytes are what the PUT waits for; the batch is read from them while it is under way.
+    """
+
+    __slots__ = ("_batch", "_count", "body", "first", "nonce")
+
+    def __init__(
+        self,
+        header: log_pb2.LogBatch,
+        encoded: Sequence[bytes],
+        source_cursor: Mapping[int, int] | None = None,
+    ) -> None:
+        """Join a batch.
+
+        Args:
+            header: the batch without records and without a cursor.
+            encoded: its records, each as ``encode_record`` made it.
+            source_cursor: source shard -> position.
+
+        Raises:
+            InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
+        """
+        _check_count(len(encoded))
+        tail = log_pb2.LogBatch(source_cursor=source_cursor).SerializeToString(deterministic=True)
+        self.body: bytes = _framed(b"".join((header.SerializeToString(), *encoded, tail)))
+        #: Position of the first record.
+        self.first: int = header.first_position
+        #: The nonce of this batch.
+        self.nonce: bytes = header.writer.nonce
+        self._count = len(encoded)
+        self._batch: log_pb2.LogBatch | None = None
+
+    def slot(self) -> Slot:
+        """Return the object as a value; reads the batch unless it was read before."""
+        if self._batch is None:
+            self._batch = log_pb2.LogBatch.FromString(self.body[_HEADER_BYTES:])
+            # Whoever encoded the records answers for what they are, not for how many.
+            assert len(self._batch.records) == self._count
+        return Slot(batch=self._batch, body=self.body)
 
 
 def decode_batch(body: bytes, *, key: str) -> log_pb2.LogBatch:
@@ -110,6 +160,31 @@ def decode_batch(body: bytes, *, key: str) -> log_pb2.LogBatch:
 def decode_slot(body: bytes, *, key: str) -> Slot:
     """Check and parse a change-log object, keeping its bytes. Errors as ``decode_batch``."""
     return Slot(batch=decode_batch(body, key=key), body=body)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _record_head(size: int) -> bytes:
+    head = bytearray(_RECORD_TAG)
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+def _framed(payload: bytes) -> bytes:
+    return b"".join((MAGIC, hashlib.sha256(payload).digest(), payload))
+
+
+def _check_count(records: int) -> None:
+    if not 1 <= records <= MAX_SLOT_RECORDS:
+        raise InvalidRequestError(
+            "a change-log object holds between one and the maximum of records",
+            reason="BATCH_TOO_LARGE" if records else "INVALID_ARGUMENT",
+            remedy="split the request; nothing was written",
+            records=records,
+            maximum=MAX_SLOT_RECORDS,
+        )
 
 
 def _corrupt(message: str, key: str) -> CorruptDataError:

@@ -30,9 +30,13 @@ is answered like the rest. The condition itself is never stored.
 *If it crashes* before step 3's PUT lands: nothing was written, nobody was answered. After it: the records are
 in the log, the next owner applies them by replay, and a retry is recognised by its request id.
 
-*Cancel safety.* A cancelled caller stops waiting and nothing else: its records may or may not be committed, as
-with a lost answer. Cancelling ``run`` closes this object: every waiting caller gets UNAVAILABLE, those in
-flight OUTCOME_UNKNOWN.
+*Cancel safety.* Each caller waits for a future of its own. A cancelled caller stops waiting and nothing else: its
+records may or may not be committed, as with a lost answer, and a repeat that waits for them is answered. Cancelling
+``run`` closes this object: every waiting caller gets UNAVAILABLE, those in flight OUTCOME_UNKNOWN.
+
+*Cost.* What the owner does between the answer to one PUT and the next PUT is waited for by every writer. So a record
+is encoded when it arrives (mostly while a PUT is under way), a batch joins what is encoded, and a slot is read from
+its bytes while its PUT is under way. A record must not be changed once ``commit`` was called with it.
 
 *Ends.* FENCED, corruption or a failure of ``on_slot`` fail every waiting caller and close it for good.
 """
@@ -40,14 +44,15 @@ flight OUTCOME_UNKNOWN.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.items import noun_from_proto, verb_from_proto
-from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot
+from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot, encode_record
+from brainy.changelog.requests import Request
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Clock
 from brainy.errors import (
@@ -69,23 +74,13 @@ class GroupLimits:
     #: A batch takes no further request once it has so many records or bytes.
     batch_records: int = 4_096
     batch_bytes: int = 8 << 20
-    #: More bytes than this waiting: BUFFER_FULL.
+    #: More encoded bytes than this waiting, beside the callers' own records: BUFFER_FULL.
     waiting_bytes: int = 256 << 20
     #: Wait this long after the first request of a batch; 0 sends at once.
     linger_seconds: float = 0.0
 
 
 _DEFAULT_LIMITS: Final = GroupLimits()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Request:
-    records: Sequence[log_pb2.LogRecord]
-    source_cursor: Mapping[int, int]
-    size: int
-    #: Those of ``records`` whose condition held, once a batch has taken the request.
-    kept: Sequence[log_pb2.LogRecord] = ()
-    future: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class GroupCommit:
@@ -117,11 +112,11 @@ class GroupCommit:
         self._clock = clock
         self._limits = limits
         self._in_place = in_place
-        self._waiting: deque[_Request] = deque()
-        self._waiting_bytes = 0
+        self._waiting: list[Request] = []
+        self._waiting_bytes = self._waiting_records = 0
         #: Requests that wait or are in flight, by request id.
-        self._pending: dict[str, _Request] = {}
-        self._in_flight: Sequence[_Request] = ()
+        self._pending: dict[str, Request] = {}
+        self._in_flight: Sequence[Request] = ()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -165,8 +160,6 @@ class GroupCommit:
         """
         if self._failure is not None:
             raise self._failure
-        if self._in_place is None and any(record.HasField("expected") for record in records):
-            raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -176,22 +169,37 @@ class GroupCommit:
                 maximum=MAX_SLOT_RECORDS,
             )
         position = 0
-        shared: list[_Request] = []
-        fresh = list(records) if source_cursor else []
-        for record in () if source_cursor else records:
-            earlier = self._known(record.request_id) if record.request_id else None
-            pending = self._pending.get(record.request_id) if record.request_id else None
-            if earlier is not None:
-                position = max(position, earlier)
-            elif pending is None:
-                fresh.append(record)
-            elif not shared or shared[-1] is not pending:
-                shared.append(pending)
+        shared: list[Request] = []
+        fresh: list[log_pb2.LogRecord] = []
+        encoded: list[bytes] = []
+        ids: list[str] = []
+        conditional = False
+        size = 0
+        for record in records:
+            if record.HasField("expected"):
+                conditional = True
+            if not source_cursor and (request_id := record.request_id):
+                if (earlier := self._known(request_id)) is not None:
+                    position = max(position, earlier)
+                    continue
+                if (pending := self._pending.get(request_id)) is not None:
+                    if not shared or shared[-1] is not pending:
+                        shared.append(pending)
+                    continue
+                ids.append(request_id)
+            fresh.append(record)
+            encoded.append(body := encode_record(record))
+            size += len(body)
+        if conditional and self._in_place is None:
+            raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
         if fresh or source_cursor:
-            shared.append(self._enqueue(fresh, source_cursor or {}))
+            own = Request(fresh, encoded, size, ids, source_cursor, conditional)
+            self._enqueue(own)
+            if not (shared or position):
+                return await own.wait()
+            shared.append(own)
         for request in shared:
-            # Shielded: the caller may go away, the request and its future stay.
-            position = max(position, await asyncio.shield(request.future))
+            position = max(position, await request.wait())
         return position
 
     async def drain(self) -> int:
@@ -203,7 +211,8 @@ class GroupCommit:
             BrainyError: it is closed; the error that closed it.
         """
         while self._waiting and self._failure is None:
-            await asyncio.wait([self._waiting[-1].future])
+            with contextlib.suppress(BrainyError):  # told to whoever sent it
+                await self._waiting[-1].wait()
         return await self.pause()
 
     async def pause(self) -> int:
@@ -254,60 +263,63 @@ class GroupCommit:
                 UnavailableError("this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere")
             )
 
-    def _enqueue(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int]) -> _Request:
-        size = sum(record.ByteSize() for record in records)
-        if self._waiting and self._waiting_bytes + size > self._limits.waiting_bytes:
+    def _enqueue(self, request: Request) -> None:
+        if self._waiting and self._waiting_bytes + request.size > self._limits.waiting_bytes:
             raise UnavailableError(
                 "too many writes wait for the object store",
                 reason="BUFFER_FULL",
                 remedy="retry after a pause; nothing was written",
                 waiting_bytes=self._waiting_bytes,
             )
-        request = _Request(records=records, source_cursor=source_cursor, size=size)
-        # Nobody may be left to collect a failure: the caller can have been cancelled.
-        request.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        if not self._waiting:
+            self._work.set()
         self._waiting.append(request)
-        self._waiting_bytes += size
-        if not source_cursor:
-            self._pending.update((record.request_id, request) for record in records if record.request_id)
-        self._work.set()
-        return request
+        self._waiting_bytes += request.size
+        self._waiting_records += len(request.records)
+        for request_id in request.ids:
+            self._pending[request_id] = request
 
-    def _take(self) -> list[_Request]:
-        limits = self._limits
-        batch: list[_Request] = []
-        records = size = 0
-        while self._waiting:
-            head = self._waiting[0]
-            over = records + len(head.records) > limits.batch_records or size + head.size > limits.batch_bytes
-            if batch and over:
-                break
-            batch.append(self._waiting.popleft())
-            self._waiting_bytes -= head.size
-            records += len(head.records)
-            size += head.size
-        return batch
+    def _take(self) -> list[Request]:
+        limits, waiting = self._limits, self._waiting
+        records, size = self._waiting_records, self._waiting_bytes
+        taken = len(waiting)
+        if records > limits.batch_records or size > limits.batch_bytes:
+            records = size = taken = 0
+            for request in waiting:
+                over = records + len(request.records) > limits.batch_records or size + request.size > limits.batch_bytes
+                if taken and over:
+                    break
+                taken += 1
+                records += len(request.records)
+                size += request.size
+        self._waiting = waiting[taken:]
+        self._waiting_records -= records
+        self._waiting_bytes -= size
+        return waiting[:taken]
 
-    async def _commit_batch(self, batch: list[_Request]) -> None:
-        records = self._fit(batch)
+    async def _commit_batch(self, batch: list[Request]) -> None:
+        encoded = self._fit(batch)
         cursor: dict[int, int] = {}
         for request in batch:
-            for shard, position in request.source_cursor.items():
-                cursor[shard] = max(position, cursor.get(shard, 0))
-        if not (records or cursor):
+            if request.source_cursor:
+                for shard, position in request.source_cursor.items():
+                    cursor[shard] = max(position, cursor.get(shard, 0))
+        if not (encoded or cursor):
+            self._forget(batch)
             for request in batch:
-                self._answer(request, self.durable_position)
+                request.answer(self.durable_position)
             return
         self._idle.clear()
         self._in_flight = batch
         try:
-            slot = await self._writer.commit(records, cursor)
+            slot = await self._writer.commit_encoded(encoded, cursor)
             self._on_slot(slot)
-            position = slot.first - 1
+            self._forget(batch)
+            position, last = slot.first - 1, slot.last
             for request in batch:
-                position += len(request.kept)
+                position += request.kept
                 # A cursor without records is carried by the batch as a whole.
-                self._answer(request, position if request.kept else slot.last)
+                request.answer(position if request.kept else last)
         except (PermissionDeniedError, InvalidRequestError) as error:
             self._fail(batch, error)  # refused for certain, nothing written: the writer is still good
         except BrainyError as error:
@@ -335,17 +347,15 @@ class GroupCommit:
             self._in_flight = ()
             self._idle.set()
 
-    def _fit(self, batch: Sequence[_Request]) -> list[log_pb2.LogRecord]:
-        """Return the records of a batch whose conditions hold."""
-        if not any(record.HasField("expected") for request in batch for record in request.records):
-            for request in batch:
-                request.kept = request.records
-            return [record for request in batch for record in request.records]
-        fit: list[log_pb2.LogRecord] = []
+    def _fit(self, batch: Sequence[Request]) -> list[bytes]:
+        """Return the records of a batch whose conditions hold, encoded."""
+        if not any(request.conditional for request in batch):
+            return [record for request in batch for record in request.encoded]
+        fit: list[bytes] = []
         latest: dict[tuple[str, str], bytes] = {}
         for request in batch:
-            kept: list[log_pb2.LogRecord] = []
-            for record in request.records:
+            before = len(fit)
+            for record, encoded in zip(request.records, request.encoded, strict=True):
                 name = item_of(record)
                 if record.HasField("expected"):
                     held = latest.get(name)
@@ -353,41 +363,34 @@ class GroupCommit:
                         held = self._in_place(record)
                     if held != record.expected:
                         continue
-                    kept.append(_unconditional(record))
+                    fit.append(encode_record(_unconditional(record)))
                 else:
-                    kept.append(record)
+                    fit.append(encoded)
                 latest[name] = digest_of(record)
-            request.kept = kept
-            fit += kept
+            request.kept = len(fit) - before
         return fit
 
-    def _stop(self, batch: list[_Request], error: BrainyError) -> None:
+    def _stop(self, batch: list[Request], error: BrainyError) -> None:
         if self._failure is None:
             self._failure = error
         self._fail(batch, error)
         self.close(error)
 
-    def _drain(self) -> list[_Request]:
-        drained = list(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+    def _drain(self) -> list[Request]:
+        drained, self._waiting = self._waiting, []
+        self._waiting_bytes = self._waiting_records = 0
         return drained
 
-    def _answer(self, request: _Request, position: int) -> None:
-        self._forget(request)
-        if not request.future.done():
-            request.future.set_result(position)
-
-    def _fail(self, requests: Sequence[_Request], error: BrainyError) -> None:
+    def _fail(self, requests: Sequence[Request], error: BrainyError) -> None:
+        self._forget(requests)
         for request in requests:
-            self._forget(request)
-            if not request.future.done():
-                request.future.set_exception(error)
+            request.fail(error)
 
-    def _forget(self, request: _Request) -> None:
-        for record in request.records:
-            if self._pending.get(record.request_id) is request:
-                del self._pending[record.request_id]
+    def _forget(self, requests: Sequence[Request]) -> None:
+        # An id has one request at a time: whoever repeats it meanwhile waits for that one.
+        for request in requests:
+            for request_id in request.ids:
+                self._pending.pop(request_id, None)
 
 
 def _unconditional(record: log_pb2.LogRecord) -> log_pb2.LogRecord:

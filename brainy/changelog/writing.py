@@ -51,6 +51,7 @@ replay and open a new one. (``GroupCommit`` never lets a caller's cancellation r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -59,7 +60,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
 from brainy.bucket.records import Manifest
-from brainy.changelog.batch import FORMAT_VERSION, Slot, decode_slot, encode_batch
+from brainy.changelog.batch import FORMAT_VERSION, Draft, Slot, decode_slot, encode_record
 from brainy.changelog.collection import RETENTION_SECONDS, collected_error, collected_position
 from brainy.changelog.reading import slot_holding
 from brainy.clock import Clock
@@ -161,7 +162,7 @@ class LogWriter:
                     fence=log_pb2.Fence(owner=self._writer_node),
                 )
                 sent_at = self._clock.monotonic()
-                slot, ours = await self._place(self._batch([record], None))
+                slot, ours = await self._place(self._draft([encode_record(record)], None))
                 passed.append(slot)
                 if ours:
                     if (collected := await self._collected()) >= slot.first:
@@ -203,18 +204,26 @@ class LogWriter:
             PermissionDeniedError: the store refuses; nothing was written.
             CorruptDataError: the log holds what cannot be there; terminal.
         """
+        return await self.commit_encoded([encode_record(record) for record in records], source_cursor)
+
+    async def commit_encoded(
+        self,
+        encoded: Sequence[bytes],
+        source_cursor: Mapping[int, int] | None = None,
+    ) -> Slot:
+        """As ``commit``, of records that ``encode_record`` encoded."""
         self._check_open()
         if not self._fenced_in:
             raise PreconditionError("fence the log before the first commit", log=self._log_prefix, epoch=self._epoch)
-        if not records:
+        if not encoded:
             if not source_cursor:
                 raise InvalidRequestError("a batch needs records or a cursor", log=self._log_prefix, epoch=self._epoch)
             stamp = Timestamp(seconds=int(self._clock.wall()))
-            records = [log_pb2.LogRecord(written_at=stamp, advance=log_pb2.Advance())]
-        batch = self._batch(records, source_cursor)
+            encoded = [encode_record(log_pb2.LogRecord(written_at=stamp, advance=log_pb2.Advance()))]
+        draft = self._draft(encoded, source_cursor)
         try:
             sent_at = self._clock.monotonic()
-            slot, ours = await self._place(batch)
+            slot, ours = await self._place(draft)
             if ours:
                 await self._prove(slot, sent_at)
                 return slot
@@ -234,33 +243,33 @@ class LogWriter:
             self._close(error)
             raise
 
-    def _batch(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None) -> log_pb2.LogBatch:
-        return log_pb2.LogBatch(
+    def _draft(self, encoded: Sequence[bytes], source_cursor: Mapping[int, int] | None) -> Draft:
+        header = log_pb2.LogBatch(
             format_version=FORMAT_VERSION,
             generation=self._generation,
             shard=self._shard,
             epoch=self._epoch,
             writer=log_pb2.Writer(node_id=self._writer_node, incarnation=self._incarnation, nonce=self._ids.nonce()),
             first_position=self._next,
-            records=records,
-            source_cursor=source_cursor,
         )
+        return Draft(header, encoded, source_cursor)
 
-    async def _place(self, batch: log_pb2.LogBatch) -> tuple[Slot, bool]:
+    async def _place(self, draft: Draft) -> tuple[Slot, bool]:
         """Put a batch at its key; return what the key holds for certain, and whether that is ours."""
-        body = encode_batch(batch)
-        key = layout.log_slot(self._generation, self._shard, batch.first_position)
+        key = layout.log_slot(self._generation, self._shard, draft.first)
+        # Runs while the PUT is under way, so that it is not between the answer and the next PUT.
+        asyncio.get_running_loop().call_soon(draft.slot)
         pause = _BACKOFF_FIRST
         sends = 0
         while True:
-            outcome = await self._send(key, body, definite=sends == 0)
+            outcome = await self._send(key, draft.body, definite=sends == 0)
             sends += 1
             if outcome.won:
-                return self._mine(batch, body), True
+                return self._mine(draft), True
             found = await self._read_back(key)
             if found is not None:
-                if found.batch.writer.nonce == batch.writer.nonce:
-                    return self._mine(batch, body), True
+                if found.batch.writer.nonce == draft.nonce:
+                    return self._mine(draft), True
                 return found, False
             # Nobody knows, and nothing is there (yet): only the same bytes may follow, never new ones, because
             # the first send may still land.
@@ -298,8 +307,8 @@ class LogWriter:
             return None
         return None if found is None else decode_slot(found.body, key=key)
 
-    def _mine(self, batch: log_pb2.LogBatch, body: bytes) -> Slot:
-        slot = Slot(batch=batch, body=body)
+    def _mine(self, draft: Draft) -> Slot:
+        slot = draft.slot()
         self._next = slot.last + 1
         return slot
 

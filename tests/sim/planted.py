@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.changelog.batch import Slot, encode_batch
+from brainy.changelog.batch import Draft, Slot, encode_record
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Clock
 from brainy.ids import Ids
@@ -45,16 +44,17 @@ class WallClockLocks(ObjectStoreLocks):
 class TrustingWriter(LogWriter):
     """BUG: an answer that never came is taken for yes; a refusal is taken at its word. Nothing is read back."""
 
-    async def _place(self, batch: log_pb2.LogBatch) -> tuple[Slot, bool]:
-        key = layout.log_slot(self._generation, self._shard, batch.first_position)
-        body = encode_batch(batch)
-        outcome = await self._send(key, body, definite=True)
+    async def _place(self, draft: Draft) -> tuple[Slot, bool]:
+        key = layout.log_slot(self._generation, self._shard, draft.first)
+        outcome = await self._send(key, draft.body, definite=True)
         if outcome.won or outcome.state is PutState.UNKNOWN:
-            return self._mine(batch, body), True
+            return self._mine(draft), True
         found = await self._read_back(key)
-        if found is None or found.batch.writer.nonce == batch.writer.nonce:
+        if found is None or found.batch.writer.nonce == draft.nonce:
             self._next += 1
-            return await self._place(self._batch(list(batch.records), dict(batch.source_cursor)))
+            batch = draft.slot().batch
+            encoded = [encode_record(record) for record in batch.records]
+            return await self._place(self._draft(encoded, dict(batch.source_cursor)))
         return found, False
 
 

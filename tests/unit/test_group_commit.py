@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -387,3 +388,85 @@ async def test_a_log_that_knows_no_items_takes_no_conditions() -> None:
         with pytest.raises(InvalidRequestError, match="no conditions"):
             await commits.commit([log_pb2.LogRecord(request_id="r", delete_noun="a", expected=b"")])
         assert shard.slots == []
+
+
+async def test_who_waits_for_another_callers_record_does_not_leave_with_it() -> None:
+    store = GatedStore()
+    async with opened(store) as (commits, shard, _):
+        store.entered.clear()
+        store.gate.clear()
+        flying = [asyncio.create_task(commits.commit(deletes("a"))) for _ in range(3)]
+        await store.entered.wait()
+        queued = [asyncio.create_task(commits.commit(deletes("b"))) for _ in range(3)]
+        both = asyncio.create_task(commits.commit([*deletes("a"), *deletes("b"), *deletes("c")]))
+        await asyncio.sleep(0)
+        for task in (flying[0], flying[2], queued[0], queued[2]):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        again = asyncio.create_task(commits.commit(deletes("a")))
+        await asyncio.sleep(0)
+        store.gate.set()
+        assert await asyncio.gather(flying[1], again, queued[1], both) == [2, 2, 3, 4]
+        assert [len(slot.batch.records) for slot in shard.slots] == [1, 2]
+
+
+async def test_nobody_left_to_be_told_an_error_is_no_complaint() -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    store = GatedStore()
+    async with opened(store) as (commits, _, _):
+        await commits.pause()
+        leaving = asyncio.create_task(commits.commit(deletes("a")))
+        sharing = asyncio.create_task(commits.commit([*deletes("b"), *deletes("a")]))
+        drained = asyncio.create_task(commits.drain())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        sharing.cancel()
+        await asyncio.gather(leaving, sharing, return_exceptions=True)
+        staying = asyncio.create_task(commits.commit(deletes("b")))
+        await asyncio.sleep(0)
+        moved = UnavailableError("moved", reason="STALE_ROUTING")
+        commits.close(moved)
+        for task in (staying, drained):
+            with pytest.raises(UnavailableError, match="moved"):
+                await task
+    del leaving, sharing, staying, drained, task, commits
+    gc.collect()
+    assert complaints == []
+
+
+async def test_a_cancelled_drain_leaves_what_waits() -> None:
+    store = GatedStore()
+    async with opened(store) as (commits, _, _):
+        store.entered.clear()
+        store.gate.clear()
+        tasks = [asyncio.create_task(commits.commit(deletes("a")))]
+        await store.entered.wait()
+        tasks.append(asyncio.create_task(commits.commit(deletes("b"))))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(commits.drain())
+        await asyncio.sleep(0)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        draining = asyncio.create_task(commits.drain())
+        await asyncio.sleep(0)
+        store.gate.set()
+        assert await asyncio.gather(*tasks) == [2, 3]
+        assert await draining == 3
+
+
+async def test_what_is_stored_is_what_was_handed_in() -> None:
+    store = GatedStore()
+    async with opened(store) as (commits, shard, _):
+        await commits.pause()
+        (record,) = deletes("a")
+        waiting = asyncio.create_task(commits.commit([record]))
+        await asyncio.sleep(0)
+        record.delete_noun = "changed"
+        commits.resume()
+        await waiting
+        (slot,) = shard.slots
+        assert slot.batch.records[0].delete_noun == "a"
+        assert [found.body async for found in read_log(store, 1, 0, from_position=2)] == [slot.body]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.changelog.batch import MAX_SLOT_RECORDS, decode_batch, decode_slot, encode_batch
+from brainy.changelog.batch import (
+    MAX_SLOT_RECORDS,
+    Draft,
+    decode_batch,
+    decode_slot,
+    encode_batch,
+    encode_record,
+)
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
 
 KEY = layout.log_slot(2, 3, 7)
@@ -82,3 +92,55 @@ def test_size_limits() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode_batch(large)
     assert caught.value.reason == "BATCH_TOO_LARGE"
+
+
+def assert_as_protobuf_itself(records: list[log_pb2.LogRecord], cursor: dict[int, int]) -> None:
+    header = batch()
+    del header.records[:]
+    header.source_cursor.clear()
+    draft = Draft(header, [encode_record(record) for record in records], cursor)
+    whole = batch()
+    del whole.records[:]
+    whole.source_cursor.clear()
+    whole.records.extend(records)
+    whole.source_cursor.update(cursor)
+    assert draft.body == encode_batch(whole)
+    assert draft.body[40:] == whole.SerializeToString(deterministic=True)
+    assert (draft.first, draft.nonce) == (7, b"0" * 16)
+    assert draft.slot() == decode_slot(draft.body, key=KEY)
+    assert draft.slot().batch == whole
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 129, 16_383, 16_384, 2**21 - 1, 2**21, 2**21 + 1])
+def test_a_draft_is_what_protobuf_makes_of_the_batch_at_every_length(size: int) -> None:
+    # Sizes around those at which the length of a record takes one byte more.
+    for spare in range(12):
+        record = log_pb2.LogRecord(delete_noun="x" * max(0, size - spare))
+        assert_as_protobuf_itself([record, log_pb2.LogRecord(request_id="r", delete_verb="v")], {})
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+_records = st.builds(
+    log_pb2.LogRecord,
+    request_id=_texts,
+    written_at=st.builds(Timestamp, seconds=st.integers(0, 2**33), nanos=st.integers(0, 10**9 - 1)),
+    upsert_noun=st.builds(
+        common_pb2.Noun, id=_texts.filter(bool), vector=st.binary(max_size=300), metadata=st.binary(max_size=90)
+    ),
+    foreign_version=_texts,
+)
+
+
+@given(
+    records=st.lists(_records, min_size=1, max_size=8),
+    cursor=st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), max_size=6),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_draft_is_what_protobuf_makes_of_any_batch(records: list[log_pb2.LogRecord], cursor: dict[int, int]) -> None:
+    assert_as_protobuf_itself(records, cursor)
+
+
+def test_a_draft_has_between_one_and_the_maximum_of_records() -> None:
+    for records in ([], [b"\x3a\x00"] * (MAX_SLOT_RECORDS + 1)):
+        with pytest.raises(InvalidRequestError):
+            Draft(log_pb2.LogBatch(), records)
