@@ -37,11 +37,11 @@ from brainy.errors import ConflictError, PreconditionError
 
 #: One write: at most so many items and about so many bytes.
 BATCH_ITEMS: Final = 2_000
-BATCH_BYTES: Final = 4 << 20
+BATCH_BYTES: Final = 2 << 20
 #: The first write of an empty namespace, which the others wait for.
 _FIRST_ITEMS: Final = 100
 #: Writes under way at once.
-IN_FLIGHT: Final = 4
+IN_FLIGHT: Final = 6
 #: Ids of one delete.
 _DELETE_IDS: Final = 5_000
 

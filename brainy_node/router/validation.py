@@ -26,7 +26,7 @@ MAX_WRITE_BYTES = MAX_MESSAGE_BYTES - (8 << 20)
 
 _NOTHING_WRITTEN = "correct the item; nothing was written"
 # orjson reads an integer beyond 64 bits as a float; such documents are few, and take the exact, slower way.
-_LONG_INTEGER = re.compile(rb"[0-9]{19,}")
+_LONG_INTEGER = re.compile(rb"(?<![.0-9])[0-9]{19,}")
 
 
 def check_k(k: int, queries: int) -> None:
