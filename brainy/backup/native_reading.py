@@ -8,7 +8,7 @@ the digest the backup was sealed with. Only then does anybody use an item of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from brainy.backup.scanning import not_whole
 from brainy.backup.values import BackupFormat, Progress, Verification, no_progress
 from brainy.bucket import segments
 from brainy.bucket.digest import MultisetDigest
-from brainy.bucket.items import check_id
+from brainy.bucket.items import check_ids
 from brainy.dataset.base import ItemBatch
 from brainy.errors import CorruptDataError, InvalidRequestError, NotFoundError, PreconditionError
 
@@ -187,17 +187,15 @@ class CheckedNative:
             for batch in self.items():
                 if self._kept is not None:
                     self._kept.append(batch)
-                for noun in batch.nouns:
-                    check_id(noun.id)
-                    lengths[len(noun.vector) // 4] += 1
-                    self._state.add(noun.id, noun.digest())
-                for verb in batch.verbs:
-                    for name in (verb.id, verb.source_id, verb.target_id):
-                        check_id(name)
-                    ends.append((verb.source_id, verb.target_id))
-                    self._state.add(verb.id, verb.digest())
-                _add_new(nouns, [noun.id for noun in batch.nouns], self.path)
-                _add_new(verbs, [verb.id for verb in batch.verbs], self.path)
+                ids, verb_ids = [noun.id for noun in batch.nouns], [verb.id for verb in batch.verbs]
+                check_ids([*ids, *verb_ids])
+                check_ids([end for verb in batch.verbs for end in (verb.source_id, verb.target_id)])
+                lengths.update([len(noun.vector) // 4 for noun in batch.nouns])
+                ends += [(verb.source_id, verb.target_id) for verb in batch.verbs]
+                self._state.add_all(ids, [noun.digest() for noun in batch.nouns])
+                self._state.add_all(verb_ids, [verb.digest() for verb in batch.verbs])
+                _add_new(nouns, ids, self.path)
+                _add_new(verbs, verb_ids, self.path)
                 on_progress(len(nouns) + len(verbs), total)
         except InvalidRequestError as error:
             raise not_whole(error.message, file=self.path) from error
@@ -278,7 +276,13 @@ def _chain(path: Path) -> list[NativeFile]:
     return files
 
 
-def _add_new(known: set[str], ids: Iterable[str], path: Path) -> None:
+def _add_new(known: set[str], ids: Sequence[str], path: Path) -> None:
+    before = len(known)
+    if known.isdisjoint(ids):
+        known.update(ids)
+        if len(known) - before == len(ids):
+            return
+        known.clear()
     for item_id in ids:
         if item_id in known:
             raise not_whole("an id is there twice", file=path, id=item_id)

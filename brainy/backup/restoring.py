@@ -37,9 +37,11 @@ from brainy.errors import ConflictError, PreconditionError
 
 #: One write: at most so many items and about so many bytes.
 BATCH_ITEMS: Final = 2_000
-BATCH_BYTES: Final = 4 << 20
+BATCH_BYTES: Final = 2 << 20
+#: The first write of an empty namespace, which the others wait for.
+_FIRST_ITEMS: Final = 100
 #: Writes under way at once.
-IN_FLIGHT: Final = 4
+IN_FLIGHT: Final = 6
 #: Ids of one delete.
 _DELETE_IDS: Final = 5_000
 
@@ -117,6 +119,8 @@ class _Restore:
         #: Digest of the namespace when all is done.
         self._expected = backup.state.copy()
         self._dimensions = 0
+        #: The namespace has no dimensions until the first write has set them.
+        self._unset = False
         self._written = {"nouns": 0, "verbs": 0}
         self._skipped = list(backup.verification.skipped)
         self._unchanged = 0
@@ -149,6 +153,7 @@ class _Restore:
     async def _agree(self) -> int:
         """Return the length of the vectors, which backup and namespace agree on."""
         theirs = await self._target.dimensions()
+        self._unset = not theirs
         ours = self._options.dimensions or self._backup.verification.dimensions
         if theirs and ours and theirs != ours:
             raise PreconditionError(
@@ -182,6 +187,9 @@ class _Restore:
                 if fresh_verbs and nouns:
                     pending = await self._send(pending, nouns, verbs)
                     nouns, verbs, size = [], [], 0
+                if self._unset and not self._batches and len(fresh_nouns) > _FIRST_ITEMS:
+                    pending = await self._send(pending, fresh_nouns[:_FIRST_ITEMS], [])
+                    del fresh_nouns[:_FIRST_ITEMS]
                 nouns += fresh_nouns
                 verbs += fresh_verbs
                 size += sum(map(_size, fresh_nouns)) + sum(map(_size, fresh_verbs))
@@ -228,7 +236,7 @@ class _Restore:
             puts.append(lambda: self._target.put_verbs(verbs, self._request()))
         for put in puts:
             # The first write of an empty namespace sets its dimensions: nothing beside it.
-            limit = IN_FLIGHT if self._batches else 1
+            limit = 1 if self._unset and not self._batches else IN_FLIGHT
             task = asyncio.ensure_future(put())
             pending.add(task)
             while len(pending) >= limit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,8 @@ class Verb:
         )
 
 
+#: Of the usual lengths: up to vectors of 1,024 components.
+_SIZES = [size.to_bytes(8, "little") for size in range(4 * 1024 + 1)]
 _ABSENT = (-1).to_bytes(8, "little", signed=True)
 
 
@@ -80,7 +83,8 @@ def _hash(*parts: bytes | None) -> bytes:
         if part is None:
             whole.append(_ABSENT)
         else:
-            whole += (len(part).to_bytes(8, "little"), part)
+            size = len(part)
+            whole += (_SIZES[size] if size < len(_SIZES) else size.to_bytes(8, "little"), part)
     return hashlib.sha256(b"".join(whole)).digest()
 
 
@@ -128,6 +132,22 @@ def check_id(item_id: str) -> None:
         )
 
 
+def check_ids(ids: Sequence[str]) -> None:
+    """Refuse the first of many ids that cannot be stored; as ``check_id``, sooner done where all are of ASCII."""
+    if not are_plain(ids):
+        for item_id in ids:
+            check_id(item_id)
+
+
+def are_plain(ids: Sequence[str]) -> bool:
+    """Say whether all are storable ids of ASCII, as nearly all are; otherwise each has to be looked at."""
+    if not ids:
+        return True
+    joined = "".join(ids)
+    lengths = [len(item_id) for item_id in ids]
+    return joined.isascii() and "\x00" not in joined and min(lengths) >= 1 and max(lengths) <= MAX_ID_BYTES
+
+
 def _is_text(text: str) -> bool:
     if text.isascii():
         return True
@@ -151,12 +171,13 @@ def noun_to_proto(noun: Noun) -> common_pb2.Noun:
 
 def noun_from_proto(message: common_pb2.Noun) -> Noun:
     """Convert from the wire or the log."""
+    metadata, attributes = message.metadata, message.attributes
     return Noun(
         id=message.id,
         vector=message.vector,
         raw_vector=message.raw_vector if message.HasField("raw_vector") else None,
-        metadata=message.metadata if message.HasField("metadata") else None,
-        attributes=message.attributes if message.HasField("attributes") else None,
+        metadata=metadata if metadata or message.HasField("metadata") else None,
+        attributes=attributes if attributes or message.HasField("attributes") else None,
     )
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from brainy.api.common.v1 import common_pb2
 from brainy.bucket.embedding import EmbeddingIdentity
-from brainy.bucket.items import MAX_METADATA_BYTES, check_id
+from brainy.bucket.items import MAX_METADATA_BYTES, are_plain, check_id
 from brainy.bucket.records import Spec
 from brainy.errors import InvalidRequestError
 from brainy.rpc.options import MAX_MESSAGE_BYTES
@@ -26,7 +26,7 @@ MAX_WRITE_BYTES = MAX_MESSAGE_BYTES - (8 << 20)
 
 _NOTHING_WRITTEN = "correct the item; nothing was written"
 # orjson reads an integer beyond 64 bits as a float; such documents are few, and take the exact, slower way.
-_LONG_INTEGER = re.compile(rb"[0-9]{19,}")
+_LONG_INTEGER = re.compile(rb"(?<![.0-9])[0-9]{19,}")
 
 
 def check_k(k: int, queries: int) -> None:
@@ -130,10 +130,11 @@ def check_stored_nouns(nouns: Sequence[common_pb2.Noun], limit: int) -> None:
     """
     check_count(len(nouns), limit, "nouns")
     size = 0
+    plain = are_plain([noun.id for noun in nouns])
     for index, noun in enumerate(nouns):
-        _check_id(noun.id, index, "id")
-        _check_stored(noun, index)
-        size += len(noun.vector) + len(noun.raw_vector) + len(noun.metadata) + len(noun.attributes) + len(noun.id)
+        if not plain:
+            _check_id(noun.id, index, "id")
+        size += _check_stored(noun, index)
     _check_size(size)
 
 
@@ -141,16 +142,17 @@ def check_stored_verbs(verbs: Sequence[common_pb2.Verb], limit: int) -> None:
     """Refuse verbs that no namespace can have held; as ``check_stored_nouns``. A type may be empty."""
     check_count(len(verbs), limit, "verbs")
     size = 0
+    plain = are_plain([name for verb in verbs for name in (verb.id, verb.source_id, verb.target_id)])
     for index, verb in enumerate(verbs):
-        _check_id(verb.id, index, "id")
-        _check_id(verb.source_id, index, "source_id")
-        _check_id(verb.target_id, index, "target_id")
+        if not plain:
+            _check_id(verb.id, index, "id")
+            _check_id(verb.source_id, index, "source_id")
+            _check_id(verb.target_id, index, "target_id")
         if verb.HasField("weight") and not math.isfinite(verb.weight):
             raise InvalidRequestError(
                 "a weight is not finite", remedy=_NOTHING_WRITTEN, index=index, id=verb.id, weight=verb.weight
             )
-        _check_stored(verb, index)
-        size += len(verb.vector) + len(verb.raw_vector) + len(verb.metadata) + len(verb.attributes) + len(verb.id)
+        size += _check_stored(verb, index)
     _check_size(size)
 
 
@@ -241,19 +243,25 @@ def _copy_documents(
         copy.attributes = body
 
 
-def _check_stored(item: common_pb2.Noun | common_pb2.Verb, index: int) -> None:
-    if len(item.vector) % 4:
+def _check_stored(item: common_pb2.Noun | common_pb2.Verb, index: int) -> int:
+    """Check all but the ids; returns the bytes of what it carries."""
+    vector, metadata, attributes = item.vector, item.metadata, item.attributes
+    size = len(item.id) + len(vector) + len(metadata) + len(attributes)
+    if len(vector) % 4:
         raise _invalid_vector(index, item.id, "is not a whole number of float32 values")
     if item.HasField("raw_vector"):
+        size += len(item.raw_vector)
         _check_json(item.raw_vector, "raw_vector", index, item.id)
         if not item.raw_vector.startswith(b"["):
             raise _invalid_document("raw_vector", index, item.id, "not a JSON array")
-    if item.HasField("metadata"):
-        _check_json(item.metadata, "metadata", index, item.id)
-    if item.HasField("attributes"):
-        _check_json(item.attributes, "attributes", index, item.id)
-        if not item.attributes.startswith(b"{"):
+    # A document that is there but empty is no JSON; one that is not there is fine.
+    if metadata or item.HasField("metadata"):
+        _check_json(metadata, "metadata", index, item.id)
+    if attributes or item.HasField("attributes"):
+        _check_json(attributes, "attributes", index, item.id)
+        if not attributes.startswith(b"{"):
             raise _invalid_document("attributes", index, item.id, "not a JSON object")
+    return size
 
 
 def _check_json(body: bytes, what: str, index: int, item_id: str) -> None:

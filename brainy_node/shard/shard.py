@@ -6,7 +6,6 @@ import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -14,15 +13,17 @@ import numpy.typing as npt
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
-from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
+from brainy.bucket.items import Noun, Verb
 from brainy.bucket.partition import key_hash
 from brainy.bucket.records import Spec
 from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
 from brainy_node.shard.base import Base
 from brainy_node.shard.base_search import search_base, tail_bounds
+from brainy_node.shard.change import Change
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.overlay import Rows, overlay
+from brainy_node.shard.requests import Requests
 from brainy_node.shard.statistics import ShardStatistics
 from brainy_node.shard.tail import Tail
 
@@ -37,12 +38,6 @@ class Contents:
     verb_rows: list[int]
     verbs: list[tuple[Verb, bytes]]
 
-
-#: Requests whose position is remembered, so that a repeat is answered instead of committed again.
-REMEMBERED_REQUESTS = 100_000
-
-#: Of those, how many a fold carries over: some retries' worth, in a manifest that stays small.
-FOLDED_REQUESTS = 4_096
 
 #: Items in one batch of a scan.
 _SCAN_BATCH = 1000
@@ -79,7 +74,7 @@ class Shard:
         self._threads = threads
         self._expansion_search = expansion_search
         self._lock = threading.Lock()
-        self._requests: dict[str, int] = dict(base.record.recent_requests)
+        self._requests = Requests(base.record.recent_requests)
         self._base = self._tuned(base)
         self._tail = Tail(spec)
         self._rows = Rows(base)
@@ -149,85 +144,33 @@ class Shard:
                     applied=self.applied,
                     next=batch.first_position,
                 )
-            seen: dict[str, int] = {}
-            for position, record in enumerate(batch.records, batch.first_position):
-                if record.request_id:
-                    seen[record.request_id] = position
-                if position > self.applied:
-                    self._apply_record(position, record)
-                    self.applied = position
-            self._remember(seen)
+            records = batch.records
+            seen = {
+                record.request_id: position
+                for position, record in enumerate(records, batch.first_position)
+                if record.request_id
+            }
+            known = max(0, self.applied + 1 - batch.first_position)
+            if known < len(records):
+                change = Change(self._base, self._tail, self._rows, self._digest, self._tally)
+                change.apply(batch.first_position + known, records[known:] if known else records)
+                self.applied = batch.first_position + len(records) - 1
+            self._requests.remember(seen)
             self.epoch = max(self.epoch, batch.epoch)
             for source, reached in batch.source_cursor.items():
                 self.source_cursor[source] = max(reached, self.source_cursor.get(source, 0))
 
-    def _apply_record(self, position: int, record: log_pb2.LogRecord) -> None:
-        operation = record.WhichOneof("operation")
-        if operation == "upsert_noun":
-            noun = noun_from_proto(record.upsert_noun)
-            self._count_noun_out(noun.id)
-            state = self._tail.put_noun(position, noun)
-            self._digest.add(noun.id, state.hash)
-            self._tally.noun(state.facts, indexed=state.unindexed is None)
-        elif operation == "delete_noun":
-            self._count_noun_out(record.delete_noun)
-            self._tail.drop_noun(position, record.delete_noun)
-        elif operation == "upsert_verb":
-            verb = verb_from_proto(record.upsert_verb)
-            self._count_verb_out(verb.id)
-            kept = self._tail.put_verb(position, verb)
-            self._digest.add(verb.id, kept.hash)
-            self._tally.verb(verb.type, kept.service)
-        elif operation == "delete_verb":
-            self._count_verb_out(record.delete_verb)
-            self._tail.drop_verb(position, record.delete_verb)
-        # Fences and advances take a position and change nothing.
-
-    def _count_noun_out(self, item_id: str) -> None:
-        state = self._tail.nouns.get(item_id)
-        if state is not None:
-            if state.noun is not None:
-                self._digest.remove(item_id, state.hash)
-                self._tally.noun(state.facts, indexed=state.unindexed is None, by=-1)
-            return
-        row = self._base.row_of(item_id)
-        if row is not None:
-            self._digest.remove(item_id, self._base.noun_hash(row))
-            self._tally.noun(self._base.noun_facts(row), indexed=bool(self._base.indexed[row]), by=-1)
-            self._rows.kill(self._base, row)
-
-    def _count_verb_out(self, item_id: str) -> None:
-        state = self._tail.verbs.get(item_id)
-        if state is not None:
-            if state.verb is not None:
-                self._digest.remove(item_id, state.hash)
-                self._tally.verb(state.verb.type, state.service, by=-1)
-            return
-        row = self._base.verb_row_of(item_id)
-        if row is not None:
-            self._digest.remove(item_id, self._base.verb_hash(row))
-            self._tally.verb(self._base.verb_type(row), self._base.verb_service(row), by=-1)
-            self._rows.dead_verbs[row] = True
-
-    def _remember(self, seen: dict[str, int]) -> None:
-        for request_id, position in seen.items():
-            self._requests.setdefault(request_id, position)
-        if len(self._requests) > REMEMBERED_REQUESTS:
-            for request_id in list(islice(self._requests, len(self._requests) - REMEMBERED_REQUESTS)):
-                del self._requests[request_id]
-
     def recent_requests(self) -> dict[str, int]:
         """Return the newest request ids -> positions, oldest first: what the next base has to remember."""
         with self._lock:
-            skipped = max(0, len(self._requests) - FOLDED_REQUESTS)
-            return dict(islice(self._requests.items(), skipped, None))
+            return self._requests.recent()
 
     def position_of(self, request_id: str) -> int | None:
         """Return the position of the last record that the log object first carrying a request holds for it.
 
         None if the request is not among the last 100,000 applied by this object.
         """
-        return self._requests.get(request_id)
+        return self._requests.position_of(request_id)
 
     def swap_base(self, base: Base) -> None:
         """Put a newer base in place; records after its position stay in the tail.

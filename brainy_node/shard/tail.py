@@ -7,7 +7,7 @@ that can be searched lie in one preallocated matrix and are scanned exactly: 23 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +97,29 @@ class Tail:
         self.nouns[noun.id] = state
         return state
 
+    def put_nouns(self, first: int, nouns: Sequence[Noun]) -> list[TailNoun]:
+        """Set the states of nouns of different ids, at the positions from ``first`` on; as ``put_noun`` for each."""
+        facts = [facts_of(noun.metadata) for noun in nouns]
+        hashes = [noun.digest() for noun in nouns]
+        matrix, reasons = self._measured(nouns)
+        known = self.nouns
+        for noun in nouns:
+            if noun.id in known:
+                self._release(noun.id)
+        fit = [place for place, reason in enumerate(reasons) if reason is None]
+        slots = [-1] * len(nouns)
+        if fit:
+            taken = self._take([nouns[place].id for place in fit])
+            self._matrix[taken] = matrix if len(fit) == len(matrix) else matrix[fit]
+            self._soft_deleted[taken] = [facts[place].soft_deleted for place in fit]
+            self._live[taken] = True
+            self._unmeasured += taken
+            for place, slot in zip(fit, taken, strict=True):
+                slots[place] = slot
+        states = list(map(TailNoun, range(first, first + len(nouns)), nouns, hashes, facts, reasons, slots))
+        known.update(zip((noun.id for noun in nouns), states, strict=True))
+        return states
+
     def drop_noun(self, position: int, item_id: str) -> None:
         """Set a noun's state to deleted."""
         self._release(item_id)
@@ -137,6 +160,31 @@ class Tail:
                 rest._by_target.setdefault(verb_state.verb.target_id, set()).add(item_id)
         return rest
 
+    def _measured(self, nouns: Sequence[Noun]) -> tuple[npt.NDArray[np.float32], list[Unindexed | None]]:
+        """Return the vectors (n x d; zero where one has another length), and why each is not searchable."""
+        width = 4 * self._dimensions
+        absent = bytes(width)
+        joined = b"".join([noun.vector if len(noun.vector) == width else absent for noun in nouns])
+        matrix = np.frombuffer(joined, "<f4").reshape(len(nouns), self._dimensions)
+        with np.errstate(all="ignore"):
+            squares = np.einsum("ij,ij->i", matrix, matrix)
+        # As in unindexed_reason, which judges the few that this leaves open.
+        reasons: list[Unindexed | None] = [None] * len(nouns)
+        for place in np.flatnonzero(~((squares > 0) & (squares < np.inf))).tolist():
+            reasons[place] = unindexed_reason(nouns[place].vector, self._dimensions, self._metric)
+        return matrix, reasons
+
+    def _take(self, ids: Sequence[str]) -> list[int]:
+        """Return a slot for each of these owners."""
+        reused = [self._free.pop() for _ in range(min(len(self._free), len(ids)))]
+        for slot, item_id in zip(reused, ids, strict=False):
+            self._owners[slot] = item_id
+        begin = len(self._owners)
+        self._owners += ids[len(reused) :]
+        if len(self._owners) > len(self._live):
+            self._grow(len(self._owners))
+        return [*reused, *range(begin, len(self._owners))]
+
     def _store(self, noun: Noun, facts: Facts) -> int:
         if self._free:
             slot = self._free.pop()
@@ -144,7 +192,7 @@ class Tail:
         else:
             slot = len(self._owners)
             if slot == len(self._live):
-                self._grow()
+                self._grow(slot + 1)
             self._owners.append(noun.id)
         self._matrix[slot] = np.frombuffer(noun.vector, "<f4")
         self._unmeasured.append(slot)
@@ -152,8 +200,8 @@ class Tail:
         self._live[slot] = True
         return slot
 
-    def _grow(self) -> None:
-        size = 2 * len(self._live)
+    def _grow(self, wanted: int) -> None:
+        size = max(2 * len(self._live), wanted)
         matrix = np.zeros((size, self._dimensions), np.float32)
         matrix[: len(self._matrix)] = self._matrix
         self._matrix = matrix

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.digest import digest_of
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.records import Spec
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
-from brainy_node.shard import shard as module
+from brainy_node.shard import requests as module
 from brainy_node.shard.base import Base
 from brainy_node.shard.shard import Shard
 from brainy_node.shard.writer import BaseWriter
@@ -155,3 +156,47 @@ def test_a_shard_without_dimensions_finds_nothing_until_they_are_decided(tmp_pat
     shard.apply(batch(1, upsert(noun("a", metadata=b"{}"))))
     found = shard.search(query, 3)
     assert (found.ids, shard.metadata_of(found)) == (["a"], [b"{}"])
+
+
+@pytest.mark.parametrize("metric", ["cos", "l2sq", "ip"])
+@pytest.mark.parametrize("dimensions", [0, 2])
+def test_nouns_taken_in_together_are_as_if_one_by_one(tmp_path, metric, dimensions):
+    spec = SPEC.model_copy(update={"metric": metric, "dimensions": dimensions})
+    base = base_of(tmp_path / "base", [noun("a"), noun("b", 2.0), noun("c", 7.0)] if dimensions else [], spec=spec)
+    odd = [
+        Noun(id="none"),
+        Noun(id="zero", vector=bytes(8)),
+        Noun(id="long", vector=bytes(12)),
+        Noun(id="nan", vector=np.array([np.nan, 1], "<f4").tobytes(), raw_vector=b"[null,1]"),
+        Noun(id="huge", vector=np.array([3e38, 3e38], "<f4").tobytes()),
+        noun("gone", 4.0, b'{"deleted":true,"noun":"thing"}'),
+        noun("made", 5.0, b'{"createdBy":{"augmentation":"x"}}'),
+        Noun(id="a", vector=np.array([9, 1], "<f4").tobytes(), metadata=b"null", attributes=b"{}"),
+    ]
+    plain = [noun(f"n{number}", float(number), b'{"noun":"thing"}') for number in range(300)]
+    again = [noun(f"n{number}", -1.0 - number) for number in range(0, 40, 2)]
+    records = [
+        *map(upsert, odd + plain),
+        log_pb2.LogRecord(delete_noun="n7"),
+        log_pb2.LogRecord(delete_noun="b"),
+        *map(upsert, [*again, noun("n7", 3.0), noun("none", 6.0), *again[:9], *odd]),
+    ]
+    together, single = Shard.open(base, spec, threads=1), Shard.open(base, spec, threads=1)
+    together.apply(batch(1, *records))
+    for position, record in enumerate(records, 1):
+        single.apply(batch(position, record))
+    assert together.applied == single.applied == len(records)
+    assert (
+        together.digest()
+        == single.digest()
+        == digest_of((item.id, item.digest()) for part in single.scan_nouns() for item in part)
+    )
+    assert together.statistics() == single.statistics()
+    assert sorted(together.unindexed()) == sorted(single.unindexed())
+    names = [*(item.id for item in odd + plain), "b", "c"]
+    assert together.get_nouns(names) == single.get_nouns(names)
+    if dimensions:
+        queries = np.array([[1.0, 1.0], [-3.0, 2.0], [200.0, 1.0]], np.float32)
+        one, other = (each.search(queries, 20, include_soft_deleted=True) for each in (together, single))
+        assert one.ids == other.ids
+        assert one.distances.tolist() == other.distances.tolist()
