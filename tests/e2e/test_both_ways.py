@@ -13,10 +13,11 @@ from brainy.cli.main import app
 from brainy.clock import SystemClock
 from brainy.dataset.mirror_report import mirror_report
 from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.migration import TargetSpec
 from brainy.store.local import LocalStore
 from brainy.testing.brainy_writer import MANNERS, BrainyFleet, Manner
 from tests.e2e.conftest import RunCluster, unexpected
-from tests.e2e.test_follow import QUICK_FOLLOW, caught_up, known, served_digest, tree_digest, until
+from tests.e2e.test_follow import QUICK_FOLLOW, SHARDS, caught_up, known, served_digest, tree_digest, until
 
 SEED = 23
 
@@ -40,7 +41,7 @@ async def write_beside(client: AsyncBrainy, rng: random.Random, steps: int) -> N
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("event", ["nothing", "death", "upgrade"])
+@pytest.mark.parametrize("event", ["nothing", "death", "upgrade", "resharding"])
 @pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
 async def test_both_sides_end_with_the_same_items(
     manner: Manner, event: str, tmp_path: Path, run_cluster: RunCluster
@@ -73,17 +74,19 @@ async def test_both_sides_end_with_the_same_items(
             if event == "death":
                 await cluster.kill_node(0)
             elif event != "nothing":
-                migration = await client.start_migration("in-place-upgrade", quarantine_limit=1000)
+                target = TargetSpec(shard_count=3) if event == "resharding" else None
+                migration = await client.start_migration("in-place-upgrade", target, quarantine_limit=1000)
                 migration = await client.wait_for_migration(migration.id)
                 assert migration.state == "SUCCEEDED", migration
 
         await asyncio.gather(write_beside(client, random.Random(SEED), 120), theirs(), happen())
         await fleet.finish()
-        await caught_up(client)
+        shards = 3 if event == "resharding" else SHARDS
+        await caught_up(client, shards)
         async with asyncio.timeout(60):
             while (await mirror_report(store, clock=SystemClock())).lag_items:
                 await asyncio.sleep(0.2)
-        await caught_up(client)
+        await caught_up(client, shards)
         assert (await served_digest(store, set())).differing(await tree_digest(store)) == []
         assert unexpected(cluster) == []
     await store.close()
