@@ -135,6 +135,8 @@ async def test_a_deletion_kept_in_the_same_second_is_repeated_in_the_tree(both: 
         await both.written_back()
         assert await both.stored("a") is None
         await both.put("a", 2)
+        await both.store.put("metadata/a.json", b'{"n": 2}')
+        assert await both.stored("a") == 2
         await both.bucket.turn()
         await both.written_back()
     assert (both.served("a"), await both.stored("a")) == (None, None)
