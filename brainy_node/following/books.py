@@ -8,8 +8,8 @@ next save loses nothing: the new owner finds those versions unknown, reads them,
 them.
 
 With the book come the words our own clients spoke after its position: those records are read from the logs it speaks
-of. What of these logs has been collected was spoken before ``collected/<shard>.json`` was last written, which is the
-floor.
+of. What was copied from a source generation counts as of the source's log: the copy is younger than the word. What of
+these logs has been collected was spoken before ``collected/<shard>.json`` was last written, which is the floor.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class BookShelf:
         """
         generation, number = owned.generation, owned.number
         book = await self._load(generation, number)
-        if book is not None:
-            return Beginning(book, await self._words(generation, number, [(generation, number, book.position)]))
         chain = await self._earlier(generation)
+        if book is not None:
+            return Beginning(book, await self._words(generation, number, [(generation, number, book.position)], chain))
         books = [(g, s, await self._load(g, s)) for g, count in chain[:1] for s in range(count)]
         logs = [(generation, number, 0)]
         known = [book for _, _, book in books if book is not None]
@@ -74,7 +74,7 @@ class BookShelf:
             logs += [(g, s, found.position) for g, s, found in books if found is not None]
         else:
             logs += [(g, s, 0) for g, count in chain for s in range(count)]
-        return Beginning(book, await self._words(generation, number, logs))
+        return Beginning(book, await self._words(generation, number, logs, chain))
 
     async def _earlier(self, generation: int) -> list[tuple[int, int]]:
         """Return (generation, shard count) of those this one was made from, the nearest first."""
@@ -85,8 +85,28 @@ class BookShelf:
             chain.append((spec.generation, spec.shard_count))
         return chain
 
-    async def _words(self, generation: int, shard: int, logs: Sequence[tuple[int, int, int]]) -> OwnWords:
+    async def _words(
+        self,
+        generation: int,
+        shard: int,
+        logs: Sequence[tuple[int, int, int]],
+        chain: Sequence[tuple[int, int]],
+    ) -> OwnWords:
         words = OwnWords()
+        wanted, read = list(logs), set[int]()
+        while wanted:
+            copied = await self._read_words(words, generation, shard, wanted)
+            read |= {number for number, _, _ in wanted}
+            # Copies of which nobody said from where on their source is to be read: all of it.
+            sources = {max(g for g, _ in chain if g < number) for number in copied if any(g < number for g, _ in chain)}
+            wanted = [(g, s, 0) for g, count in chain if g in sources - read for s in range(count)]
+        return words
+
+    async def _read_words(
+        self, words: OwnWords, generation: int, shard: int, logs: Sequence[tuple[int, int, int]]
+    ) -> set[int]:
+        """Take in some logs; return the generations that hold words copied from the one before."""
+        copied = set()
         for number, part, position in logs:
             while True:
                 collected = await self._store.get(layout.collected(number, part))
@@ -99,14 +119,15 @@ class BookShelf:
                 try:
                     last = start
                     async for slot in read_log(self._store, number, part, from_position=start + 1):
-                        words.take(slot)
+                        if words.take(slot):
+                            copied.add(number)
                         last = slot.last
                 except LogCollectedError:
                     continue
                 break
             if (number, part) == (generation, shard):
                 words.position = last
-        return words
+        return copied
 
     async def _load(self, generation: int, shard: int) -> SeenBook | None:
         key = layout.seen_book(generation, shard)

@@ -3,12 +3,17 @@
 ``settle`` is the one place where a foreign change becomes a record. The decision and the place in the commit queue
 are made without giving way to the event loop, so nothing of our clients' can come between them: what they committed
 before is in the shard or in the queue and is looked at, what they commit later gets a later position.
+
+Where the namespace is mirrored and our word is kept, the tree has to get it. A word that is later than what the tree
+has is not mirrored yet, and will be. One that may have been in the tree already, and was replaced there (in the same
+second, or by a deletion, which has no time), the mirror has behind it: it is *restated*, a record that says what is
+served. The mirror writes it; it makes our word no younger.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import xxhash
 
@@ -45,8 +50,11 @@ class FollowedShard:
         book: SeenBook | None,
         words: OwnWords,
         clock: Clock,
+        mirrored: Callable[[], bool] = lambda: False,
     ) -> None:
         self.owned = owned
+        #: Whether what our clients commit is written into the tree.
+        self.mirrored = mirrored
         self.figures = FollowFigures(stage="following" if book is not None else "transferring")
         #: None until everything was compared once.
         self.book = book
@@ -55,7 +63,7 @@ class FollowedShard:
         self.words = words
         self._store = store
         self._places = places
-        self._clock = clock
+        self.clock = clock
         self._listened = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         #: Ids found changed and not settled.
@@ -187,10 +195,10 @@ class FollowedShard:
             decided = _Decision(self, part, mine, times, kinds, busy)
             if decided.unknown:
                 continue
-            if decided.records:
+            if records := [*decided.records, *decided.restated]:
                 if not self.owned.may_commit:
                     break
-                await commits.commit(decided.records)
+                await commits.commit(records)
             self.figures.applied += len(decided.records)
             self.figures.conflicts += decided.conflicts
             self.open |= decided.deferred
@@ -232,6 +240,8 @@ class _Decision:
         self._part = part
         self._times = times
         self.records: list[log_pb2.LogRecord] = []
+        #: Ours, said again for the mirror.
+        self.restated: list[log_pb2.LogRecord] = []
         self.deferred: set[str] = set()
         self.conflicts = 0
         #: A time that has to be looked up first.
@@ -251,9 +261,15 @@ class _Decision:
                 if (kind, item_id) in busy:
                     self.deferred.add(item_id)
                 elif self._is_later(kind, item_id):
-                    self.records.append(self._record(kind, item_id, theirs))
+                    self.records.append(_record(kind, item_id, theirs, foreign_version=self._version(item_id)))
+                elif followed.mirrored() and self._may_be_mirrored(kind, item_id):
+                    record = _record(kind, item_id, ours, restated=True)
+                    # The mirror's entries in Brainy's change log are named by it.
+                    record.written_at.FromMilliseconds(int(1000 * followed.clock.wall()))
+                    self.restated.append(record)
         if self.deferred:
             self.records = [record for record in self.records if _id(record) not in self.deferred]
+            self.restated = [record for record in self.restated if _id(record) not in self.deferred]
 
     def _is_later(self, kind: ItemKind, item_id: str) -> bool:
         said = self._followed.words.known_time((kind, item_id))
@@ -262,7 +278,7 @@ class _Decision:
             return False
         if not said:
             return True
-        written = self._times.get(item_id, 0) if self._times is not None else self._part.latest(item_id)
+        written = self._written(item_id)
         if written > said:
             return True
         # Where the tree has no object there is no word of its own to be overruled.
@@ -270,21 +286,37 @@ class _Decision:
         _log.info("own_word_kept", kind=kind, id=item_id, said=said, written=written)
         return False
 
-    def _record(self, kind: ItemKind, item_id: str, theirs: Noun | Verb | None) -> log_pb2.LogRecord:
-        version = self._version(item_id)
-        if isinstance(theirs, Noun):
-            return log_pb2.LogRecord(foreign_version=version, upsert_noun=noun_to_proto(theirs))
-        if isinstance(theirs, Verb):
-            return log_pb2.LogRecord(foreign_version=version, upsert_verb=verb_to_proto(theirs))
-        if kind == "noun":
-            return log_pb2.LogRecord(foreign_version=version, delete_noun=item_id)
-        return log_pb2.LogRecord(foreign_version=version, delete_verb=item_id)
+    def _may_be_mirrored(self, kind: ItemKind, item_id: str) -> bool:
+        """Whether our word, which is kept, may have been in the tree before what is there now."""
+        if written := self._written(item_id):
+            return written >= self._followed.words.earliest_time((kind, item_id))
+        # Gone, and it was there; what was never there is on its way.
+        book = self._followed.book
+        return book is not None and any(book.version(key) for key in self._part.versions.get(item_id, {}))
+
+    def _written(self, item_id: str) -> int:
+        return self._times.get(item_id, 0) if self._times is not None else self._part.latest(item_id)
 
     def _version(self, item_id: str) -> str:
         state = xxhash.xxh3_128(item_id.encode())
         for key, version in sorted(self._part.versions.get(item_id, {}).items()):
             state.update(f"\0{key}\0{version}".encode())
         return state.hexdigest()
+
+
+def _record(
+    kind: ItemKind, item_id: str, item: Noun | Verb | None, *, foreign_version: str = "", restated: bool = False
+) -> log_pb2.LogRecord:
+    record = log_pb2.LogRecord(foreign_version=foreign_version, restated=restated)
+    if isinstance(item, Noun):
+        record.upsert_noun.CopyFrom(noun_to_proto(item))
+    elif isinstance(item, Verb):
+        record.upsert_verb.CopyFrom(verb_to_proto(item))
+    elif kind == "noun":
+        record.delete_noun = item_id
+    else:
+        record.delete_verb = item_id
+    return record
 
 
 def _same(known: Version | None, read: Version | None) -> bool:

@@ -160,7 +160,13 @@ class Follower:
                 shelf, places = await self._tools(each.generation)
                 beginning = await shelf.begin(each)
                 followed = FollowedShard(
-                    each, self._store, places, book=beginning.book, words=beginning.words, clock=self._clock
+                    each,
+                    self._store,
+                    places,
+                    book=beginning.book,
+                    words=beginning.words,
+                    clock=self._clock,
+                    mirrored=lambda: bool(self.choice.mirror),
                 )
                 followed.start()
                 self._shards[key] = followed

@@ -38,7 +38,7 @@ def name_of(record: log_pb2.LogRecord) -> Name | None:
 def spoken_names(records: Iterator[log_pb2.LogRecord]) -> Iterator[Name]:
     """Yield what our own clients' records among these are about."""
     for record in records:
-        if not record.foreign_version and (name := name_of(record)) is not None:
+        if not (record.foreign_version or record.restated) and (name := name_of(record)) is not None:
             yield name
 
 
@@ -61,12 +61,25 @@ class OwnWords:
     position: int = 0
     _said: dict[Name, Place] = field(default_factory=dict)
     _times: dict[Place, int] = field(default_factory=dict)
+    #: Log objects that were collected before they were asked for: their time is a later one's.
+    _later: set[Place] = field(default_factory=set)
 
-    def take(self, slot: Slot) -> None:
-        """Take in a log object."""
+    def take(self, slot: Slot) -> bool:
+        """Take in a log object, in any order among several logs.
+
+        What was copied from a source generation was said when the source's log took it, not when it was copied: such
+        an object is passed over, and the answer is whether it held words.
+        """
         place = Place(slot.batch.generation, slot.batch.shard, slot.first)
-        for name in spoken_names(iter(slot.batch.records)):
-            self._said[name] = place
+        names = spoken_names(iter(slot.batch.records))
+        if slot.batch.source_cursor:
+            return any(True for _ in names)
+        for name in names:
+            known = self._said.get(name)
+            # An id lies in one shard of each generation.
+            if known is None or (known.generation, known.first) < (place.generation, place.first):
+                self._said[name] = place
+        return False
 
     def place(self, name: Name) -> Place | None:
         """Return where our clients' last word on an item is; None if there is none since the book's position."""
@@ -79,6 +92,14 @@ class OwnWords:
             return self.floor
         time = self._times.get(place)
         return None if time is None else max(self.floor, time)
+
+    def earliest_time(self, name: Name) -> int:
+        """Return when our clients' last word on an item was said at the earliest; 0 if that is not known.
+
+        A mirror can have written that word into the tree at this time or later, never before.
+        """
+        place = self._said.get(name)
+        return 0 if place is None or place in self._later else self._times.get(place, 0)
 
     async def look_up(self, store: ObjectStore, name: Name) -> None:
         """Ask the bucket when it took our clients' last word on an item (one LIST, once for each log object).
@@ -93,9 +114,14 @@ class OwnWords:
         before = layout.log_slot(place.generation, place.shard, place.first - 1)
         async for page in store.list(layout.log(place.generation, place.shard), start_after=before):
             # Collected meanwhile: whatever took its place is younger.
-            self._times[place] = int(page[0].last_modified) if page[0].key == key else int(page[-1].last_modified)
+            if page[0].key == key:
+                self._times[place] = int(page[0].last_modified)
+            else:
+                self._times[place] = int(page[-1].last_modified)
+                self._later.add(place)
             return
         self._times[place] = self.floor
+        self._later.add(place)
 
     def forget(self, generation: int, position: int) -> None:
         """Drop what was said at or below a position of the shard's own log, and in earlier generations."""
@@ -106,4 +132,5 @@ class OwnWords:
         }
         kept = set(self._said.values())
         self._times = {place: time for place, time in self._times.items() if place in kept}
+        self._later &= kept
         self.floor = 0

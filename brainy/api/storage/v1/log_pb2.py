@@ -26,7 +26,7 @@ from brainy.api.common.v1 import common_pb2 as brainy_dot_api_dot_common_dot_v1_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62rainy/api/storage/v1/log.proto\x12\x15\x62rainy.api.storage.v1\x1a!brainy/api/common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x06Writer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x16\n\x05\x46\x65nce\x12\r\n\x05owner\x18\x01 \x01(\t\"\x8f\x03\n\tLogRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\nwritten_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bupsert_noun\x18\x03 \x01(\x0b\x32\x1a.brainy.api.common.v1.NounH\x00\x12\x15\n\x0b\x64\x65lete_noun\x18\x04 \x01(\tH\x00\x12\x31\n\x0bupsert_verb\x18\x05 \x01(\x0b\x32\x1a.brainy.api.common.v1.VerbH\x00\x12\x15\n\x0b\x64\x65lete_verb\x18\x06 \x01(\tH\x00\x12-\n\x05\x66\x65nce\x18\x07 \x01(\x0b\x32\x1c.brainy.api.storage.v1.FenceH\x00\x12\x31\n\x07\x61\x64vance\x18\x08 \x01(\x0b\x32\x1e.brainy.api.storage.v1.AdvanceH\x00\x12\x15\n\x08\x65xpected\x18\t \x01(\x0cH\x01\x88\x01\x01\x12\x17\n\x0f\x66oreign_version\x18\n \x01(\tB\x0b\n\toperationB\x0b\n\t_expected\"\t\n\x07\x41\x64vance\"\xcd\x02\n\x08LogBatch\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\r\n\x05shard\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12-\n\x06writer\x18\x05 \x01(\x0b\x32\x1d.brainy.api.storage.v1.Writer\x12\x16\n\x0e\x66irst_position\x18\x06 \x01(\x04\x12\x31\n\x07records\x18\x07 \x03(\x0b\x32 .brainy.api.storage.v1.LogRecord\x12H\n\rsource_cursor\x18\x08 \x03(\x0b\x32\x31.brainy.api.storage.v1.LogBatch.SourceCursorEntry\x1a\x33\n\x11SourceCursorEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62rainy/api/storage/v1/log.proto\x12\x15\x62rainy.api.storage.v1\x1a!brainy/api/common/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x06Writer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x16\n\x05\x46\x65nce\x12\r\n\x05owner\x18\x01 \x01(\t\"\xa1\x03\n\tLogRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\nwritten_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bupsert_noun\x18\x03 \x01(\x0b\x32\x1a.brainy.api.common.v1.NounH\x00\x12\x15\n\x0b\x64\x65lete_noun\x18\x04 \x01(\tH\x00\x12\x31\n\x0bupsert_verb\x18\x05 \x01(\x0b\x32\x1a.brainy.api.common.v1.VerbH\x00\x12\x15\n\x0b\x64\x65lete_verb\x18\x06 \x01(\tH\x00\x12-\n\x05\x66\x65nce\x18\x07 \x01(\x0b\x32\x1c.brainy.api.storage.v1.FenceH\x00\x12\x31\n\x07\x61\x64vance\x18\x08 \x01(\x0b\x32\x1e.brainy.api.storage.v1.AdvanceH\x00\x12\x15\n\x08\x65xpected\x18\t \x01(\x0cH\x01\x88\x01\x01\x12\x17\n\x0f\x66oreign_version\x18\n \x01(\t\x12\x10\n\x08restated\x18\x0b \x01(\x08\x42\x0b\n\toperationB\x0b\n\t_expected\"\t\n\x07\x41\x64vance\"\xcd\x02\n\x08LogBatch\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\r\n\x05shard\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12-\n\x06writer\x18\x05 \x01(\x0b\x32\x1d.brainy.api.storage.v1.Writer\x12\x16\n\x0e\x66irst_position\x18\x06 \x01(\x04\x12\x31\n\x07records\x18\x07 \x03(\x0b\x32 .brainy.api.storage.v1.LogRecord\x12H\n\rsource_cursor\x18\x08 \x03(\x0b\x32\x31.brainy.api.storage.v1.LogBatch.SourceCursorEntry\x1a\x33\n\x11SourceCursorEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FENCE']._serialized_start=189
   _globals['_FENCE']._serialized_end=211
   _globals['_LOGRECORD']._serialized_start=214
-  _globals['_LOGRECORD']._serialized_end=613
-  _globals['_ADVANCE']._serialized_start=615
-  _globals['_ADVANCE']._serialized_end=624
-  _globals['_LOGBATCH']._serialized_start=627
-  _globals['_LOGBATCH']._serialized_end=960
-  _globals['_LOGBATCH_SOURCECURSORENTRY']._serialized_start=909
-  _globals['_LOGBATCH_SOURCECURSORENTRY']._serialized_end=960
+  _globals['_LOGRECORD']._serialized_end=631
+  _globals['_ADVANCE']._serialized_start=633
+  _globals['_ADVANCE']._serialized_end=642
+  _globals['_LOGBATCH']._serialized_start=645
+  _globals['_LOGBATCH']._serialized_end=978
+  _globals['_LOGBATCH_SOURCECURSORENTRY']._serialized_start=927
+  _globals['_LOGBATCH_SOURCECURSORENTRY']._serialized_end=978
 # @@protoc_insertion_point(module_scope)

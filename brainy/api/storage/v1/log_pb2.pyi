@@ -84,6 +84,7 @@ class LogRecord(_message.Message):
     ADVANCE_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
     FOREIGN_VERSION_FIELD_NUMBER: _builtins.int
+    RESTATED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's idempotency key; a repeat answers with the first one's position."""
     delete_noun: _builtins.str
@@ -95,6 +96,10 @@ class LogRecord(_message.Message):
     foreign_version: _builtins.str
     """Set where a Brainy process made the change in the tree and the owner took it over: names the versions of the
     objects it was read from. Such a record has no request_id, and is nobody's acknowledged write.
+    """
+    restated: _builtins.bool
+    """Says again what is served, because a Brainy process wrote something else into the tree that did not count: the
+    mirror brings it there. It is no new word of a client's, and its time counts for nothing.
     """
     @_builtins.property
     def written_at(self) -> _timestamp_pb2.Timestamp:
@@ -123,10 +128,11 @@ class LogRecord(_message.Message):
         advance: Global___Advance | None = ...,
         expected: _builtins.bytes | None = ...,
         foreign_version: _builtins.str = ...,
+        restated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "expected", b"expected", "fence", b"fence", "operation", b"operation", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "expected", b"expected", "fence", b"fence", "foreign_version", b"foreign_version", "operation", b"operation", "request_id", b"request_id", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "advance", b"advance", "delete_noun", b"delete_noun", "delete_verb", b"delete_verb", "expected", b"expected", "fence", b"fence", "foreign_version", b"foreign_version", "operation", b"operation", "request_id", b"request_id", "restated", b"restated", "upsert_noun", b"upsert_noun", "upsert_verb", b"upsert_verb", "written_at", b"written_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected: _TypeAlias = _typing.Literal["expected"]  # noqa: Y015
     _WhichOneofArgType__expected: _TypeAlias = _typing.Literal["_expected", b"_expected"]  # noqa: Y015
