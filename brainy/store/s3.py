@@ -29,7 +29,7 @@ from brainy.store.s3_errors import S3_FAILURES, answer_of, failure_of, outcome_o
 from brainy.store.s3_plain import PlainS3
 
 if TYPE_CHECKING:
-    from obstore import Bytes, GetResult
+    from obstore import GetResult
     from obstore.store import S3Config
 
 #: Above this size an unconditional write goes up in parts.
@@ -82,7 +82,7 @@ class S3Store:
             return await self._plain.get(key)
         try:
             result = await obstore.get_async(self._store, key)
-            return _stored(key, result, await result.bytes_async())
+            return _stored(key, result, (await result.bytes_async()).to_bytes())
         except S3_FAILURES as error:
             if _refuses_metadata(error):
                 return await self._plain.get(key)
@@ -116,7 +116,7 @@ class S3Store:
         """
         if not keys:
             return []
-        found: list[StoredObject | Exception | tuple[GetResult, Bytes] | None] = [None] * len(keys)
+        found: list[StoredObject | Exception | tuple[GetResult, bytes] | None] = [None] * len(keys)
         fetch = self._fetch if _all_addressable(keys) else self._get_blocking
         places = iter(range(len(keys)))  # shared: each place is taken by one thread
         cancelled = threading.Event()
@@ -142,10 +142,14 @@ class S3Store:
         ended: asyncio.Future[None] = loop.create_future()
         left = iter(range(workers, 0, -1))
 
+        def tell() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
         def end(_: Future[None]) -> None:
             if next(left) == 1:  # called for every thread, one that never began included
                 with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+                    loop.call_soon_threadsafe(tell)
 
         try:
             jobs = [self._readers.submit(work) for _ in range(workers)]
@@ -154,8 +158,10 @@ class S3Store:
             await ended
         finally:
             cancelled.set()
+        if any(job.cancelled() for job in jobs):
+            raise asyncio.CancelledError  # the store was closed meanwhile
         for job in jobs:
-            job.result()  # CancelledError when the store was closed meanwhile
+            job.result()
         return outcome
 
     async def put(self, key: str, body: bytes, *, user_metadata: Mapping[str, str] | None = None) -> str:
@@ -216,16 +222,16 @@ class S3Store:
         await self._plain.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def _get_blocking(self, key: str) -> StoredObject | tuple[GetResult, Bytes] | None:
+    def _get_blocking(self, key: str) -> StoredObject | tuple[GetResult, bytes] | None:
         if _UNADDRESSABLE.search(check_key(key)):
             return self._plain.get_blocking(key)
         return self._fetch(key)
 
-    def _fetch(self, key: str) -> StoredObject | tuple[GetResult, Bytes] | None:
+    def _fetch(self, key: str) -> StoredObject | tuple[GetResult, bytes] | None:
         """The answer for a key that obstore can address."""
         try:
             result = obstore.get(self._store, key)
-            return result, result.bytes()
+            return result, result.bytes().to_bytes()
         except S3_FAILURES as error:
             if _refuses_metadata(error):
                 return self._plain.get_blocking(key)
@@ -248,11 +254,11 @@ def _all_addressable(keys: Sequence[str]) -> bool:
     )
 
 
-def _stored(key: str, result: GetResult, body: Bytes) -> StoredObject:
+def _stored(key: str, result: GetResult, body: bytes) -> StoredObject:
     meta = result.meta
     return StoredObject(
         key=key,
-        body=body.to_bytes(),
+        body=body,
         etag=meta["e_tag"] or "",
         last_modified=meta["last_modified"].timestamp(),
         user_metadata={
