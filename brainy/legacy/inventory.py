@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from brainy.legacy import keys
 from brainy.legacy.flat import FLAT_TREE
 from brainy.legacy.keys import ENTITY, FLAT, TYPED, Kind
@@ -59,6 +61,68 @@ class Inventory:
 
     def take(self, page: Sequence[ObjectMeta]) -> None:
         """Count a page of the listing."""
+        if page and not self._take_alike(page):
+            self._take_each(page)
+
+    def _take_alike(self, page: Sequence[ObjectMeta]) -> bool:
+        """Count a page in one go, as nearly every page can be: it lies in one folder, of items or of the log.
+
+        Returns False, having counted nothing, for any other.
+        """
+        first = page[0].key
+        if first.startswith(keys.CHANGE_LOG):
+            return self._take_changes(page)
+        prefix = keys.prefix_of(first)
+        known = keys.ITEM_FOLDERS.get(prefix)
+        if known is None or (prefix not in self.objects and len(self.objects) >= _MAX_PREFIXES):
+            return False
+        tree, kind = known
+        ids = []
+        for meta in page:
+            item_id = keys.id_in(prefix, meta.key) if meta.key.startswith(prefix) else None
+            if item_id is None or (kind is Kind.NOUN_METADATA and keys.names_no_item(item_id)):
+                return False
+            ids.append(item_id)
+        if prefix == FLAT_TREE.keys.nouns and any(meta.key.startswith(keys.PERSONS) for meta in page):
+            return False
+        self.objects[prefix] += len(page)
+        self.sizes[prefix] += sum([meta.size for meta in page])
+        self.kinds[kind] += len(page)
+        self.tree_kinds[tree, kind] += len(page)
+        newest = max([(meta.last_modified, meta.key) for meta in page])
+        self.newest = max(self.newest, newest)
+        if kind is Kind.NOUN_METADATA:
+            null = np.fromiter([meta.size == _NULL_BYTES for meta in page], dtype=np.bool_, count=len(page))
+            hashes = hashes_of(ids)
+            self.null_metadata.add(hashes[null])
+            self.other_metadata.add(hashes[~null])
+        elif kind is Kind.VERB_METADATA:
+            self.verb_metadata.add(hashes_of(ids))
+        else:
+            self.occurrences.see(self._places.get((kind, prefix)) or self._place(kind, tree, prefix), ids)
+        return True
+
+    def _take_changes(self, page: Sequence[ObjectMeta]) -> bool:
+        times: list[int] = []
+        for meta in page:
+            time = keys.change_time(meta.key)
+            if time is None:
+                return False
+            times.append(time)
+        self.objects[keys.CHANGE_LOG] += len(page)
+        self.sizes[keys.CHANGE_LOG] += sum([meta.size for meta in page])
+        self.kinds[Kind.CHANGE] += len(page)
+        self.small_changes += sum([meta.size <= _DELETE_BYTES for meta in page])
+        first, last = min(times), max(times)
+        if self.change_first is None or first < self.change_first:
+            self.change_first = first
+        if self.change_last is None or last > self.change_last:
+            self.change_last, self.change_last_key = last, page[times.index(last)].key
+        newest = max([(meta.last_modified, meta.key) for meta in page])
+        self.newest = max(self.newest, newest)
+        return True
+
+    def _take_each(self, page: Sequence[ObjectMeta]) -> None:
         null: list[str] = []
         other: list[str] = []
         relations: list[str] = []

@@ -120,6 +120,9 @@ _ITEM_PREFIXES = (
     (TYPED_VERBS, TYPED, Kind.VERB),
 )
 
+#: Folders of items in which no other such folder lies (but persons, in the flat tree's): prefix -> tree and kind.
+ITEM_FOLDERS = {prefix: (tree, kind) for prefix, tree, kind in _ITEM_PREFIXES if prefix not in (OLD_NOUNS, PERSONS)}
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:

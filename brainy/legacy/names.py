@@ -17,8 +17,8 @@ def shown(name: str) -> str:
 class Names(Counter[str]):
     """A counter of names that stops growing."""
 
-    def see(self, name: object) -> None:
+    def see(self, name: object, count: int = 1) -> None:
         """Count a name; anything but text is passed over."""
         if isinstance(name, str):
             name = shown(name)
-            self[name if name in self or len(self) < _MAX_NAMES else _OTHER] += 1
+            self[name if name in self or len(self) < _MAX_NAMES else _OTHER] += count

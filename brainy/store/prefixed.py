@@ -27,8 +27,20 @@ class PrefixedStore:
         self, keys: Sequence[str], *, concurrency: int = 64
     ) -> Sequence[StoredObject | Exception | None]:
         """Read many objects."""
-        found = await self._inner.get_many([self._prefix + key for key in keys], concurrency=concurrency)
-        return [self._shortened(item) if isinstance(item, StoredObject) else item for item in found]
+        prefix = self._prefix
+        found = await self._inner.get_many([prefix + key for key in keys], concurrency=concurrency)
+        return [
+            StoredObject(
+                key=key,
+                body=item.body,
+                etag=item.etag,
+                last_modified=item.last_modified,
+                user_metadata=item.user_metadata,
+            )
+            if isinstance(item, StoredObject)
+            else item
+            for key, item in zip(keys, found, strict=True)
+        ]
 
     async def put(self, key: str, body: bytes, *, user_metadata: Mapping[str, str] | None = None) -> str:
         """Write unconditionally; returns the ETag."""

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.legacy.changes import Changes, read_changes
 from brainy.legacy.inspection import Assumptions, inspect
+from brainy.legacy.inventory import Inventory
 from brainy.legacy.keys import Kind
 from brainy.legacy.occurrences import Occurrences, Place
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.presence import hashes_of
-from brainy.store.base import StoredObject
+from brainy.store.base import ObjectMeta, StoredObject
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
 
@@ -90,6 +91,112 @@ def test_an_empty_log_says_nothing() -> None:
     assert changes.without_add(hashes_of(["a"]), hashes_of(["v"])) == (1, 1)
     assert len(changes.nouns_kept()) == 0
     assert len(changes.deleted_verbs()) == 0
+
+
+_ENTRIES = st.lists(
+    st.builds(
+        lambda time, operation, kind, item_id, data, instance: entry(time, operation, kind, item_id, data, instance),
+        st.integers(0, 9),
+        st.sampled_from(["add", "delete", "update", "merge"]),
+        st.sampled_from(["noun", "verb", "metadata", "edge"]),
+        st.sampled_from(["a", "b", "é", 'quo"te', "", "__metadata_index__x_chunk0"]),
+        st.sampled_from([..., None, {}, vector(), vector(1), {"x": "\n"}]),
+        st.sampled_from(["7", "8", "é", "\\"]),
+    )
+    | st.sampled_from([b"", b"{", b"[]", b'{"operation": 1}', b"{\n}", b"\xff"]).map(
+        lambda body: StoredObject(key="change-log/0000000000009-x.json", body=body, etag="")
+    ),
+    max_size=12,
+)
+
+
+@given(_ENTRIES)
+def test_entries_counted_together_say_what_each_one_says(entries: list[StoredObject]) -> None:
+    together = counted(*entries)
+    singly = Changes()
+    for one in entries:
+        singly.take([one])
+    singly.finish()
+    assert summary(together) == summary(singly)
+
+
+def summary(changes: Changes) -> list[object]:
+    ids = hashes_of(["a", "b", "é", 'quo"te', "", "__metadata_index__x_chunk0"])
+    return [
+        dict(changes.by_operation),
+        dict(changes.by_entity),
+        dict(changes.by_instance),
+        changes.index_noise,
+        changes.unreadable,
+        changes.since_delete,
+        changes.without_add(ids, ids),
+        changes.nouns_kept().tolist(),
+        changes.deleted_verbs().tolist(),
+    ]
+
+
+_KEYS = st.builds(
+    lambda folder, name: folder + name,
+    st.sampled_from(
+        [
+            "nouns/",
+            "metadata/",
+            "verbs/",
+            "verb-metadata/",
+            "change-log/",
+            "nouns/person/",
+            "nodes/",
+            "nodes/person/",
+            "entities/nouns/vectors/",
+            "entities/verbs/metadata/",
+            "index/",
+            "locks/",
+            "cluster/",
+            "theirs/",
+        ]
+    ),
+    st.sampled_from(
+        [
+            "a.json",
+            "b.json",
+            "c.json",
+            ".json",
+            "x",
+            "person/p.json",
+            "0000000000001-a.json",
+            "0000000000002-a.json",
+            "__metadata_index__x.json",
+            "_distributed_config.json",
+            "statistics.json",
+        ]
+    ),
+)
+
+
+@given(st.lists(st.sets(_KEYS, min_size=1, max_size=6), max_size=6), st.booleans())
+def test_a_page_counted_in_one_go_says_what_its_objects_say(pages: list[set[str]], in_order: bool) -> None:
+    together, singly = Inventory(), Inventory()
+    for inventory in (together, singly):
+        inventory.persons._keys.finish()
+    listed = [sorted(page, reverse=not in_order) for page in pages]
+    for page in listed:
+        metas = [
+            ObjectMeta(key=key, size=4 if "a." in key else 300, etag="", last_modified=float(len(key))) for key in page
+        ]
+        together.take(metas)
+        for meta in metas:
+            singly._take_each([meta])
+    for inventory in (together, singly):
+        inventory.finish()
+    for name in ("objects", "sizes", "kinds", "tree_kinds", "change_first", "change_last", "change_last_key"):
+        assert getattr(together, name) == getattr(singly, name)
+    for name in ("small_changes", "newest", "locks", "statistics", "distributed", "old_index_entries"):
+        assert getattr(together, name) == getattr(singly, name)
+    for name in ("null_metadata", "other_metadata", "verb_metadata"):
+        assert getattr(together, name).hashes.tolist() == getattr(singly, name).hashes.tolist()
+    for kind in (Kind.NOUN, Kind.VERB):
+        ids = hashes_of(["a", "b", "c", "person/p", "person/a", "x"])
+        assert together.occurrences.anywhere(kind, ids).tolist() == singly.occurrences.anywhere(kind, ids).tolist()
 
 
 _data = st.recursive(

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brainy.errors import BrainyError, InvalidRequestError, PermissionDeniedError, UnavailableError
 from brainy.store.base import PutState
-from brainy.store.s3 import S3Store
+from brainy.store.s3 import _UNADDRESSABLE, S3Store, _all_addressable
 from brainy.store.s3_access import S3Access
 from brainy.store.s3_listing import read_listing
 
@@ -232,3 +234,25 @@ def test_a_page_says_the_same_whether_scanned_or_parsed(contents: str) -> None:
 def test_what_is_no_page_is_refused(body: bytes) -> None:
     with pytest.raises((ElementTree.ParseError, ValueError, KeyError)):
         read_listing(body)
+
+
+@given(st.lists(st.text(st.sampled_from("ab./\n\x07é"), min_size=1, max_size=8), min_size=1, max_size=4))
+def test_keys_seen_at_a_glance_are_those_that_pass_one_by_one(keys: list[str]) -> None:
+    if _all_addressable(keys):
+        assert not any(_UNADDRESSABLE.search(key) or key.startswith("/") for key in keys)
+    elif "".join(keys).isascii():
+        assert any(_UNADDRESSABLE.search(key) for key in keys)
+
+
+async def test_a_store_closed_meanwhile_leaves_no_reader_waiting(puppet: tuple[Puppet, S3Store]) -> None:
+    server, store = puppet
+    server.status = -1
+    reading = asyncio.create_task(store.get_many([f"a{number}" for number in range(200)]))
+    waiting = asyncio.create_task(store.get_many([f"b{number}" for number in range(200)]))
+    await server.arrived.get()
+    await store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 5)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert reading.cancelled()
