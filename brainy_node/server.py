@@ -13,6 +13,8 @@ from brainy.api.node.v1 import (
     search_pb2_grpc,
     shard_pb2,
     shard_pb2_grpc,
+    traffic_pb2,
+    traffic_pb2_grpc,
 )
 from brainy.clock import Clock
 from brainy.config.settings import NodeSettings
@@ -27,6 +29,7 @@ from brainy_node.services.nouns import NounServicer
 from brainy_node.services.search import SearchServicer
 from brainy_node.services.shards import ShardServicer
 from brainy_node.services.statistics import StatisticsServicer
+from brainy_node.services.traffic import TrafficServicer
 from brainy_node.services.verbs import VerbServicer
 
 #: Streams that end only when their caller goes away: a drain ends them at once.
@@ -104,5 +107,10 @@ def services(
             control_pb2.DESCRIPTOR.services_by_name["ControlService"],
             control_pb2_grpc.add_ControlServiceServicer_to_server,
             ControlServicer(runtimes, on_drain),
+        ),
+        Service(
+            traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
+            traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
+            TrafficServicer(door),
         ),
     ]

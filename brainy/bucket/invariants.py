@@ -182,6 +182,10 @@ def _drains_in_peace(old: Routing, new: Routing) -> bool:
     return old.phase != "draining" or new.phase != "draining" or old.generations == new.generations
 
 
+def _is_tried_on_another(routing: Routing, generation: int) -> bool:
+    return routing.migration is not None and generation in routing.generations and generation != routing.active
+
+
 ROUTING: Final[Sequence[Invariant[Routing]]] = (
     Invariant("The active generation is placed and serving.", _active_serves),
     Invariant("Writes go to the generation that answers reads.", lambda r: r.write == r.active),
@@ -199,6 +203,10 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
     Invariant(
         "Draining, adopted nodes and a second generation exist only while a migration is in charge.",
         _unusual_has_a_migration,
+    ),
+    Invariant(
+        "Reads are tried only on a placed generation that is not the active one, while a migration is in charge.",
+        lambda r: r.reads is None or _is_tried_on_another(r, r.reads.generation),
     ),
 )
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from brainy.bucket.embedding import EmbeddingIdentity
+from brainy.bucket.trial import ReadTrial
 from brainy.errors import CorruptDataError, PreconditionError
 
 FORMAT_VERSION = 1
@@ -164,6 +165,16 @@ class Routing(Record):
     migration: str | None = None
     nodes: dict[str, NodeAddress] = {}
     generations: dict[int, GenerationPlacement] = {}
+    #: Reads that are tried on the target of the migration; None while none are.
+    reads: ReadTrial | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_trial(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out while there is none, so that software from before the field reads the record.
+        values: dict[str, Any] = serialize(self)
+        if values.get("reads") is None:
+            values.pop("reads", None)
+        return values
 
     def read_generation(self, node_id: str) -> int:
         """Generation that ``node_id`` answers reads from."""

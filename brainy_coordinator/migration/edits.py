@@ -76,6 +76,7 @@ def commit(routing: Routing, migration_id: str, *, source: int, target: int, epo
         write=target,
         phase="serving",
         adopted={},
+        reads=None,
         generations={**routing.generations, target: serving},
     )
 
@@ -85,7 +86,7 @@ def retire_source(routing: Routing, migration_id: str, *, source: int) -> Routin
     if source not in routing.generations and routing.migration != migration_id:
         return routing
     left = {number: placed for number, placed in routing.generations.items() if number != source}
-    return _changed(routing, migration=None, adopted={}, generations=left)
+    return _changed(routing, migration=None, adopted={}, reads=None, generations=left)
 
 
 def undo(routing: Routing, migration_id: str, *, target: int) -> Routing:
@@ -99,4 +100,4 @@ def undo(routing: Routing, migration_id: str, *, target: int) -> Routing:
     if routing.migration != migration_id:
         return routing
     left = {number: placed for number, placed in routing.generations.items() if number != target}
-    return _changed(routing, phase="serving", adopted={}, migration=None, generations=left)
+    return _changed(routing, phase="serving", adopted={}, reads=None, migration=None, generations=left)

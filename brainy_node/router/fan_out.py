@@ -84,7 +84,8 @@ class FanOut:
     pause, and start over with all of that shard's replicas.
     After: one part per call answered; each shard is in exactly one part, or in ``missing``.
     Ends with the first error that another replica cannot help, at the deadline, or, with ``allow_partial``,
-    when a shard has no untried replica even after the record was read again.
+    when a shard has no untried replica even after the record was read again. A generation that is only tried is not
+    waited for: there it ends with the first shard that has no untried replica.
     Cancel safety: everything asked is cancelled with the caller.
     """
 
@@ -253,7 +254,7 @@ class _Attempt(Generic[Part]):
     async def _start_over(self, shards: Sequence[int]) -> None:
         if isinstance(self._last_error, CorruptDataError):
             raise self._last_error
-        if self._deadline.passed:
+        if self._deadline.passed or self._view.tried:
             raise self._no_answer(shards)
         if self._rounds:
             await self._refresher.pause(self._rounds, self._deadline)

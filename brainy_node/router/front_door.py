@@ -6,13 +6,18 @@ from brainy.clock import Clock
 from brainy.config.settings import NodeSettings
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
+from brainy_node.router.comparing import Comparing
 from brainy_node.router.fan_out import FanOut
 from brainy_node.router.peers import Peers
 from brainy_node.router.reads import ReadRouter
+from brainy_node.router.recorded import RecordedQueries
 from brainy_node.router.scans import ScanRouter
 from brainy_node.router.search import SearchRouter
+from brainy_node.router.shadow import ShadowReads
 from brainy_node.router.statistics import StatisticsRouter
+from brainy_node.router.trials import TrialBook
 from brainy_node.router.view import RoutingRefresher
+from brainy_node.router.weighted import WeightedReads
 from brainy_node.router.writes import WriteRouter
 from brainy_node.runtime.ports import Runtimes
 
@@ -30,8 +35,13 @@ class FrontDoor:
         self.refresher = RoutingRefresher(clock=clock, ids=ids)
         fan_out = FanOut(self.peers, self.refresher, clock=clock)
         limit = settings.max_batch_records
-        self.search = SearchRouter(fan_out, self.refresher, clock=clock, max_batch=limit)
-        self.reads = ReadRouter(fan_out, self.refresher, max_batch=limit)
+        #: Reads tried on the target of a migration, and what came of them.
+        self.trials = TrialBook()
+        self.recorded = RecordedQueries(ids=ids)
+        self.shadow = ShadowReads(Comparing(fan_out, clock=clock), self.trials, self.recorded, clock=clock)
+        self.weighted = WeightedReads(self.refresher, self.trials, clock=clock)
+        self.search = SearchRouter(fan_out, self.weighted, self.shadow, clock=clock, max_batch=limit)
+        self.reads = ReadRouter(fan_out, self.weighted, self.shadow, max_batch=limit)
         self.fan_out = fan_out
         self.scans = ScanRouter(self.peers, self.refresher, clock=clock)
         self.writes = WriteRouter(self.peers, self.refresher, clock=clock, ids=ids, max_batch=limit)

@@ -17,11 +17,13 @@ from brainy_node.router.fan_out import FanOut, Target
 from brainy_node.router.held import by_shard, chosen, held, paced
 from brainy_node.router.sessions import settle
 from brainy_node.router.validation import check_ids
-from brainy_node.router.view import RoutingRefresher, View
+from brainy_node.router.view import View
+from brainy_node.router.weighted import WeightedReads
 from brainy_node.runtime.ports import NamespaceRuntime
 
 if TYPE_CHECKING:  # exists in the generated stubs only
     from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
+    from brainy_node.router.shadow import ShadowReads
 
 #: Vectors of one answer; the rest of the message is for ids and metadata.
 _MAX_VECTOR_BYTES = MAX_MESSAGE_BYTES - (16 << 20)
@@ -54,7 +56,11 @@ class ItemsQuestion:
         self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline
     ) -> shard_pb2.GetItemsResponse:
         """Read from a peer."""
-        request = shard_pb2.GetItemsRequest(
+        return await call(peer.GetItems, self.request(target), deadline=deadline)
+
+    def request(self, target: Target) -> shard_pb2.GetItemsRequest:
+        """Build the request to a peer."""
+        return shard_pb2.GetItemsRequest(
             namespace=target.namespace,
             generation=target.generation,
             noun_ids=chosen(self.nouns, target.shards),
@@ -62,7 +68,6 @@ class ItemsQuestion:
             include_vectors=self.include_vectors,
             session=self.session,
         )
-        return await call(peer.GetItems, request, deadline=deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +129,10 @@ async def gather_items(
 class ReadRouter:
     """Answers GetNouns and GetVerbs. Items come in the order of the ids asked for, each once."""
 
-    def __init__(self, fan_out: FanOut, refresher: RoutingRefresher, *, max_batch: int) -> None:
+    def __init__(self, fan_out: FanOut, weighted: WeightedReads, shadow: ShadowReads, *, max_batch: int) -> None:
         self._fan_out = fan_out
-        self._refresher = refresher
+        self._weighted = weighted
+        self._shadow = shadow
         self._max_batch = max_batch
 
     async def nouns(
@@ -140,7 +146,7 @@ class ReadRouter:
         """
         check_ids(request.ids, self._max_batch)
 
-        async def act(view: View) -> data_pb2.GetNounsResponse:
+        async def act(view: View, deadline: Deadline) -> data_pb2.GetNounsResponse:
             await self._check_size(runtime, view, len(request.ids), request.include_vectors)
             question = ItemsQuestion(
                 nouns=by_shard(request.ids, view.placement.shard_count),
@@ -148,13 +154,14 @@ class ReadRouter:
                 session=request.session,
             )
             found = await gather_items(self._fan_out, runtime, view, question, deadline)
+            self._shadow.read(runtime, view, question)
             named = {noun.id: noun for noun in found.nouns}
             return data_pb2.GetNounsResponse(
                 header=view.header(runtime.node_id),
                 nouns=[named[i] for i in dict.fromkeys(request.ids) if i in named],
             )
 
-        return await self._refresher.reading(runtime, request.session, deadline, act)
+        return await self._weighted.reading(runtime, request.session, request.session_id, deadline, act)
 
     async def verbs(
         self, runtime: NamespaceRuntime, request: data_pb2.GetVerbsRequest, deadline: Deadline
@@ -162,7 +169,7 @@ class ReadRouter:
         """Read verbs by id; as ``nouns``."""
         check_ids(request.ids, self._max_batch)
 
-        async def act(view: View) -> data_pb2.GetVerbsResponse:
+        async def act(view: View, deadline: Deadline) -> data_pb2.GetVerbsResponse:
             await self._check_size(runtime, view, len(request.ids), request.include_vectors)
             question = ItemsQuestion(
                 verbs=by_shard(request.ids, view.placement.shard_count),
@@ -170,13 +177,14 @@ class ReadRouter:
                 session=request.session,
             )
             found = await gather_items(self._fan_out, runtime, view, question, deadline)
+            self._shadow.read(runtime, view, question)
             named = {verb.id: verb for verb in found.verbs}
             return data_pb2.GetVerbsResponse(
                 header=view.header(runtime.node_id),
                 verbs=[named[i] for i in dict.fromkeys(request.ids) if i in named],
             )
 
-        return await self._refresher.reading(runtime, request.session, deadline, act)
+        return await self._weighted.reading(runtime, request.session, request.session_id, deadline, act)
 
     async def _check_size(self, runtime: NamespaceRuntime, view: View, count: int, include_vectors: bool) -> None:
         if not include_vectors:

@@ -23,13 +23,15 @@ from brainy_node.router.held import by_shard, held
 from brainy_node.router.reads import ItemsQuestion, gather_items
 from brainy_node.router.sessions import settle
 from brainy_node.router.validation import check_ids, check_k, query_matrix
-from brainy_node.router.view import RoutingRefresher, View
+from brainy_node.router.view import View
+from brainy_node.router.weighted import WeightedReads
 from brainy_node.runtime.ports import NamespaceRuntime
 from brainy_node.shard.hits import Hits, merge_hits
 from brainy_node.shard.shard import Shard
 
 if TYPE_CHECKING:  # exists in the generated stubs only
     from brainy.api.node.v1.shard_pb2_grpc import ShardServiceAsyncStub
+    from brainy_node.router.shadow import ShadowReads
 
 #: From this many queries on, and for exact scans, the work leaves the event loop's thread.
 THREAD_BATCH = 64
@@ -54,10 +56,11 @@ class SearchQuestion:
         await settle(runtime, target.generation, target.shards, self.session, deadline)
         shards = [held(runtime, target.generation, shard) for shard in target.shards]
         if self.exact or len(self.matrix) >= THREAD_BATCH:
-            return await asyncio.to_thread(self._search, shards)
-        return self._search(shards)
+            return await asyncio.to_thread(self.search_held, shards)
+        return self.search_held(shards)
 
-    def _search(self, shards: Sequence[Shard]) -> Hits:
+    def search_held(self, shards: Sequence[Shard]) -> Hits:
+        """Search replicas and merge; may be called in a thread."""
         parts = []
         for shard in shards:
             hits = shard.search(self.matrix, self.k, exact=self.exact, include_soft_deleted=self.include_soft_deleted)
@@ -68,7 +71,17 @@ class SearchQuestion:
 
     async def remote(self, peer: ShardServiceAsyncStub, target: Target, deadline: Deadline) -> Hits:
         """Let a peer search its replicas; it merges them."""
-        request = shard_pb2.SearchShardsRequest(
+        answer = await call(peer.SearchShards, self.request(target), deadline=deadline)
+        return Hits.from_columns(
+            answer.counts,
+            answer.ids,
+            answer.distances,
+            answer.metadata if self.include_metadata else None,
+        )
+
+    def request(self, target: Target) -> shard_pb2.SearchShardsRequest:
+        """Build the request to a peer."""
+        return shard_pb2.SearchShardsRequest(
             namespace=target.namespace,
             generation=target.generation,
             shards=target.shards,
@@ -80,21 +93,17 @@ class SearchQuestion:
             exact=self.exact,
             session=self.session,
         )
-        answer = await call(peer.SearchShards, request, deadline=deadline)
-        return Hits.from_columns(
-            answer.counts,
-            answer.ids,
-            answer.distances,
-            answer.metadata if self.include_metadata else None,
-        )
 
 
 class SearchRouter:
     """Answers SearchService for the whole namespace."""
 
-    def __init__(self, fan_out: FanOut, refresher: RoutingRefresher, *, clock: Clock, max_batch: int) -> None:
+    def __init__(
+        self, fan_out: FanOut, weighted: WeightedReads, shadow: ShadowReads, *, clock: Clock, max_batch: int
+    ) -> None:
         self._fan_out = fan_out
-        self._refresher = refresher
+        self._weighted = weighted
+        self._shadow = shadow
         self._clock = clock
         self._max_batch = max_batch
         #: Queries answered and the seconds their calls took, since the start.
@@ -119,10 +128,10 @@ class SearchRouter:
         check_k(request.k, max(1, len(request.ids)))
         check_ids(request.ids, self._max_batch)
 
-        async def act(view: View) -> search_pb2.SearchResponse:
+        async def act(view: View, deadline: Deadline) -> search_pb2.SearchResponse:
             return await self._search(runtime, view, request, deadline)
 
-        response = await self._refresher.reading(runtime, request.session, deadline, act)
+        response = await self._weighted.reading(runtime, request.session, request.session_id, deadline, act)
         self.queries += len(response.counts)
         self.calls += 1
         self.seconds += self._clock.monotonic() - started
@@ -162,6 +171,8 @@ class SearchRouter:
             )
             missing = answer.missing
             hits = merge_hits(answer.parts, request.k) if answer.parts else Hits.none(len(matrix))
+            if not missing:
+                self._shadow.searched(runtime, view, question)
         return search_pb2.SearchResponse(
             header=view.header(runtime.node_id, missing),
             counts=hits.counts.tolist(),

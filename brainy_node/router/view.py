@@ -37,6 +37,9 @@ class View:
     routing: Routing
     generation: int
     placement: GenerationPlacement
+    #: Whether the generation is only tried: it was asked for by number, whatever the record says to read, and a
+    #: replica of it that does not answer is not waited for.
+    tried: bool = False
 
     @property
     def shards(self) -> range:

@@ -15,6 +15,7 @@ from brainy.errors import InvalidRequestError, UnavailableError
 from brainy.rpc.deadlines import deadline_of
 from brainy_node.router.fan_out import Target
 from brainy_node.router.held import by_shard, check_generation, held, paced, sliced
+from brainy_node.router.included import ItemsIncluding, SearchIncluding
 from brainy_node.router.reads import ItemsQuestion
 from brainy_node.router.search import SearchQuestion, distance_bytes
 from brainy_node.router.sessions import settle
@@ -59,7 +60,17 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             session=request.session,
         )
         target = Target(namespace=runtime.name, generation=request.generation, shards=tuple(request.shards))
-        hits = await question.local(runtime, target, deadline_of(context, self._clock))
+        deadline = deadline_of(context, self._clock)
+        if request.with_positions:
+            seen = await SearchIncluding(question=question).local(runtime, target, deadline)
+            return shard_pb2.SearchShardsResponse(
+                counts=seen.hits.counts.tolist(),
+                ids=seen.hits.ids,
+                distances=distance_bytes(seen.hits),
+                included=seen.included,
+                reached=seen.reached,
+            )
+        hits = await question.local(runtime, target, deadline)
         return shard_pb2.SearchShardsResponse(
             counts=hits.counts.tolist(),
             ids=hits.ids,
@@ -79,7 +90,13 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         )
         shards = sorted(question.nouns.keys() | question.verbs.keys())
         target = Target(namespace=runtime.name, generation=request.generation, shards=tuple(shards))
-        return await question.local(runtime, target, deadline_of(context, self._clock))
+        deadline = deadline_of(context, self._clock)
+        if request.with_positions:
+            seen = await ItemsIncluding(question=question).local(runtime, target, deadline)
+            seen.items.included.extend(seen.included)
+            seen.items.reached.extend(seen.reached)
+            return seen.items
+        return await question.local(runtime, target, deadline)
 
     async def ScanShard(
         self, request: shard_pb2.ScanShardRequest, context: Context

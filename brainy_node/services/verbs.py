@@ -9,6 +9,7 @@ import grpc
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import data_pb2, data_pb2_grpc
+from brainy.clock import Deadline
 from brainy.rpc.deadlines import deadline_of, stream_deadline_of
 from brainy_node.router.embeddings import embedding_of
 from brainy_node.router.front_door import FrontDoor
@@ -56,11 +57,11 @@ class VerbServicer(data_pb2_grpc.VerbServiceServicer):
                 yield data_pb2.FindVerbsResponse(header=view.header(runtime.node_id), verbs=batch)
             return
 
-        async def act(view: View) -> tuple[common_pb2.ResponseHeader, list[common_pb2.Verb]]:
+        async def act(view: View, deadline: Deadline) -> tuple[common_pb2.ResponseHeader, list[common_pb2.Verb]]:
             answer = await door.fan_out.ask(runtime, view, question, view.shards, deadline)
             return view.header(runtime.node_id), [verb for part in answer.parts for verb in part]
 
-        header, verbs = await door.refresher.reading(runtime, request.session, deadline, act)
+        header, verbs = await door.weighted.reading(runtime, request.session, request.session_id, deadline, act)
         for part in sliced(verbs):
             yield data_pb2.FindVerbsResponse(header=header, verbs=part)
 

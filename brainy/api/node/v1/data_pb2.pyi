@@ -27,8 +27,11 @@ class GetNounsRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     include_vectors: _builtins.bool
+    session_id: _builtins.str
+    """As in SearchRequest."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -40,10 +43,11 @@ class GetNounsRequest(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         include_vectors: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,8 +329,11 @@ class GetVerbsRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     include_vectors: _builtins.bool
+    session_id: _builtins.str
+    """As in SearchRequest."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -338,10 +345,11 @@ class GetVerbsRequest(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         include_vectors: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,11 +389,14 @@ class FindVerbsRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     source_id: _builtins.str
     target_id: _builtins.str
     type: _builtins.str
     include_vectors: _builtins.bool
+    session_id: _builtins.str
+    """As in SearchRequest."""
     @_builtins.property
     def session(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
@@ -397,10 +408,11 @@ class FindVerbsRequest(_message.Message):
         type: _builtins.str | None = ...,
         include_vectors: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_source_id", b"_source_id", "_target_id", b"_target_id", "_type", b"_type", "source_id", b"source_id", "target_id", b"target_id", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_id", b"_source_id", "_target_id", b"_target_id", "_type", b"_type", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session", "source_id", b"source_id", "target_id", b"target_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_id", b"_source_id", "_target_id", b"_target_id", "_type", b"_type", "include_vectors", b"include_vectors", "namespace", b"namespace", "session", b"session", "session_id", b"session_id", "source_id", b"source_id", "target_id", b"target_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_id: _TypeAlias = _typing.Literal["source_id"]  # noqa: Y015
     _WhichOneofArgType__source_id: _TypeAlias = _typing.Literal["_source_id", b"_source_id"]  # noqa: Y015

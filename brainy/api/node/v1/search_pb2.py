@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from brainy.api.common.v1 import common_pb2 as brainy_dot_api_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62rainy/api/node/v1/search.proto\x12\x12\x62rainy.api.node.v1\x1a!brainy/api/common/v1/common.proto\"\xbd\x02\n\rSearchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\t\n\x01k\x18\x05 \x01(\r\x12\x18\n\x10include_metadata\x18\x06 \x01(\x08\x12\x1c\n\x14include_soft_deleted\x18\x07 \x01(\x08\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x12\x15\n\rallow_partial\x18\t \x01(\x08\x12/\n\x07session\x18\n \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\x12?\n\tembedding\x18\x0b \x01(\x0b\x32\'.brainy.api.common.v1.EmbeddingIdentityH\x00\x88\x01\x01\x42\x0c\n\n_embedding\"\x88\x01\n\x0eSearchResponse\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32$.brainy.api.common.v1.ResponseHeader\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x11\n\tdistances\x18\x04 \x01(\x0c\x12\x10\n\x08metadata\x18\x05 \x03(\x0c\x32`\n\rSearchService\x12O\n\x06Search\x12!.brainy.api.node.v1.SearchRequest\x1a\".brainy.api.node.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62rainy/api/node/v1/search.proto\x12\x12\x62rainy.api.node.v1\x1a!brainy/api/common/v1/common.proto\"\xd1\x02\n\rSearchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\t\n\x01k\x18\x05 \x01(\r\x12\x18\n\x10include_metadata\x18\x06 \x01(\x08\x12\x1c\n\x14include_soft_deleted\x18\x07 \x01(\x08\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x12\x15\n\rallow_partial\x18\t \x01(\x08\x12/\n\x07session\x18\n \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\x12?\n\tembedding\x18\x0b \x01(\x0b\x32\'.brainy.api.common.v1.EmbeddingIdentityH\x00\x88\x01\x01\x12\x12\n\nsession_id\x18\x0c \x01(\tB\x0c\n\n_embedding\"\x88\x01\n\x0eSearchResponse\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32$.brainy.api.common.v1.ResponseHeader\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x11\n\tdistances\x18\x04 \x01(\x0c\x12\x10\n\x08metadata\x18\x05 \x03(\x0c\x32`\n\rSearchService\x12O\n\x06Search\x12!.brainy.api.node.v1.SearchRequest\x1a\".brainy.api.node.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'brainy.api.node.v1.search_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHREQUEST']._serialized_start=91
-  _globals['_SEARCHREQUEST']._serialized_end=408
-  _globals['_SEARCHRESPONSE']._serialized_start=411
-  _globals['_SEARCHRESPONSE']._serialized_end=547
-  _globals['_SEARCHSERVICE']._serialized_start=549
-  _globals['_SEARCHSERVICE']._serialized_end=645
+  _globals['_SEARCHREQUEST']._serialized_end=428
+  _globals['_SEARCHRESPONSE']._serialized_start=431
+  _globals['_SEARCHRESPONSE']._serialized_end=567
+  _globals['_SEARCHSERVICE']._serialized_start=569
+  _globals['_SEARCHSERVICE']._serialized_end=665
 # @@protoc_insertion_point(module_scope)

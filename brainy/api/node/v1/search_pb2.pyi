@@ -34,6 +34,7 @@ class SearchRequest(_message.Message):
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means the only namespace the node serves."""
     vectors: _builtins.bytes
@@ -48,6 +49,10 @@ class SearchRequest(_message.Message):
     """Scan instead of using the approximate index."""
     allow_partial: _builtins.bool
     """Answer with what is reachable, and say so in coverage, rather than fail."""
+    session_id: _builtins.str
+    """Of the caller's choosing: while a migration tries its target with a share of reads, all reads of one session are
+    answered by the same generation.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query by the vectors of stored nouns."""
@@ -76,10 +81,11 @@ class SearchRequest(_message.Message):
         allow_partial: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
         embedding: _common_pb2.EmbeddingIdentity | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "allow_partial", b"allow_partial", "dimensions", b"dimensions", "embedding", b"embedding", "exact", b"exact", "ids", b"ids", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding", b"_embedding", "allow_partial", b"allow_partial", "dimensions", b"dimensions", "embedding", b"embedding", "exact", b"exact", "ids", b"ids", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "session_id", b"session_id", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
     _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015

@@ -34,6 +34,7 @@ class SearchShardsRequest(_message.Message):
     INCLUDE_SOFT_DELETED_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    WITH_POSITIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     vectors: _builtins.bytes
@@ -42,6 +43,8 @@ class SearchShardsRequest(_message.Message):
     include_metadata: _builtins.bool
     include_soft_deleted: _builtins.bool
     exact: _builtins.bool
+    with_positions: _builtins.bool
+    """Also say what the answer includes."""
     @_builtins.property
     def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -59,10 +62,11 @@ class SearchShardsRequest(_message.Message):
         include_soft_deleted: _builtins.bool = ...,
         exact: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        with_positions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "exact", b"exact", "generation", b"generation", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "shards", b"shards", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "exact", b"exact", "generation", b"generation", "include_metadata", b"include_metadata", "include_soft_deleted", b"include_soft_deleted", "k", b"k", "namespace", b"namespace", "session", b"session", "shards", b"shards", "vectors", b"vectors", "with_positions", b"with_positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,6 +82,8 @@ class SearchShardsResponse(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     DISTANCES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    INCLUDED_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
     distances: _builtins.bytes
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -85,6 +91,14 @@ class SearchShardsResponse(_message.Message):
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def included(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]:
+        """With with_positions: what the replicas included before they were read and after, positions of what they follow
+        besides their own.
+        """
+
+    @_builtins.property
+    def reached(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
         self,
         *,
@@ -92,10 +106,12 @@ class SearchShardsResponse(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         distances: _builtins.bytes = ...,
         metadata: _abc.Iterable[_builtins.bytes] | None = ...,
+        included: _abc.Iterable[_common_pb2.Position] | None = ...,
+        reached: _abc.Iterable[_common_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "distances", b"distances", "ids", b"ids", "metadata", b"metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "distances", b"distances", "ids", b"ids", "included", b"included", "metadata", b"metadata", "reached", b"reached"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,9 +127,12 @@ class GetItemsRequest(_message.Message):
     VERB_IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    WITH_POSITIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     include_vectors: _builtins.bool
+    with_positions: _builtins.bool
+    """Also say what the answer includes."""
     @_builtins.property
     def noun_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -129,10 +148,11 @@ class GetItemsRequest(_message.Message):
         verb_ids: _abc.Iterable[_builtins.str] | None = ...,
         include_vectors: _builtins.bool = ...,
         session: _abc.Iterable[_common_pb2.Position] | None = ...,
+        with_positions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "include_vectors", b"include_vectors", "namespace", b"namespace", "noun_ids", b"noun_ids", "session", b"session", "verb_ids", b"verb_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "include_vectors", b"include_vectors", "namespace", b"namespace", "noun_ids", b"noun_ids", "session", b"session", "verb_ids", b"verb_ids", "with_positions", b"with_positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,19 +164,29 @@ class GetItemsResponse(_message.Message):
 
     NOUNS_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
+    INCLUDED_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def nouns(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Noun]: ...
     @_builtins.property
     def verbs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Verb]: ...
+    @_builtins.property
+    def included(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]:
+        """As in SearchShardsResponse."""
+
+    @_builtins.property
+    def reached(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     def __init__(
         self,
         *,
         nouns: _abc.Iterable[_common_pb2.Noun] | None = ...,
         verbs: _abc.Iterable[_common_pb2.Verb] | None = ...,
+        included: _abc.Iterable[_common_pb2.Position] | None = ...,
+        reached: _abc.Iterable[_common_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nouns", b"nouns", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["included", b"included", "nouns", b"nouns", "reached", b"reached", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
