@@ -1,0 +1,321 @@
+"""Reads tried on the target of a migration, by shadow and by weight, through real front doors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from door_cluster import IDS, VECTORS, fill, noun, query, three_nodes, within
+from node_cluster import Cluster, spec
+
+from brainy.api.common.v1.common_pb2 import Noun, Position
+from brainy.api.node.v1 import data_pb2, traffic_pb2, traffic_pb2_grpc
+from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.partition import shard_of
+from brainy.bucket.records import GenerationPlacement
+from brainy.bucket.trial import ReadTrial
+from brainy.changelog.batch import Slot, encode_batch
+from brainy.errors import UnavailableError
+from brainy.ids import Ids
+from brainy.rpc.channel import call
+from brainy.traffic.comparison import Comparison, comparison_from_proto
+
+SHARDS = 3
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Generation 0 in service on nodes a, b, c; generation 1 with three shards is being built and follows it."""
+    async with three_nodes(tmp_path) as made:
+        await fill(made)
+        yield made
+
+
+def build_target(
+    cluster: Cluster, nouns: list[Noun], *, metric: str = "cos", cursor: bool = False, owners: str = "abc"
+) -> None:
+    """Place generation 1 with these nouns in it."""
+    world = cluster.world
+    world.specs[1] = spec(1, shards=SHARDS, metric=metric).model_copy(update={"source": "0"})
+    placement = GenerationPlacement(state="building", shard_count=SHARDS, follows=0)
+    world.route(generations={**world.routing.generations, 1: placement}, migration="m")
+    for shard in range(SHARDS):
+        world.place(1, shard, owners[shard % len(owners)])
+        records = [
+            log_pb2.LogRecord(request_id=item.id, upsert_noun=item)
+            for item in nouns
+            if shard_of(item.id, SHARDS) == shard
+        ]
+        append(cluster, shard, records or [log_pb2.LogRecord(request_id="-", advance=log_pb2.Advance())])
+    cluster.settle()
+
+
+def append(cluster: Cluster, shard: int, records: list[log_pb2.LogRecord]) -> None:
+    slots = cluster.world.logs.setdefault((1, shard), [])
+    batch = log_pb2.LogBatch(
+        format_version=1,
+        generation=1,
+        shard=shard,
+        epoch=1,
+        writer=log_pb2.Writer(node_id="a", incarnation="1", nonce=Ids().nonce()),
+        first_position=slots[-1].last + 1 if slots else 1,
+        records=records,
+    )
+    slots.append(Slot(batch=batch, body=encode_batch(batch)))
+
+
+def try_reads(cluster: Cluster, *, weight: float = 0.0, shadow: float = 0.0, turn: int = 1) -> None:
+    cluster.world.route(reads=ReadTrial(generation=1, weight=weight, shadow=shadow, round=turn))
+    cluster.settle()
+
+
+def good(count: int = 60) -> list[Noun]:
+    """The nouns as the source keeps them."""
+    return [kept(n) for n in range(count)]
+
+
+def kept(number: int, **fields: Any) -> Noun:
+    return noun(number, **{"metadata": b'{"n":%d}' % number} | fields)
+
+
+async def compared(cluster: Cluster, node_id: str = "a") -> Comparison:
+    node = cluster[node_id]
+    stub = node._stub(traffic_pb2_grpc.TrafficServiceStub)
+    answer = await call(stub.GetComparison, traffic_pb2.GetComparisonRequest(source_generation=0, target_generation=1))
+    assert answer.node_id == node_id
+    return comparison_from_proto(answer.comparison)
+
+
+async def until_compared(cluster: Cluster, calls: int) -> Comparison:
+    """Wait until so many calls have been compared, dropped or given up."""
+    deadline = within(20.0)
+    while (found := await compared(cluster)).asked < calls:
+        assert not deadline.passed, found
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def search_all(cluster: Cluster, rows: range = range(60)) -> None:
+    for row in rows:
+        answer = await call(cluster["a"].search.Search, query(slice(row, row + 1), k=10))
+        assert answer.header.generation == 0
+        if row % 20 == 19:
+            await until_compared(cluster, row + 1)
+
+
+async def test_a_faithful_target_shows_no_difference(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, shadow=1.0)
+    await search_all(cluster)
+    found = await until_compared(cluster, 60)
+    assert (found.asked, found.dropped, found.failed) == (60, 0, 0)
+    assert (found.queries, found.queries_differing, found.queries_unsettled) == (60, 0, 0)
+    assert found.overlap == 1.0
+    assert found.overlaps[10] == 60
+    assert found.distance_difference < 1e-5
+    assert sum(found.source_latency) == sum(found.target_latency) == 60
+    assert found.recall_queries == 1
+    assert found.source_recall == found.target_recall == 1.0
+    assert found.differences == ()
+
+
+async def test_nouns_missing_in_the_target_are_found_by_searches_and_by_gets(cluster: Cluster) -> None:
+    build_target(cluster, [item for n, item in enumerate(good()) if n % 6])
+    try_reads(cluster, shadow=1.0)
+    await search_all(cluster, range(40))
+    found = await until_compared(cluster, 40)
+    assert found.queries_differing > 20
+    assert found.overlap is not None
+    assert 0.7 < found.overlap < 0.95
+    assert any(one.kind == "search" and "noun-" in one.id for one in found.differences)
+    try_reads(cluster, shadow=1.0, turn=2)
+    await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=[IDS[6], IDS[7], "nobody"]))
+    found = await until_compared(cluster, 1)
+    assert (found.items, found.items_differing, found.queries) == (3, 1, 0)
+    assert [(one.kind, one.id, one.detail) for one in found.differences] == [("noun", IDS[6], "only on the source")]
+
+
+async def test_a_changed_vector_and_changed_metadata_are_found(cluster: Cluster) -> None:
+    nouns = good()
+    nouns[3] = kept(3, vector=VECTORS[40].tobytes())
+    nouns[4] = kept(4, metadata=b'{"n":400}')
+    build_target(cluster, nouns)
+    try_reads(cluster, shadow=1.0)
+    await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=IDS[:6], include_vectors=True))
+    found = await until_compared(cluster, 1)
+    assert (found.items, found.items_differing) == (6, 2)
+    assert {one.id for one in found.differences} == {IDS[3], IDS[4]}
+    await call(cluster["a"].search.Search, query(slice(3, 4), k=10))
+    found = await until_compared(cluster, 2)
+    assert found.queries_differing == 1
+
+
+async def test_another_metric_shows_in_the_distances(cluster: Cluster) -> None:
+    build_target(cluster, good(), metric="l2sq")
+    try_reads(cluster, shadow=1.0)
+    await search_all(cluster, range(20))
+    found = await until_compared(cluster, 20)
+    assert found.distance_difference > 0.5
+    assert found.queries_differing > 10
+    assert found.queries_unsettled == 0
+
+
+async def test_what_the_target_gets_later_heals(cluster: Cluster) -> None:
+    """The target lags: the first look finds a difference, which is gone once it has what the source had."""
+    nouns = good()
+    build_target(cluster, nouns[:59])
+    try_reads(cluster, shadow=1.0)
+    shard = shard_of(IDS[59], SHARDS)
+    late = log_pb2.LogRecord(request_id="late", upsert_noun=nouns[59])
+    waited: list[int] = []
+    for node in cluster.nodes.values():
+        runtime, wait = node.runtime, node.runtime.wait_applied
+
+        async def catch_up(
+            generation: int, number: int, session: list[Position], deadline: object, *, wait=wait, runtime=runtime
+        ) -> None:
+            if generation == 1 and not waited:
+                append(cluster, shard, [late])
+                for other in cluster.nodes.values():
+                    other.runtime.catch_up()
+            if generation == 1:
+                assert all(position.generation == 0 for position in session)
+                waited.extend(position.position for position in session)
+            await wait(generation, number, session, deadline)
+
+        runtime.wait_applied = catch_up  # type: ignore[method-assign]
+    await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=IDS[50:]))
+    found = await until_compared(cluster, 1)
+    assert (found.items, found.items_healed, found.items_differing) == (10, 1, 0)
+    assert waited, "the target was asked for what the source had"
+    assert found.differences == ()
+
+
+async def test_a_target_that_cannot_answer_is_a_failure_and_no_client_notices(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, weight=0.5, shadow=1.0)
+    for node in cluster.nodes.values():
+        node.runtime.shards = {key: shard for key, shard in node.runtime.shards.items() if key[0] == 0}
+    for row in range(20):
+        answer = await call(cluster["a"].search.Search, query(slice(row, row + 1)))
+        assert answer.header.generation == 0
+        assert list(answer.counts) == [5]
+    found = await until_compared(cluster, 20)
+    assert found.failed == 20
+    assert found.reads_answered == 0
+    assert 8 <= found.reads_fallen_back <= 12
+    assert found.error_share > 0.9
+
+
+async def test_weighted_answers_carry_the_target_in_about_the_wished_share(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, weight=0.25)
+    generations = []
+    for n in range(200):
+        answer = await call(cluster["a"].search.Search, query(slice(n % 60, n % 60 + 1)))
+        generations.append(answer.header.generation)
+        assert list(answer.counts) == [5]
+    assert 46 <= generations.count(1) <= 54
+    got = [
+        (await call(cluster["b"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=IDS[:3]))).header.generation
+        for _ in range(80)
+    ]
+    assert 17 <= got.count(1) <= 23
+    found = await compared(cluster)
+    assert (found.reads_answered, found.reads_fallen_back) == (generations.count(1), 0)
+    assert (await compared(cluster, "b")).reads_answered == got.count(1)
+
+
+async def test_a_session_does_not_flip_and_is_the_same_at_every_door(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, weight=0.5)
+    seen: dict[str, set[int]] = {}
+    for n in range(24):
+        for node_id in "abc":
+            for position in (1, 2):
+                token = Position(generation=0, shard=0, position=position)
+                request = query(slice(0, 1), session=[token], session_id=f"session-{n}")
+                answer = await call(cluster[node_id].search.Search, request)
+                seen.setdefault(f"session-{n}", set()).add(answer.header.generation)
+    assert all(len(generations) == 1 for generations in seen.values()), seen
+    assert 6 <= sum(generations == {1} for generations in seen.values()) <= 18
+    everybody = {name for name, generations in seen.items() if generations == {1}}
+    try_reads(cluster, weight=0.9)
+    for name in sorted(everybody):
+        token = Position(generation=0, shard=0, position=1)
+        answer = await call(cluster["a"].search.Search, query(slice(0, 1), session=[token], session_id=name))
+        assert answer.header.generation == 1, "more weight moves nobody back"
+
+
+async def test_no_shadow_no_cost_and_an_adopted_node_compares_nothing(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    cluster.world.route(adopted={"a": 1}, reads=ReadTrial(generation=1, weight=0.5, shadow=1.0))
+    cluster.settle()
+    for _ in range(10):
+        answer = await call(cluster["a"].search.Search, query())
+        assert answer.header.generation == 1
+    assert await compared(cluster) == Comparison()
+
+
+async def test_clients_do_not_wait_for_a_target_that_hangs(cluster: Cluster) -> None:
+    build_target(cluster, good(), owners="bc")  # nothing of it is on node a, whose clients these are
+    try_reads(cluster, shadow=1.0)
+    gates = []
+    for node_id in "bc":
+        runtime = cluster[node_id].runtime
+        plain = runtime.spec
+
+        async def spec_or_hang(generation: int, *, plain=plain) -> object:
+            if generation == 1:
+                gates.append(generation)
+                await asyncio.Event().wait()
+            return await plain(generation)
+
+        runtime.spec = spec_or_hang  # type: ignore[method-assign,assignment]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for n in range(120):
+        answer = await call(cluster["a"].search.Search, query(slice(n % 60, n % 60 + 1)))
+        assert answer.header.generation == 0
+    took = loop.time() - began
+    assert gates, "the target was asked"
+    assert took < 4.0, "one call to the target alone would have taken five seconds"
+    found = await compared(cluster)
+    assert found.dropped >= 120 - 64 - 2, "what waits is bounded"
+    assert found.asked == found.dropped
+
+
+async def test_a_new_round_forgets_and_a_retired_trial_is_over(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, shadow=1.0)
+    await search_all(cluster, range(5))
+    assert (await until_compared(cluster, 5)).queries == 5
+    try_reads(cluster, shadow=1.0, turn=2)
+    assert await compared(cluster) == Comparison()
+    await search_all(cluster, range(3))
+    assert (await until_compared(cluster, 3)).queries == 3
+    cluster.world.route(reads=None)
+    cluster.settle()
+    await search_all(cluster, range(3))
+    assert (await compared(cluster)).queries == 3
+
+
+async def test_recorded_queries_are_replayed_on_both_sides(cluster: Cluster) -> None:
+    for row in range(30):
+        await call(cluster["a"].search.Search, query(slice(row, row + 1)))
+    build_target(cluster, [item for n, item in enumerate(good()) if n % 3])
+    stub = cluster["a"]._stub(traffic_pb2_grpc.TrafficServiceStub)
+    request = traffic_pb2.ReplayQueriesRequest(source_generation=0, target_generation=1, limit=20, k=5)
+    found = comparison_from_proto((await call(stub.ReplayQueries, request)).comparison)
+    assert found.asked == found.recall_queries == found.queries == 20
+    assert found.overlap is not None
+    assert found.overlap < 0.9
+    assert found.source_recall == 1.0
+    assert found.target_recall == 1.0
+    assert np.sum(found.target_latency) == 20
+    with pytest.raises(UnavailableError):
+        await call(stub.ReplayQueries, traffic_pb2.ReplayQueriesRequest(source_generation=0, target_generation=7))
