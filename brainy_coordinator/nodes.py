@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc, shard_pb2, shard_pb2_grpc
+from brainy.api.node.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    shard_pb2,
+    shard_pb2_grpc,
+    traffic_pb2,
+    traffic_pb2_grpc,
+)
 from brainy.bucket.digest import MultisetDigest
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, CorruptDataError
@@ -57,6 +64,16 @@ class NodeCalls(Protocol):
         self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
     ) -> Sequence[tuple[str, str]]:
         """(Key, reason) of what shards on the node could not read of their source."""
+
+    async def get_comparison(
+        self, address: str, request: traffic_pb2.GetComparisonRequest, *, timeout: float
+    ) -> traffic_pb2.GetComparisonResponse:
+        """What the node's front door found when it asked two generations the same."""
+
+    async def replay_queries(
+        self, address: str, request: traffic_pb2.ReplayQueriesRequest, *, timeout: float
+    ) -> traffic_pb2.ReplayQueriesResponse:
+        """Let the node ask two generations the queries it remembers."""
 
     async def refuses(self, address: str, *, timeout: float) -> bool:
         """Whether the connection is refused, so that no process listens there. Never raises ``BrainyError``."""
@@ -123,6 +140,20 @@ class GrpcNodeCalls:
         async for part in stream(stub.ListShardQuarantine, request, deadline=Deadline.after(self._clock, timeout)):
             listed += zip(part.keys, part.reasons, strict=True)
         return listed
+
+    async def get_comparison(
+        self, address: str, request: traffic_pb2.GetComparisonRequest, *, timeout: float
+    ) -> traffic_pb2.GetComparisonResponse:
+        """See ``NodeCalls``."""
+        stub: traffic_pb2_grpc.TrafficServiceAsyncStub = self._pool.stub(address, traffic_pb2_grpc.TrafficServiceStub)
+        return await call(stub.GetComparison, request, deadline=Deadline.after(self._clock, timeout))
+
+    async def replay_queries(
+        self, address: str, request: traffic_pb2.ReplayQueriesRequest, *, timeout: float
+    ) -> traffic_pb2.ReplayQueriesResponse:
+        """See ``NodeCalls``."""
+        stub: traffic_pb2_grpc.TrafficServiceAsyncStub = self._pool.stub(address, traffic_pb2_grpc.TrafficServiceStub)
+        return await call(stub.ReplayQueries, request, deadline=Deadline.after(self._clock, timeout))
 
     async def drain(self, address: str, *, timeout: float) -> None:
         """See ``NodeCalls``."""

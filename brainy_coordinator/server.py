@@ -11,6 +11,8 @@ from brainy.api.coordinator.v1 import (
     membership_pb2_grpc,
     migration_pb2,
     migration_pb2_grpc,
+    traffic_pb2,
+    traffic_pb2_grpc,
 )
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy_coordinator.control import Components
@@ -20,6 +22,7 @@ from brainy_coordinator.services.cluster import ClusterServicer
 from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
+from brainy_coordinator.services.traffic import TrafficServicer
 
 #: Streams that last as long as their caller likes.
 _ENDLESS = (
@@ -106,6 +109,11 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             migration_pb2.DESCRIPTOR.services_by_name["MigrationService"],
             migration_pb2_grpc.add_MigrationServiceServicer_to_server,
             MigrationServicer(coordinator),
+        ),
+        Service(
+            traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
+            traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
+            TrafficServicer(coordinator),
         ),
         Service(
             lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],

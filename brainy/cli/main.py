@@ -22,6 +22,7 @@ from brainy.cli import (
     probe,
     quarantine,
     rescue,
+    traffic,
     verifying,
     versions,
 )
@@ -87,6 +88,8 @@ app.command("mirror")(mirrors.mirror)
 app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)
+migrations.app.command("reads")(traffic.reads)
+migrations.app.command("compare")(traffic.compare)
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(quarantine.app, name="quarantine")
 app.command("rescue")(rescue.rescue)

@@ -12,9 +12,12 @@ from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
+from brainy.sdk.traffic import TrafficCalls
 
 
-class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
+class AsyncBrainy(
+    ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, TrafficCalls, LockCalls, BackupCalls
+):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

@@ -70,7 +70,7 @@ class Connection:
         self._write = replace(WRITE, deadline_seconds=write_deadline_seconds)
         self._scan = replace(SCAN, deadline_seconds=max(SCAN.deadline_seconds, read_deadline_seconds))
         self._on_close = on_close
-        self._session = Session()
+        self._session = Session(self._ids.short(16))
         self._node_pool = EndpointPool("node", nodes, clock=self._clock)
         self._coordinator_pool = EndpointPool("coordinator", leaders, clock=self._clock)
         self._discovered_at = -1e9

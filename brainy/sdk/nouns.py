@@ -157,6 +157,7 @@ class NounCalls(TextCalls):
                 ids=wanted[start : start + BATCH_ITEMS],
                 include_vectors=include_vectors,
                 session=self._session.tokens(),
+                session_id=self._session.id,
             )
             answer = await self._nodes.unary(lambda node: node.nouns.GetNouns, request, self._read)
             found.update((noun.id, noun_from_wire(noun)) for noun in answer.nouns)

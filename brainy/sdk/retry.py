@@ -42,6 +42,8 @@ GLANCE = Limits(deadline_seconds=15.0, attempt_seconds=5.0)
 #: Planning looks at the bucket.
 CONTROL = Limits(deadline_seconds=60.0, attempt_seconds=30.0)
 CONTROL_CHANGE = Limits(deadline_seconds=60.0, attempt_seconds=30.0, changes=True)
+#: Replaying queries scans both generations; a node ends it before its own limit of a minute.
+REPLAY = Limits(deadline_seconds=60.0, attempt_seconds=59.0)
 LEASE_CHANGE = Limits(deadline_seconds=30.0, attempt_seconds=5.0, changes=True, fenced_is_final=True)
 
 

@@ -122,6 +122,7 @@ class SearchCalls(TextCalls):
             exact=exact,
             allow_partial=allow_partial,
             session=self._session.tokens(),
+            session_id=self._session.id,
         )
 
         async def send(queries: npt.ArrayLike, model: EmbeddingIdentity | None) -> list[list[SearchResult]]:

@@ -15,7 +15,14 @@ class Session:
     every record of the older.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        """Begin without any position.
+
+        Args:
+            name: sent along with the positions, so that all reads of the session are answered by one generation while
+                a migration tries its target.
+        """
+        self._name = name
         self._generation = 0
         self._positions: dict[int, int] = {}
         self._tokens: tuple[common_pb2.Position, ...] = ()
@@ -39,3 +46,8 @@ class Session:
     def tokens(self) -> Sequence[common_pb2.Position]:
         """The positions to send along with a read."""
         return self._tokens
+
+    @property
+    def id(self) -> str:
+        """The name to send along with a read; "" while the client has written nothing: then any answer will do."""
+        return self._name if self._tokens else ""

@@ -24,6 +24,7 @@ class StoredCalls(Connection):
                 ids=wanted[start : start + BATCH_ITEMS],
                 include_vectors=True,
                 session=self._session.tokens(),
+                session_id=self._session.id,
             )
             answer = await self._nodes.unary(lambda node: node.nouns.GetNouns, request, self._read)
             found.update((noun.id, noun_from_proto(noun)) for noun in answer.nouns)
@@ -39,6 +40,7 @@ class StoredCalls(Connection):
                 ids=wanted[start : start + BATCH_ITEMS],
                 include_vectors=True,
                 session=self._session.tokens(),
+                session_id=self._session.id,
             )
             answer = await self._nodes.unary(lambda node: node.verbs.GetVerbs, request, self._read)
             found.update((verb.id, verb_from_proto(verb)) for verb in answer.verbs)

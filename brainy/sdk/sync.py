@@ -153,6 +153,9 @@ class Brainy:
     watch_migration = _Iteration(AsyncBrainy.watch_migration, at_once=1)
     wait_for_migration = _Call(AsyncBrainy.wait_for_migration)
     abort_migration = _Call(AsyncBrainy.abort_migration)
+    set_reads = _Call(AsyncBrainy.set_reads)
+    compare_reads = _Call(AsyncBrainy.compare_reads)
+    replay_reads = _Call(AsyncBrainy.replay_reads)
 
     get_lock = _Call(AsyncBrainy.get_lock)
     list_locks = _Call(AsyncBrainy.list_locks)

@@ -86,6 +86,7 @@ class VerbCalls(Connection):
                 ids=wanted[start : start + BATCH_ITEMS],
                 include_vectors=include_vectors,
                 session=self._session.tokens(),
+                session_id=self._session.id,
             )
             answer = await self._nodes.unary(lambda node: node.verbs.GetVerbs, request, self._read)
             found.update((verb.id, verb_from_wire(verb)) for verb in answer.verbs)
@@ -127,6 +128,7 @@ class VerbCalls(Connection):
             type=None if type is None else sendable(type),
             include_vectors=include_vectors,
             session=self._session.tokens(),
+            session_id=self._session.id,
         )
         seen: set[str] = set()
         async for answer in self._nodes.stream(lambda node: node.verbs.FindVerbs, request, self._scan):

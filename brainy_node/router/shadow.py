@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainy.bucket.trial import ReadTrial
-from brainy.clock import Clock
+from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy.traffic.comparison import Comparison
@@ -100,8 +100,12 @@ class ShadowReads:
 
         self._offer(_Job(runtime, trial, compare, self._clock.monotonic()))
 
-    async def replay(self, runtime: NamespaceRuntime, pair: Pair, *, limit: int, k: int) -> Comparison:
+    async def replay(
+        self, runtime: NamespaceRuntime, pair: Pair, *, limit: int, k: int, deadline: Deadline
+    ) -> Comparison:
         """Ask both generations what is remembered, query by query, by index and by scan.
+
+        Whatever was asked when three quarters of the time are over is the answer.
 
         Raises:
             UnavailableError: STALE_ROUTING, one of them is not placed.
@@ -110,7 +114,10 @@ class ShadowReads:
         trial_view(runtime, pair.target)
         spec = await runtime.spec(pair.source)
         total = Comparison()
+        enough = Deadline.after(self._clock, 0.75 * deadline.remaining())
         for row in self._recorded.sample(runtime.name, limit, dimensions=spec.dimensions):
+            if enough.passed:
+                break
             matrix = row.reshape(1, -1)
             question = SearchQuestion(vectors=matrix.tobytes(), matrix=matrix, k=k)
             total += await self._comparing.search(runtime, pair, question, recall=1)

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from brainy.api.node.v1 import traffic_pb2, traffic_pb2_grpc
+from brainy.rpc.deadlines import deadline_of
 from brainy.traffic.comparison import comparison_to_proto
 from brainy_node.router.front_door import FrontDoor
 from brainy_node.router.trials import Pair
@@ -49,5 +50,6 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
             Pair(request.source_generation, request.target_generation),
             limit=request.limit or _DEFAULT_QUERIES,
             k=min(k, _LARGEST_K),
+            deadline=deadline_of(context, self._door.clock),
         )
         return traffic_pb2.ReplayQueriesResponse(node_id=runtime.node_id, comparison=comparison_to_proto(found))
