@@ -20,6 +20,7 @@ from brainy.bucket.records import (
     ShardPlacement,
     StoredFile,
 )
+from brainy.bucket.trial import ReadTrial
 from brainy.errors import CorruptDataError
 
 SHA = "a" * 64
@@ -113,6 +114,7 @@ ROUTINGS: Mapping[str, Routing] = {
     "has an address": routing(nodes={}),
     "follows none": routing(generations={1: placement(), 2: placement(state="building", follows=2)}),
     "only while a migration is in charge": routing(phase="draining", migration=None, generations={1: placement()}),
+    "tried only on a placed generation": routing(reads=ReadTrial(generation=1, weight=0.5)),
 }
 ROUTING_SWAPS: Mapping[str, tuple[Routing, Routing]] = {
     "exactly one": (routing(), routing(nonce="y", epoch=6)),
