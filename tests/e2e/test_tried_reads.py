@@ -20,7 +20,8 @@ from tests.e2e.conftest import RunCluster
 DIMENSIONS = 16
 #: No cut-over ends within it, so that the migration is READY between one attempt and the next.
 NEVER_SWITCH_SECONDS = 0.001
-_WRITERS = 16
+_WRITERS = 6
+_AT_ONCE = 16
 
 
 async def set_reads(
@@ -45,7 +46,9 @@ class Writers:
         self._stopping = asyncio.Event()
         self.written = 0
         self.stale: list[str] = []
-        self._tasks = [asyncio.create_task(self._write(cluster, number, _WRITERS / rate)) for number in range(_WRITERS)]
+        self._tasks = [
+            asyncio.create_task(self._write(cluster, number, _WRITERS * _AT_ONCE / rate)) for number in range(_WRITERS)
+        ]
 
     async def _write(self, cluster: LocalCluster, number: int, every: float) -> None:
         rng = np.random.default_rng(number)
@@ -56,10 +59,12 @@ class Writers:
             turn = 0
             while not self._stopping.is_set():
                 turn += 1
-                item = f"w{number}-{turn % 100}"
-                vector = rng.normal(size=DIMENSIONS).astype(np.float32)
-                await client.add(vector, {"turn": turn}, item)
-                self.written += 1
+                item = f"w{number}-{turn % 20}"
+                vectors = rng.normal(size=(_AT_ONCE, DIMENSIONS)).astype(np.float32)
+                vector = vectors[0]
+                names = [item, *(f"{item}-{n}" for n in range(1, _AT_ONCE))]
+                await client.add_many(vectors, [{"turn": turn}] * _AT_ONCE, names)
+                self.written += _AT_ONCE
                 if turn % 10 == 0:
                     noun = await client.get(item)
                     if noun is None or noun.metadata != {"turn": turn}:
@@ -88,14 +93,14 @@ async def command(cluster: LocalCluster, *words: str) -> tuple[int, dict[str, ob
     return process.returncode, orjson.loads(said)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_shadow_and_weighted_reads_under_writes(tmp_path: Path, run_cluster: RunCluster) -> None:
     rng = np.random.default_rng(1)
     async with run_cluster(f"file://{tmp_path / 'bucket'}", nodes=2) as (cluster, client):
         await client.add_many(rng.normal(size=(2000, DIMENSIONS)), ids=[f"n{n}" for n in range(2000)])
         migration = await client.start_migration("in-place-upgrade", pause_cap_seconds=NEVER_SWITCH_SECONDS)
-        writers = Writers(cluster, rate=200.0)
+        writers = Writers(cluster, rate=240.0)
         await set_reads(client, migration.id, weight=0.0, shadow=1.0)
         reader = cluster.client()  # has written nothing: each of its reads is chosen for itself
         ids = [f"n{n}" for n in range(0, 2000, 50)] + [f"w{n}-{m}" for n in range(_WRITERS) for m in range(5)]
