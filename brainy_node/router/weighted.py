@@ -58,19 +58,26 @@ class WeightedReads:
             BrainyError: what it raised on the generation in service.
         """
         trial = self._chosen(runtime, session, session_id)
-        if trial is not None:
-            if self._clock.monotonic() >= self._resting.get(runtime.name, 0.0):
-                patience = Deadline.after(self._clock, min(_PATIENCE_SECONDS, deadline.remaining() / 2))
-                try:
-                    result = await act(trial_view(runtime, trial.generation), patience)
-                except BrainyError as error:
-                    self._resting[runtime.name] = self._clock.monotonic() + _REST_SECONDS
-                    _log.info("tried_read_failed", namespace=runtime.name, reason=error.reason, detail=error.message)
-                else:
-                    self._book.add(runtime, trial, Comparison(reads_answered=1))
-                    return result
+        failed = False
+        if trial is not None and self._clock.monotonic() >= self._resting.get(runtime.name, 0.0):
+            patience = Deadline.after(self._clock, min(_PATIENCE_SECONDS, deadline.remaining() / 2))
+            try:
+                result = await act(trial_view(runtime, trial.generation), patience)
+            except BrainyError as error:
+                _log.info("tried_read_failed", namespace=runtime.name, reason=error.reason, detail=error.message)
+            except Exception:
+                # Whatever is wrong with a generation that is only tried, the one in service may not have it.
+                _log.exception("tried_read_crashed", namespace=runtime.name)
+            else:
+                self._book.add(runtime, trial, Comparison(reads_answered=1))
+                return result
+            failed = True
+        result = await self._refresher.reading(runtime, session, deadline, lambda view: act(view, deadline))
+        if trial is not None:  # and the source could answer: a call that is wrong itself is not held against the target
             self._book.add(runtime, trial, Comparison(reads_fallen_back=1))
-        return await self._refresher.reading(runtime, session, deadline, lambda view: act(view, deadline))
+            if failed:
+                self._resting[runtime.name] = self._clock.monotonic() + _REST_SECONDS
+        return result
 
     def _chosen(self, runtime: NamespaceRuntime, session: Sequence[Position], session_id: str) -> ReadTrial | None:
         trial = trial_of(runtime.routing, runtime.node_id)

@@ -19,7 +19,7 @@ from brainy.bucket.partition import shard_of
 from brainy.bucket.records import GenerationPlacement
 from brainy.bucket.trial import ReadTrial
 from brainy.changelog.batch import Slot, encode_batch
-from brainy.errors import UnavailableError
+from brainy.errors import InvalidRequestError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import call
 from brainy.traffic.comparison import Comparison, comparison_from_proto
@@ -209,6 +209,29 @@ async def test_a_target_that_cannot_answer_is_a_failure_and_no_client_notices(cl
     assert found.reads_answered == 0
     assert 8 <= found.reads_fallen_back <= 12
     assert found.error_share > 0.9
+
+
+async def test_a_wrong_call_is_not_held_against_the_target(cluster: Cluster) -> None:
+    build_target(cluster, good())
+    try_reads(cluster, weight=1.0)
+    for _ in range(3):
+        with pytest.raises(InvalidRequestError):
+            await call(cluster["a"].search.Search, query(k=0))
+        with pytest.raises(InvalidRequestError):
+            await call(cluster["a"].search.Search, query(vectors=VECTORS[0].tobytes() * 2, dimensions=8))
+        with pytest.raises(NotFoundError):
+            await call(cluster["a"].search.Search, query(vectors=b"", dimensions=0, ids=["nobody"]))
+    assert (await call(cluster["a"].search.Search, query())).header.generation == 1
+    assert await compared(cluster) == Comparison(reads_answered=1)
+
+
+async def test_what_only_the_source_can_answer_yet_it_answers(cluster: Cluster) -> None:
+    build_target(cluster, good()[:59])
+    try_reads(cluster, weight=1.0)
+    answer = await call(cluster["a"].search.Search, query(vectors=b"", dimensions=0, ids=[IDS[59]]))
+    assert answer.header.generation == 0
+    assert answer.ids[0] == IDS[59]
+    assert (await compared(cluster)).reads_fallen_back == 1
 
 
 async def test_weighted_answers_carry_the_target_in_about_the_wished_share(cluster: Cluster) -> None:
