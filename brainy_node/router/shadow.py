@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 
@@ -30,6 +31,8 @@ _MOST_WAITING = 64
 _HEAD_START_SECONDS = 0.01
 _MOST_QUERIES = 16
 _MOST_ITEMS = 64
+#: The nearest of a long answer stand for it.
+_MOST_NEIGHBOURS = 100
 #: A scan holds a shard for as long as it takes: one query in so many seconds is enough to know recall by.
 _RECALL_SECONDS = 10.0
 
@@ -73,7 +76,7 @@ class ShadowReads:
         kept = SearchQuestion(
             vectors=rows.tobytes(),
             matrix=rows,
-            k=question.k,
+            k=min(question.k, _MOST_NEIGHBOURS),
             include_soft_deleted=question.include_soft_deleted,
             exact=question.exact,
         )
@@ -89,10 +92,11 @@ class ShadowReads:
         trial = self._chosen(runtime, view)
         if trial is None:
             return
-        ids = [
-            *(("noun", item_id) for group in question.nouns.values() for item_id in group),
-            *(("verb", item_id) for group in question.verbs.values() for item_id in group),
-        ][:_MOST_ITEMS]
+        every = chain(
+            (("noun", item_id) for group in question.nouns.values() for item_id in group),
+            (("verb", item_id) for group in question.verbs.values() for item_id in group),
+        )
+        ids = list(islice(every, _MOST_ITEMS))
 
         async def compare() -> Comparison:
             pair = Pair(runtime.routing.active, trial.generation)

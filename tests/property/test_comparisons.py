@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainy.api.common.v1.common_pb2 import Position
@@ -39,6 +39,7 @@ COMPARISONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(COMPARISONS, COMPARISONS, COMPARISONS)
 def test_parts_add_up_in_any_order_and_grouping(a: Comparison, b: Comparison, c: Comparison) -> None:
     assert a + b == b + a
@@ -48,11 +49,13 @@ def test_parts_add_up_in_any_order_and_grouping(a: Comparison, b: Comparison, c:
     assert len((a + b + c).differences) <= 10
 
 
+@settings(deadline=None)
 @given(COMPARISONS)
 def test_a_comparison_survives_the_wire(comparison: Comparison) -> None:
     assert comparison_from_proto(comparison_to_proto(comparison)) == comparison
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 90), min_size=1, max_size=200), st.floats(0.01, 1))
 def test_quantiles_are_off_by_at_most_a_bucket(durations: list[float], share: float) -> None:
     counts: tuple[int, ...] = ()
@@ -64,11 +67,13 @@ def test_quantiles_are_off_by_at_most_a_bucket(durations: list[float], share: fl
     assert len(counts) <= BUCKETS
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e9))
 def test_every_duration_has_a_bucket(seconds: float) -> None:
     assert 0 <= bucket_of(seconds) < BUCKETS
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_an_overlap_is_counted_once_among_eleven_tenths(shared: int, more: int) -> None:
     counts = overlap_counts(shared, shared + more)
@@ -77,6 +82,7 @@ def test_an_overlap_is_counted_once_among_eleven_tenths(shared: int, more: int) 
     assert bool(counts[10]) == (more == 0)
 
 
+@settings(deadline=None)
 @given(COMPARISONS, COMPARISONS, st.floats(0, 1), st.integers(0, 1000))
 def test_two_nodes_that_pass_pass_together(a: Comparison, b: Comparison, share: float, most: int) -> None:
     thresholds = Thresholds(min_overlap=share, max_items_differing=most, max_distance_difference=1e3)
@@ -85,6 +91,7 @@ def test_two_nodes_that_pass_pass_together(a: Comparison, b: Comparison, share: 
         assert together.passed, together.reasons
 
 
+@settings(deadline=None)
 @given(COMPARISONS, st.floats(0, 1), st.floats(0, 1))
 def test_a_stricter_threshold_never_passes_what_a_milder_one_refuses(
     comparison: Comparison, one: float, other: float
@@ -96,6 +103,7 @@ def test_a_stricter_threshold_never_passes_what_a_milder_one_refuses(
         assert judge(comparison, Thresholds(max_error_share=strict)).passed
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(1, 500))
 def test_calls_are_chosen_evenly(share: float, calls: int) -> None:
     spread = Spread()
@@ -105,6 +113,7 @@ def test_calls_are_chosen_evenly(share: float, calls: int) -> None:
         assert chosen == calls
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_a_session_keeps_its_place_whatever_it_writes(session_id: str) -> None:
     place = place_of(session_id, ())
