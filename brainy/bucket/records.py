@@ -169,7 +169,7 @@ class Routing(Record):
     reads: ReadTrial | None = None
 
     @model_serializer(mode="wrap")
-    def _without_trial(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Left out while there is none, so that software from before the field reads the record.
         values: dict[str, Any] = serialize(self)
         if values.get("reads") is None:

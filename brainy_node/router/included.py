@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from brainy.api.common.v1.common_pb2 import Position
@@ -41,14 +41,14 @@ class Included:
 class SearchSeen(Included):
     """Hits, and what they show."""
 
-    hits: Hits = field(kw_only=True)
+    hits: Hits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemsSeen(Included):
     """Items, and what they show."""
 
-    items: shard_pb2.GetItemsResponse = field(kw_only=True)
+    items: shard_pb2.GetItemsResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
