@@ -166,9 +166,9 @@ class SearchRouter:
         if not spec.dimensions:  # nothing was ever written
             hits = Hits.none(len(matrix))
         else:
-            answer = await self._fan_out.ask(
-                runtime, view, question, view.shards, deadline, allow_partial=request.allow_partial
-            )
+            # A generation that is only tried answers whole or not at all: the one in service may have the rest.
+            partial = request.allow_partial and not view.tried
+            answer = await self._fan_out.ask(runtime, view, question, view.shards, deadline, allow_partial=partial)
             missing = answer.missing
             hits = merge_hits(answer.parts, request.k) if answer.parts else Hits.none(len(matrix))
             if not missing:
