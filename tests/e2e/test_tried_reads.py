@@ -14,7 +14,9 @@ from brainy.clock import Deadline, SystemClock
 from brainy.errors import PreconditionError
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster
+from brainy.sdk.migration import TargetSpec
 from brainy.sdk.traffic import ReadComparison
+from brainy.traffic.judging import Thresholds, judge
 from tests.e2e.conftest import RunCluster
 
 DIMENSIONS = 16
@@ -156,6 +158,39 @@ async def test_shadow_and_weighted_reads_under_writes(tmp_path: Path, run_cluste
         await client.wait_for_migration(migration.id)
         assert (await client.compare_reads(migration.id)).shares is None
         await reader.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_target_of_another_metric_is_found_before_it_is_switched_to(
+    tmp_path: Path, run_cluster: RunCluster
+) -> None:
+    """Every item is where it should be, every digest equal; only real queries tell."""
+    rng = np.random.default_rng(2)
+    async with run_cluster(f"file://{tmp_path / 'bucket'}", nodes=2) as (cluster, client):
+        scale = rng.uniform(0.2, 5.0, size=(500, 1))
+        await client.add_many(rng.normal(size=(500, DIMENSIONS)) * scale, ids=[f"n{n}" for n in range(500)])
+        migration = await client.start_migration(
+            "in-place-upgrade", TargetSpec(metric="l2sq"), pause_cap_seconds=NEVER_SWITCH_SECONDS
+        )
+        await set_reads(client, migration.id, weight=0.0, shadow=1.0)
+        reader = cluster.client()
+        for _ in range(30):
+            await reader.search(rng.normal(size=DIMENSIONS), 10)
+        await reader.get_many([f"n{n}" for n in range(40)])
+        await reader.close()
+        found = await compared(client, migration.id, calls=31)
+        print(f"\n{found.comparison}")
+        judgement = judge(
+            found.comparison, Thresholds(min_queries=30, min_overlap=0.9, max_items_differing=0, max_error_share=0.0)
+        )
+        assert len(judgement.reasons) == 1, judgement.reasons
+        assert "nearest neighbours are shared" in judgement.reasons[0]
+        assert found.comparison.items == 40
+        assert found.comparison.queries_unsettled == 0
+        assert found.comparison.target_recall is not None
+        assert found.comparison.target_recall > 0.9, "the index is good; it is the answers that are others"
+        await client.abort_migration(migration.id)
 
 
 async def compared(client: AsyncBrainy, migration: str, *, calls: int) -> ReadComparison:
