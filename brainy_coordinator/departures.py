@@ -21,6 +21,7 @@ from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.membership.registry import NodeState, Registry
 from brainy_coordinator.nodes import NodeCalls
+from brainy_coordinator.pools import heirless
 
 _log = get_logger(__name__)
 
@@ -53,7 +54,13 @@ class Departures:
     def may_leave(self, node_id: str, routings: Mapping[str, Routing]) -> bool:
         """Say whether nothing is lost by letting a node go now: it holds nothing, or nobody could take it."""
         members = self._registry.members(self._clock.monotonic())
-        return held(routings, node_id)[1] == 0 or not any(m.state is NodeState.ALIVE for m in members)
+        labels = {m.node_id: m.report.pool for m in members if m.state is NodeState.ALIVE}
+        return all(
+            number in heirless(routing, node_id, labels)
+            for routing in routings.values()
+            for number, placement in routing.generations.items()
+            if any(node_id in (shard.owner, *shard.replicas) for shard in placement.shards.values())
+        )
 
     def dismiss(self, routings: Mapping[str, Routing]) -> None:
         """Tell every unwanted node that holds nothing to exit; returns at once."""

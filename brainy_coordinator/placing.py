@@ -1,8 +1,8 @@
 """Keeps the routing record's placements in step with the nodes that are there.
 
 Before: this process is the leader; a routing record is in force (or about to be created).
-Steps: 1. compute every generation's placement from who is usable and which replicas answer; 2. take a fresh
-fencing token for each shard that gets another owner; 3. swap the record, with the addresses of all nodes.
+Steps: 1. compute every generation's placement from who is usable, in its pool, and which replicas answer; 2. take
+a fresh fencing token for each shard that gets another owner; 3. swap the record, with the addresses of all nodes.
 After: new owners fence their shards' logs, old ones are refused; nodes load what they were given.
 If it crashes at step 2: tokens were taken and not used; the next ones are higher. At step 3: as ``routing``.
 Cancel safety: as a crash.
@@ -22,6 +22,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
+from brainy_coordinator.pools import eligible_for, first_pool
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
 
@@ -55,6 +56,9 @@ class Placing:
 
     async def create(self, first: Routing) -> Routing:
         """Place every shard of a namespace's first record and create it."""
+        pool = first_pool(self._view.labels())
+        pooled = {number: placed.model_copy(update={"pool": pool}) for number, placed in first.generations.items()}
+        first = first.model_copy(update={"generations": pooled})
         return await self._register.swap(None, await self._placed(first, repair_only=False))
 
     async def repair(self, routing: Routing) -> Routing | None:
@@ -85,18 +89,20 @@ class Placing:
         return bool(self._view.usable()) and not owners <= speaking
 
     async def _placed(self, routing: Routing, *, repair_only: bool) -> Routing:
-        usable = self._view.usable()
+        labels = self._view.labels()
+        usable = labels.keys()
         nodes = self._nodes(routing)
         generations: dict[int, GenerationPlacement] = {}
         for number, placed in routing.generations.items():
             spec = await self._generations.spec(number)
+            members = eligible_for(routing, number, labels)
             assignments = place(
-                nodes=usable,
+                nodes=members,
                 current={shard: Assignment.of(where) for shard, where in placed.shards.items()},
                 shard_count=placed.shard_count,
                 replication=spec.replication if spec else 1,
                 ready=self._view.ready(number),
-                leaving=self._view.leaving(),
+                leaving=self._view.leaving() | (usable - members),
                 rebalance=not repair_only,
             )
             shards = await with_epochs(

@@ -24,6 +24,10 @@ class NamespaceView:
         """Nodes that may be given shards."""
         return frozenset(m.node_id for m in self._members() if m.state is NodeState.ALIVE)
 
+    def labels(self) -> dict[str, str]:
+        """Nodes that may be given shards, and the pool each is in."""
+        return {m.node_id: m.report.pool for m in self._members() if m.state is NodeState.ALIVE}
+
     def leaving(self) -> frozenset[str]:
         """Nodes that drain: they answer, and want to be relieved."""
         return frozenset(m.node_id for m in self._members() if m.state is NodeState.DRAINING)
@@ -35,7 +39,7 @@ class NamespaceView:
     def addresses(self) -> dict[str, NodeAddress]:
         """Every node that has not left, as the routing record names it."""
         return {
-            m.node_id: NodeAddress(address=m.report.address, incarnation=m.report.incarnation)
+            m.node_id: NodeAddress(address=m.report.address, incarnation=m.report.incarnation, pool=m.report.pool)
             for m in self._members()
             if m.state is not NodeState.LEFT
         }

@@ -50,6 +50,7 @@ class Node:
             node_id=node_id,
             incarnation=incarnation,
             address=lambda: self._address,
+            pool=settings.pool,
             coordinators=settings.coordinators,
             namespaces=namespaces,
             peers=peers,

@@ -130,9 +130,15 @@ class GenerationPlacement(BaseModel):
     #: building: the target of a migration; its shards are filled from ``follows`` and follow it.
     state: Literal["serving", "building"]
     shard_count: int
+    #: Label of the nodes that may hold its shards; "" for nodes without a label (brainy_coordinator.pools).
+    pool: str = ""
     #: The generation whose log this one follows while it is building.
     follows: int | None = None
     shards: dict[int, ShardPlacement] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _unpooled(serialize(self))
 
 
 class NodeAddress(BaseModel):
@@ -142,6 +148,17 @@ class NodeAddress(BaseModel):
 
     address: str
     incarnation: str
+    #: Label of the node, so that a new leader knows it before the node speaks.
+    pool: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _unpooled(serialize(self))
+
+
+def _unpooled(values: dict[str, Any]) -> dict[str, Any]:
+    # Left out while there is none, so that software from before the field reads the record.
+    return values if values.get("pool") else {name: value for name, value in values.items() if name != "pool"}
 
 
 class Routing(Record):

@@ -171,7 +171,7 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
         )
     console.print(served)
     console.print()
-    members = table(None, "node", "state", "address", "silent s#", "MiB#", "shards")
+    members = table(None, "node", "pool", "state", "address", "silent s#", "MiB#", "shards")
     for node in nodes:
         shards = " ".join(
             f"g{replica.generation}/{replica.shard}{'*' if replica.role == 'owner' else ''}"
@@ -180,6 +180,7 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
         )
         members.add_row(
             escape(node.node_id),
+            escape(node.pool) or "-",
             node.state,
             node.address,
             f"{node.silent_seconds:.1f}",
@@ -200,6 +201,31 @@ def _show(console: Console, namespaces: list[NamespaceInfo], nodes: list[NodeInf
                 where = f"{node.node_id} g{replica.generation}/{replica.shard}"
                 console.print(f"\n[bold red]{escape(where)} does not answer:[/] [dim]({replica.reason})[/]")
                 console.print(f"  {escape(replica.message)}", soft_wrap=True)
+
+
+def add_nodes(
+    namespace: OptionalNamespace = None,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="How many nodes to start.")] = 1,
+    pool: Annotated[str, typer.Option(help="Label of the new nodes; they hold only generations that name it.")] = "",
+    directory: DirectoryOption = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for each to serve.")] = 120.0,
+    json: JsonOption = False,
+) -> None:
+    """Start more nodes for a cluster that runs on this machine."""
+    cluster = local(namespace, directory)
+    started = run(_add_nodes(cluster, nodes, pool, timeout))
+    current().result(
+        {"namespace": str(cluster.namespace), "pool": pool, "nodes": started},
+        lambda console: console.print("\n".join(f"{escape(name)} at {where}" for name, where in started.items())),
+    )
+
+
+async def _add_nodes(cluster: LocalCluster, count: int, pool: str, timeout: float) -> dict[str, str]:
+    started = {}
+    for _ in range(count):
+        node = await cluster.start_node(pool=pool, timeout_seconds=timeout)
+        started[node.name] = node.address
+    return started
 
 
 def drain(

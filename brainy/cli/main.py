@@ -76,6 +76,7 @@ app = typer.Typer(
 app.command("up")(clusters.up)
 app.command("down")(clusters.down)
 app.command("status")(clusters.status)
+app.command("add-nodes")(clusters.add_nodes)
 app.command("drain")(clusters.drain)
 app.command("inspect")(inspection.inspect)
 app.command("advise")(advice.advise)

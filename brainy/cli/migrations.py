@@ -31,6 +31,9 @@ ShardsOption = Annotated[int, typer.Option(min=0, help="Shards of the target; 0 
 MetricOption = Annotated[str, typer.Option(help="cos, l2sq or ip; as now if left out.")]
 ScalarOption = Annotated[str, typer.Option(help="f32, f16, bf16 or i8 in the index; as now if left out.")]
 ConnectivityOption = Annotated[int, typer.Option(min=0, help="Edges of an index node; 0 for as now.")]
+PoolOption = Annotated[
+    str, typer.Option(help="Label of the nodes that shall hold the target; blue-green needs one. As now if left out.")
+]
 QuarantineOption = Annotated[
     int, typer.Option(min=0, help="How many unreadable source objects are accepted; see brainy quarantine list.")
 ]
@@ -45,13 +48,16 @@ def plan(
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
+    pool: PoolOption = "",
     quarantine_limit: QuarantineOption = 0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print what a migration would do. Nothing is written."""
-    target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
+    target = TargetSpec(
+        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+    )
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
@@ -77,6 +83,7 @@ def start(
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
+    pool: PoolOption = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
@@ -85,13 +92,18 @@ def start(
         float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")
     ] = 0.0,
     quarantine_limit: QuarantineOption = 0,
+    writers_stopped: Annotated[
+        bool, typer.Option("--writers-stopped", help="Coordinated: your word that nobody writes until it has ended.")
+    ] = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Start a migration. Reads and writes go on while it runs."""
     output = current()
-    target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
+    target = TargetSpec(
+        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+    )
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
@@ -102,6 +114,7 @@ def start(
                 requested_by=f"{getpass.getuser()} by the brainy command",
                 pause_cap_seconds=pause_cap,
                 quarantine_limit=quarantine_limit,
+                writers_stopped=writers_stopped,
             )
             return await _follow(brainy, begun.id, output) if wait and not dry_run else begun
 

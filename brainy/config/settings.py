@@ -104,6 +104,9 @@ class NodeSettings(_Section):
     advertise: str = ""
     #: Local disk for bases; a cache, safe to delete while the node is down.
     data_dir: str = ""
+    #: Label of this node: it holds the shards of generations that name this pool (``brainy migrate start --pool``).
+    #: Without one it holds those that name none.
+    pool: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
     coordinators: TextList = ("127.0.0.1:7070",)
     routing_poll_seconds: float = 2.0
     #: Fold the tail into a new base from this many records on, or from this share of the base.

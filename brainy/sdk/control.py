@@ -48,6 +48,7 @@ class ControlCalls(Connection):
                 silent_seconds=node.silent_for.ToNanoseconds() / 1e9,
                 memory_bytes=node.memory_bytes,
                 replicas=tuple(_replica(replica) for replica in node.replicas),
+                pool=node.pool,
             )
             for node in answer.nodes
         ]
@@ -155,6 +156,7 @@ class ControlCalls(Connection):
         requested_by: str = "",
         pause_cap_seconds: float = 0.0,
         quarantine_limit: int = 0,
+        writers_stopped: bool = False,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
@@ -167,6 +169,8 @@ class ControlCalls(Connection):
             quarantine_limit: how many unreadable source objects are accepted; those that were replayed do not
                 count. Their bytes are kept in the target. Past it the migration is refused, or, if the target finds
                 more than the source reported, aborted before anything has moved.
+            writers_stopped: for COORDINATED, which is refused without it: every writer is stopped, and stays so until
+                the migration has ended.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
@@ -182,6 +186,7 @@ class ControlCalls(Connection):
             requested_by=requested_by,
             pause_cap=pause if pause_cap_seconds else None,
             quarantine_limit=quarantine_limit,
+            writers_stopped=writers_stopped,
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

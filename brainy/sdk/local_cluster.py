@@ -225,9 +225,9 @@ class LocalCluster:
                 raise
         return self
 
-    async def start_node(self, *, timeout_seconds: float = 120.0) -> LocalProcess:
-        """Start one more node and wait until it serves."""
-        node = self._spawn_node(self._fresh_name())
+    async def start_node(self, *, pool: str = "", timeout_seconds: float = 120.0) -> LocalProcess:
+        """Start one more node, labelled with a pool if one is given, and wait until it serves."""
+        node = self._spawn_node(self._fresh_name(), pool=pool)
         self._save()
         await self._serving(node, Deadline.after(self._clock, timeout_seconds))
         self._save()
@@ -254,7 +254,7 @@ class LocalCluster:
         """SIGKILL the node at an index of ``nodes`` and start it anew: same name, address and cache."""
         old = self.nodes[index]
         await old.kill(self._clock)
-        node = self._spawn_node(old.name, old.address)
+        node = self._spawn_node(old.name, old.address, pool=old.record.pool)
         await self._serving(node, Deadline.after(self._clock, timeout_seconds))
         self._save()
         return node
@@ -312,7 +312,7 @@ class LocalCluster:
             number += 1
         return f"node-{number}"
 
-    def _spawn_node(self, name: str, listen: str = "127.0.0.1:0") -> LocalProcess:
+    def _spawn_node(self, name: str, listen: str = "127.0.0.1:0", *, pool: str = "") -> LocalProcess:
         data = self.directory / "data" / name
         data.mkdir(parents=True, exist_ok=True)
         node = LocalProcess.start(
@@ -324,10 +324,12 @@ class LocalCluster:
                 *("--listen", listen),
                 *(part for address in self.coordinator_addresses for part in ("--coordinator", address)),
                 *("--data-dir", str(data)),
+                *(("--pool", pool) if pool else ()),
             ],
             directory=self.directory,
             environment=self._settings,
             leashed=self._leashed,
+            pool=pool,
         )
         self._processes[name] = node
         return node

@@ -38,6 +38,8 @@ class ProcessRecord(BaseModel):
     address: str
     ready_file: str
     log_file: str
+    #: Label of a node, which it keeps when it is started anew.
+    pool: str = ""
 
 
 class LocalProcess:
@@ -60,6 +62,7 @@ class LocalProcess:
         directory: Path,
         environment: Mapping[str, str],
         leashed: bool,
+        pool: str = "",
     ) -> Self:
         """Start ``python command... --ready-file F`` in a session of its own, its output going to a log file.
 
@@ -69,6 +72,7 @@ class LocalProcess:
             directory: where ``run/`` and ``logs/`` are.
             environment: variables besides the inherited ones.
             leashed: end it when this process ends.
+            pool: label of a node, to be remembered.
         """
         ready_file = directory / "run" / f"{name}.json"
         log_file = directory / "logs" / f"{name}.log"
@@ -90,7 +94,9 @@ class LocalProcess:
             )
         if not leashed:
             _DETACHED.append(child)
-        record = ProcessRecord(name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file))
+        record = ProcessRecord(
+            name=name, pid=child.pid, address="", ready_file=str(ready_file), log_file=str(log_file), pool=pool
+        )
         return cls(record, child)
 
     @property

@@ -17,6 +17,10 @@ class Strategy(enum.Enum):
     IN_PLACE_UPGRADE = "in-place-upgrade"
     #: The same, adopted by the nodes one after the other, readers first, the writer last.
     ROLLING = "rolling"
+    #: As in-place upgrade, with the next generation on nodes of its own.
+    BLUE_GREEN = "blue-green"
+    #: In a window without writers: the reads of all nodes move together, the writes last.
+    COORDINATED = "coordinated"
 
     @classmethod
     def of(cls, value: Strategy | str) -> Strategy:
@@ -48,6 +52,8 @@ class TargetSpec:
     scalar_kind: str = ""
     #: Edges of a node of the HNSW graph.
     connectivity: int = 0
+    #: Label of the nodes that shall hold it; those that may hold the source if left out. BLUE_GREEN needs one.
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +125,8 @@ class Migration:
 _STRATEGIES = {
     Strategy.IN_PLACE_UPGRADE: migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
     Strategy.ROLLING: migration_pb2.STRATEGY_ROLLING,
+    Strategy.BLUE_GREEN: migration_pb2.STRATEGY_BLUE_GREEN,
+    Strategy.COORDINATED: migration_pb2.STRATEGY_COORDINATED,
 }
 
 
@@ -135,6 +143,7 @@ def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
         metric=wanted.metric,
         scalar_kind=wanted.scalar_kind,
         connectivity=wanted.connectivity,
+        pool=wanted.pool,
     )
 
 

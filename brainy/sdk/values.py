@@ -260,6 +260,8 @@ class NodeInfo:
     silent_seconds: float
     memory_bytes: int
     replicas: tuple[ShardReplica, ...]
+    #: Its label: which generations it may hold.
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,8 @@ class Report:
     replicas: tuple[control_pb2.ShardReplica, ...] = ()
     draining: bool = False
     memory_bytes: int = 0
+    #: Its label: which generations it may hold (``pools``).
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ class Registry:
         """Give every node named, unless already heard, one full TTL before it is judged."""
         for node_id, node in nodes.items():
             if node_id not in self._entries:
-                report = Report(node_id=node_id, incarnation=node.incarnation, address=node.address)
+                report = Report(node_id=node_id, incarnation=node.incarnation, address=node.address, pool=node.pool)
                 self._entries[node_id] = _Entry(report, now, heard=False)
 
     def heartbeat(self, report: Report, now: float) -> None:

@@ -34,6 +34,20 @@ class AdoptNode:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptAll:
+    """Let every node answer reads from the target, in one swap, and wait until all say so."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitQuiet:
+    """See whether the source has stopped taking records."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountQuarantine:
     """Ask which objects the target could not read, and whether so many were accepted."""
 
@@ -112,6 +126,8 @@ Action = (
     | PlaceTarget
     | CountQuarantine
     | AdoptNode
+    | AdoptAll
+    | AwaitQuiet
     | Drain
     | TakePositions
     | AwaitCatchUp

@@ -20,14 +20,17 @@ from brainy_coordinator.migration.observation import (
     Facts,
     Observation,
     ReplicaSeen,
+    Still,
     followed_shards,
 )
 from brainy_coordinator.migration.preflight import Preflight
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
+from brainy_coordinator.pools import eligible
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
 
@@ -115,6 +118,10 @@ class ClusterExecutor:
                 await self._count_quarantine(record)
             case act.AdoptNode(node_id=node_id):
                 await self._adopt(record, node_id)
+            case act.AdoptAll():
+                await self._adopt_all(record)
+            case act.AwaitQuiet():
+                await self._await_quiet(record)
             case act.Drain():
                 await self._drain(record)
             case act.TakePositions():
@@ -183,12 +190,17 @@ class ClusterExecutor:
         if record.target in routing.generations:
             return
         spec = await self._generations.spec(record.target)
-        usable = self._view.usable()
-        if spec is None or not usable:
-            raise UnavailableError("no node can take the target", remedy="start a node", generation=record.target)
         source = routing.generations[record.source]
+        pool = record.request.target.pool or source.pool
+        labels = self._view.labels()
+        # The source reserves its pool only against a target that has none; then both have none.
+        usable = eligible(pool, labels)
+        if spec is None or not usable:
+            raise UnavailableError(
+                "no node can take the target", remedy="start a node", generation=record.target, pool=pool
+            )
         # With as many shards as before, each shard's target is built where the shard is.
-        similar = spec.shard_count == source.shard_count
+        similar = spec.shard_count == source.shard_count and pool == source.pool
         assignments = place(
             nodes=usable,
             current={s: Assignment.of(p) for s, p in source.shards.items()} if similar else {},
@@ -200,9 +212,10 @@ class ClusterExecutor:
             self._locks, generation=record.target, assignments=assignments, current={}, nodes=routing.nodes
         )
         addresses = self._view.addresses()
-        joined = {node: addresses[node] for node in usable if node in addresses}
+        joined = {node: addresses[node] for node in labels if node in addresses}
         known = routing.model_copy(update={"nodes": {**routing.nodes, **joined}})
-        await self._swap(routing, edits.place_target(known, record.id, target=record.target, shards=shards))
+        placed = edits.place_target(known, record.id, target=record.target, shards=shards, pool=pool)
+        await self._swap(routing, placed)
 
     async def _adopt(self, record: MigrationRecord, node_id: str) -> None:
         routing = await self._routing()
@@ -214,6 +227,32 @@ class ClusterExecutor:
             self.facts = replace(self.facts, adopted_in_force=self.facts.adopted_in_force | {node_id})
         else:
             await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _adopt_all(self, record: MigrationRecord) -> None:
+        routing, reachable = await self._routing(), self._view.reachable()
+        adopted = edits.adopt_all(routing, record.id, nodes=reachable, target=record.target)
+        routing = await self._swap(routing, adopted, tell=False)
+        acks = await self._barrier.pass_epoch(reachable, epoch=routing.epoch, timeout=_CALL_SECONDS)
+        self.facts = replace(self.facts, adopted_in_force=self.facts.adopted_in_force | acks.keys())
+        if len(acks) < len(reachable):
+            await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _await_quiet(self, record: MigrationRecord) -> None:
+        seen, now = await self.observe(record), self._clock.monotonic()
+        ends, before = seen.ends(record.source), self.facts.still
+        if before is None:
+            still = Still(positions=ends, since=now)
+        elif before.positions != ends:
+            moved = sorted(shard for shard, end in ends.items() if before.positions.get(shard) != end)
+            text = ", ".join(f"shard {s} went from {before.positions.get(s, '?')} to {ends[s]}" for s in moved)
+            still = Still(positions=ends, since=now, moved=text or before.moved)
+        else:
+            known = seen.generation(record.source)
+            whole = known is not None and ends.keys() == known.shards.keys()
+            still = replace(before, quiet=whole and now - before.since >= QUIET_SECONDS)
+        self.facts = replace(self.facts, still=still)
+        if not still.quiet:
+            await self._clock.sleep(min(_SLICE_SECONDS, max(_POLL_SECONDS, still.since + QUIET_SECONDS - now)))
 
     async def _drain(self, record: MigrationRecord) -> None:
         started_at = self._clock.monotonic()

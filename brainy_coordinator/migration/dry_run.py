@@ -19,10 +19,12 @@ from brainy_coordinator.migration.observation import (
     Observation,
     ReplicaSeen,
     ReplicaState,
+    Still,
 )
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.stages import STAGES
 from brainy_coordinator.migration.state import Trigger
+from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 from brainy_coordinator.migration.transitions import next_state
 from brainy_coordinator.placement import Assignment, place
 
@@ -49,10 +51,25 @@ class DryRunExecutor:
         shard_count: int,
         replication: int,
         checks: tuple[Check, ...],
+        pool: str = "",
+        holders: frozenset[str] | None = None,
     ) -> None:
+        """Play on a record.
+
+        Args:
+            routing: the record in force; never changed.
+            reachable: nodes that can be called.
+            shard_count: of the target.
+            replication: of the target.
+            checks: what preflight found.
+            pool: the target's, or "".
+            holders: nodes that may hold the target; ``reachable`` if left out.
+        """
         nodes = {node: NodeAddress(address="", incarnation="") for node in reachable}
         self._routing = routing.model_copy(update={"nodes": {**nodes, **routing.nodes}})
         self._reachable = reachable
+        self._pool = pool
+        self._holders = reachable if holders is None else holders
         self._shard_count = shard_count
         self._replication = replication
         self._checks = checks
@@ -86,10 +103,16 @@ class DryRunExecutor:
                 facts = replace(facts, checks=tuple(replace(check, passed=True) for check in self._checks))
             case act.PlaceTarget():
                 shards = {s: ShardPlacement(owner=a.owner, epoch=1, replicas=a.replicas) for s, a in self._placed()}
-                routing = edits.place_target(routing, record.id, target=record.target, shards=shards)
+                routing = edits.place_target(routing, record.id, target=record.target, shards=shards, pool=self._pool)
             case act.AdoptNode(node_id=node_id):
                 routing = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
                 facts = replace(facts, adopted_in_force=facts.adopted_in_force | {node_id})
+            case act.AdoptAll():
+                routing = edits.adopt_all(routing, record.id, nodes=self._reachable, target=record.target)
+                facts = replace(facts, adopted_in_force=self._reachable)
+            case act.AwaitQuiet():
+                ends = (await self.observe(record)).ends(record.source)
+                facts = replace(facts, still=Still(positions=ends, since=0.0, quiet=True))
             case act.Drain():
                 routing = edits.drain(routing, record.id)
                 facts = replace(facts, cut_over=CutOver(epoch=routing.epoch, started_at=0.0))
@@ -117,7 +140,7 @@ class DryRunExecutor:
 
     def _placed(self) -> list[tuple[int, Assignment]]:
         assignments = place(
-            nodes=self._reachable,
+            nodes=self._holders,
             current={},
             shard_count=self._shard_count,
             replication=self._replication,
@@ -134,11 +157,16 @@ class DryRunExecutor:
                 return f"describe generation {number}; an object that exists is never changed"
             case act.PlaceTarget(generation=number, follows=source):
                 return (
-                    f"{self._shard_count} shards of generation {number} on {len(self._reachable)} nodes, "
+                    f"{self._shard_count} shards of generation {number} on {len(self._holders)} nodes"
+                    f"{f' of pool {self._pool}' if self._pool else ''}, "
                     f"filled from generation {source} and following it within {LAG_LIMIT} records"
                 )
             case act.AdoptNode(node_id=node_id, generation=number):
                 return f"{node_id} answers reads from generation {number}"
+            case act.AdoptAll(generation=number):
+                return f"every node answers reads from generation {number}, in one swap and one barrier"
+            case act.AwaitQuiet(generation=number):
+                return f"no shard of generation {number} takes a record for {QUIET_SECONDS:g} s, or it waits"
             case act.Drain():
                 return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
             case act.TakePositions():

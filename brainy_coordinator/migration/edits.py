@@ -6,7 +6,7 @@ nonce and leader epoch are stamped by ``RoutingRegister``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement
@@ -27,12 +27,16 @@ def _ours(routing: Routing, migration_id: str) -> None:
         )
 
 
-def place_target(routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement]) -> Routing:
-    """Add the target in state building, following the active generation."""
+def place_target(
+    routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement], pool: str = ""
+) -> Routing:
+    """Add the target in state building, in its pool, following the active generation."""
     _ours(routing, migration_id)
     if target in routing.generations:
         return routing
-    placed = GenerationPlacement(state="building", shard_count=len(shards), follows=routing.active, shards=dict(shards))
+    placed = GenerationPlacement(
+        state="building", shard_count=len(shards), pool=pool, follows=routing.active, shards=dict(shards)
+    )
     return _changed(routing, migration=migration_id, generations={**routing.generations, target: placed})
 
 
@@ -42,6 +46,13 @@ def adopt(routing: Routing, migration_id: str, *, node_id: str, target: int) -> 
     if routing.adopted.get(node_id) == target:
         return routing
     return _changed(routing, adopted={**routing.adopted, node_id: target})
+
+
+def adopt_all(routing: Routing, migration_id: str, *, nodes: Collection[str], target: int) -> Routing:
+    """Let the front doors of several nodes read from the target."""
+    _ours(routing, migration_id)
+    adopted = {**routing.adopted, **dict.fromkeys(sorted(nodes), target)}
+    return routing if adopted == routing.adopted else _changed(routing, adopted=adopted)
 
 
 def drain(routing: Routing, migration_id: str) -> Routing:

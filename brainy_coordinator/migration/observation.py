@@ -87,6 +87,20 @@ class CutOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """Since when the source has taken no record, as far as its owners were asked."""
+
+    #: Source shard -> its end.
+    positions: Mapping[int, int]
+    #: Monotonic seconds at which they were seen first.
+    since: float
+    #: Whether that is long enough.
+    quiet: bool = False
+    #: What moved last, for people; "" when nothing has.
+    moved: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What this leader learnt by acting. A new leader starts with none of it and learns it again."""
 
@@ -96,6 +110,8 @@ class Facts:
     cut_over: CutOver | None = None
     #: When the last attempt to cut over was given up, monotonic seconds.
     gave_up_at: float | None = None
+    #: Only where the strategy wants the source to be still; None until looked at.
+    still: Still | None = None
     #: Nodes that confirmed reading from the target.
     adopted_in_force: frozenset[str] = frozenset()
     #: Nodes that confirmed the record of the commit or a later one.
@@ -133,6 +149,10 @@ class Observation:
         placed = self.generation(generation)
         shards = placed.shards if placed else {}
         return {shard: self.replica(generation, shard, where.owner) for shard, where in shards.items()}
+
+    def ends(self, generation: int) -> dict[int, int]:
+        """Highest position each owner of a generation's shards has applied; owners not seen are missing."""
+        return {shard: owner.applied for shard, owner in self.owners(generation).items() if owner is not None}
 
     def is_draining(self) -> bool:
         """Whether writes are stopped."""

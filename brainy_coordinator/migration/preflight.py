@@ -12,6 +12,7 @@ from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration.observation import Check, ReplicaSeen, ReplicaState
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
+from brainy_coordinator.migration.strategies.checks import STRATEGY_REMEDIES, strategy_checks
 from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.view import NamespaceView
 
@@ -24,6 +25,7 @@ REMEDIES: Mapping[str, str] = {
     "dimensions_known": "write the first item before migrating an empty namespace",
     "nodes_reachable": "start or remove the nodes that do not answer",
     "source_shards_ready": "wait until every shard of the source answers",
+    **STRATEGY_REMEDIES,
     "quarantine_within_limit": (
         "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
         " (their bytes are kept); nothing was changed"
@@ -70,6 +72,7 @@ class Preflight:
                 reason="UNAVAILABLE",
             ),
             _shards_ready(request, routing, replicas),
+            *strategy_checks(request, routing, self._view.labels()),
             await self._quarantine.check(
                 routing,
                 request.source_generation,

@@ -14,7 +14,7 @@ from brainy.errors import CorruptDataError, FencedError
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
 
-Strategy = Literal["in_place_upgrade", "rolling"]
+Strategy = Literal["in_place_upgrade", "rolling", "blue_green", "coordinated"]
 
 
 class TargetWish(BaseModel):
@@ -26,6 +26,8 @@ class TargetWish(BaseModel):
     metric: str = ""
     scalar_kind: str = ""
     connectivity: int = 0
+    #: Label of the nodes that shall hold it.
+    pool: str = ""
 
 
 class Request(BaseModel):
@@ -44,6 +46,8 @@ class Request(BaseModel):
     pause_cap_seconds: float = 3.0
     #: How many unreadable source objects are accepted.
     quarantine_limit: int = 0
+    #: The caller's word that nobody writes until the migration has ended; ``coordinated`` asks for it.
+    writers_stopped: bool = False
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""

@@ -12,6 +12,7 @@ from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.departures import held
 from brainy_coordinator.membership.registry import NodeState, Report
+from brainy_coordinator.pools import heirless
 from brainy_coordinator.routing import open_register
 
 _STATES: Mapping[NodeState, membership_pb2.NodeState.ValueType] = {
@@ -53,6 +54,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 replicas=tuple(request.replicas),
                 draining=request.draining,
                 memory_bytes=request.memory_bytes,
+                pool=request.pool,
             ),
             self._clock.monotonic(),
         )
@@ -86,6 +88,16 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                     remedy="start another node first, or stop the cluster",
                     node=request.node_id,
                 )
+            labels = {member.node_id: member.report.pool for member in others}
+            for name, routing in term.routings.items():
+                if stuck := heirless(routing, request.node_id, labels):
+                    raise PreconditionError(
+                        "no other node of the pool could take its shards",
+                        remedy="start another node of that pool first, or stop the cluster",
+                        node=request.node_id,
+                        namespace=name,
+                        pool=routing.generations[stuck[0]].pool,
+                    )
             term.registry.drain(request.node_id)
         owned, total = held(term.routings, request.node_id)
         (state,) = (
@@ -125,6 +137,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                     silent_for=duration(member.silent_for),
                     replicas=member.report.replicas,
                     memory_bytes=member.report.memory_bytes,
+                    pool=member.report.pool,
                 )
             )
         return response
@@ -136,6 +149,6 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             found = await open_register(store, clock=components.clock, ids=components.ids).load()
             for node_id, node in found[0].nodes.items() if found else ():
                 nodes[node_id] = membership_pb2.NodeInfo(
-                    node_id=node_id, incarnation=node.incarnation, address=node.address
+                    node_id=node_id, incarnation=node.incarnation, address=node.address, pool=node.pool
                 )
         return [nodes[node_id] for node_id in sorted(nodes)]

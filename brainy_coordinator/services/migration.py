@@ -21,6 +21,7 @@ from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.preflight import require
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import MigrationRecord, Request, migration_id_for
+from brainy_coordinator.pools import eligible
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
     migration_message,
@@ -54,12 +55,15 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         if routing is None or spec is None:
             raise _not_adopted(control.namespace)
         target = _checked_target(spec, wish)
+        pool = wish.target.pool or routing.generations[wish.source_generation].pool
         executor = DryRunExecutor(
             routing,
             reachable=frozenset(control.view.reachable()),
             shard_count=target.shard_count,
             replication=target.replication,
             checks=await control.preflight.run(wish, routing, others=_running(control)),
+            pool=pool,
+            holders=eligible(pool, control.view.labels()),
         )
         steps = await plan(executor, "plan", wish)
         return migration_pb2.PlanMigrationResponse(
@@ -84,6 +88,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             requested_by=request.requested_by,
             pause_cap_seconds=cap,
             quarantine_limit=request.quarantine_limit,
+            writers_stopped=request.writers_stopped,
         )
         migration_id = migration_id_for(control.namespace, wish.request_id)
         found = control.migrations.same(migration_id, wish)
@@ -189,6 +194,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         requested_by: str = "",
         pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
         quarantine_limit: int = 0,
+        writers_stopped: bool = False,
     ) -> Request:
         routing = await control.register.current()
         if routing is None:
@@ -204,6 +210,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             requested_by=requested_by,
             pause_cap_seconds=pause_cap_seconds,
             quarantine_limit=quarantine_limit,
+            writers_stopped=writers_stopped,
         )
 
     async def _require_fit(self, control: NamespaceControl, wish: Request) -> None:

@@ -20,10 +20,14 @@ _MOST_SHARDS = 4096
 _STRATEGIES: Mapping[int, Strategy] = {
     migration_pb2.STRATEGY_IN_PLACE_UPGRADE: "in_place_upgrade",
     migration_pb2.STRATEGY_ROLLING: "rolling",
+    migration_pb2.STRATEGY_BLUE_GREEN: "blue_green",
+    migration_pb2.STRATEGY_COORDINATED: "coordinated",
 }
 _STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
     "in_place_upgrade": migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
     "rolling": migration_pb2.STRATEGY_ROLLING,
+    "blue_green": migration_pb2.STRATEGY_BLUE_GREEN,
+    "coordinated": migration_pb2.STRATEGY_COORDINATED,
 }
 
 
@@ -45,6 +49,7 @@ def request_value(
     requested_by: str = "",
     pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
     quarantine_limit: int = 0,
+    writers_stopped: bool = False,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -53,7 +58,14 @@ def request_value(
     """
     known = _STRATEGIES.get(strategy)
     if known is None:
-        raise InvalidRequestError("a migration needs a strategy", remedy="choose in-place upgrade or rolling")
+        raise InvalidRequestError(
+            "a migration needs a strategy", remedy="choose in-place upgrade, rolling, blue-green or coordinated"
+        )
+    if known == "blue_green" and not target.pool:
+        raise InvalidRequestError(
+            "blue-green needs the pool of the nodes that shall hold the target",
+            remedy="start nodes with a label (node.pool) and name it: brainy migrate start --pool",
+        )
     if not 0.0 < pause_cap_seconds <= _LONGEST_PAUSE_CAP_SECONDS:
         raise InvalidRequestError(
             "pause_cap is out of bounds", remedy="0 to 60 s, 0 excluded", pause_cap=pause_cap_seconds
@@ -71,10 +83,12 @@ def request_value(
             metric=target.metric,
             scalar_kind=target.scalar_kind,
             connectivity=target.connectivity,
+            pool=target.pool,
         ),
         requested_by=requested_by,
         pause_cap_seconds=pause_cap_seconds,
         quarantine_limit=quarantine_limit,
+        writers_stopped=writers_stopped,
     )
 
 

@@ -40,6 +40,7 @@ class Heartbeat:
         node_id: str,
         incarnation: str,
         address: Callable[[], str],
+        pool: str = "",
         coordinators: Sequence[str],
         namespaces: HostedNamespaces,
         peers: ChannelPool,
@@ -48,6 +49,7 @@ class Heartbeat:
         self._node_id = node_id
         self._incarnation = incarnation
         self._address = address
+        self._pool = pool
         self._coordinators = list(coordinators)
         self._namespaces = namespaces
         self._peers = peers
@@ -94,6 +96,7 @@ class Heartbeat:
             replicas=[replica for namespace in self._namespaces.all() for replica in namespace.replicas()],
             draining=self.draining,
             memory_bytes=self._process.memory_info().rss,
+            pool=self._pool,
         )
         return await self._leader(
             lambda stub, deadline: call(stub.Heartbeat, request, deadline=deadline), _RPC_TIMEOUT_SECONDS

@@ -8,7 +8,7 @@ from typing import Protocol
 from brainy_coordinator.migration import record as records
 from brainy_coordinator.migration.actions import Action
 from brainy_coordinator.migration.observation import Observation
-from brainy_coordinator.migration.strategies import in_place_upgrade, rolling
+from brainy_coordinator.migration.strategies import blue_green, coordinated, in_place_upgrade, rolling
 
 
 class StrategyRules(Protocol):
@@ -21,4 +21,6 @@ class StrategyRules(Protocol):
 STRATEGIES: Mapping[records.Strategy, StrategyRules] = {
     "in_place_upgrade": in_place_upgrade.InPlaceUpgrade(),
     "rolling": rolling.Rolling(),
+    "blue_green": blue_green.BlueGreen(),
+    "coordinated": coordinated.Coordinated(),
 }

@@ -52,6 +52,7 @@ class HeartbeatRequest(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     """Fresh for each start of the process."""
@@ -59,6 +60,8 @@ class HeartbeatRequest(_message.Message):
     """host:port where the node's services answer."""
     draining: _builtins.bool
     memory_bytes: _builtins.int
+    pool: _builtins.str
+    """Label of the node (node.pool)."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_control_pb2.ShardReplica]: ...
     def __init__(
@@ -70,10 +73,11 @@ class HeartbeatRequest(_message.Message):
         replicas: _abc.Iterable[_control_pb2.ShardReplica] | None = ...,
         draining: _builtins.bool = ...,
         memory_bytes: _builtins.int = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,11 +201,14 @@ class NodeInfo(_message.Message):
     SILENT_FOR_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     address: _builtins.str
     state: Global___NodeState.ValueType
     memory_bytes: _builtins.int
+    pool: _builtins.str
+    """Label of the node: which generations it may hold."""
     @_builtins.property
     def silent_for(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -216,10 +223,11 @@ class NodeInfo(_message.Message):
         silent_for: _duration_pb2.Duration | None = ...,
         replicas: _abc.Iterable[_control_pb2.ShardReplica] | None = ...,
         memory_bytes: _builtins.int = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["silent_for", b"silent_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "replicas", b"replicas", "silent_for", b"silent_for", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "replicas", b"replicas", "silent_for", b"silent_for", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

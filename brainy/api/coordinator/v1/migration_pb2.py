@@ -26,49 +26,49 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)brainy/api/coordinator/v1/migration.proto\x12\x19\x62rainy.api.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\nTargetSpec\x12\x13\n\x0bshard_count\x18\x01 \x01(\r\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x13\n\x0bscalar_kind\x18\x03 \x01(\t\x12\x14\n\x0c\x63onnectivity\x18\x04 \x01(\r\"\xfd\x01\n\x0eMigrationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x04\x66rom\x18\x03 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x35\n\x02to\x18\x04 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x0f\n\x07trigger\x18\x05 \x01(\t\x12\n\n\x02\x62y\x18\x06 \x01(\t\x12\x14\n\x0cleader_epoch\x18\x07 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"\xb1\x03\n\tMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x35\n\x08strategy\x18\x03 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x19\n\x11source_generation\x18\x05 \x01(\r\x12\x19\n\x11target_generation\x18\x06 \x01(\r\x12\x14\n\x0citems_copied\x18\x07 \x01(\x04\x12\x13\n\x0bitems_total\x18\x08 \x01(\x04\x12\x0b\n\x03lag\x18\t \x01(\x04\x12\x15\n\radopted_nodes\x18\n \x03(\t\x12.\n\x0bwrite_pause\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x64igest_equal\x18\x0c \x01(\x08\x12\x0f\n\x07message\x18\r \x01(\t\x12\x38\n\x05story\x18\x0e \x03(\x0b\x32).brainy.api.coordinator.v1.MigrationEvent\"*\n\x08PlanStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb1\x01\n\x14PlanMigrationRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x35\n\x08strategy\x18\x02 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x35\n\x06target\x18\x03 \x01(\x0b\x32%.brainy.api.coordinator.v1.TargetSpec\x12\x18\n\x10quarantine_limit\x18\x04 \x01(\x04\"\x81\x01\n\x15PlanMigrationResponse\x12\x19\n\x11source_generation\x18\x01 \x01(\r\x12\x19\n\x11target_generation\x18\x02 \x01(\r\x12\x32\n\x05steps\x18\x03 \x03(\x0b\x32#.brainy.api.coordinator.v1.PlanStep\"\xa1\x02\n\x15StartMigrationRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x35\n\x08strategy\x18\x02 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x35\n\x06target\x18\x03 \x01(\x0b\x32%.brainy.api.coordinator.v1.TargetSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12,\n\tpause_cap\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10quarantine_limit\x18\x08 \x01(\x04\"Q\n\x16StartMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"4\n\x13GetMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"O\n\x14GetMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"Q\n\x15ListMigrationsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x16ListMigrationsResponse\x12\x38\n\nmigrations\x18\x01 \x03(\x0b\x32$.brainy.api.coordinator.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x15WatchMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"Q\n\x16WatchMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"`\n\x15\x41\x62ortMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\"Q\n\x16\x41\x62ortMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration*Y\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19STRATEGY_IN_PLACE_UPGRADE\x10\x01\x12\x14\n\x10STRATEGY_ROLLING\x10\x02*\x84\x03\n\x0eMigrationState\x12\x1f\n\x1bMIGRATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MIGRATION_STATE_PENDING\x10\x01\x12 \n\x1cMIGRATION_STATE_PREFLIGHTING\x10\x02\x12\x1b\n\x17MIGRATION_STATE_COPYING\x10\x03\x12\x1f\n\x1bMIGRATION_STATE_CATCHING_UP\x10\x04\x12\x19\n\x15MIGRATION_STATE_READY\x10\x05\x12 \n\x1cMIGRATION_STATE_CUTTING_OVER\x10\x06\x12\x1d\n\x19MIGRATION_STATE_VERIFYING\x10\x07\x12\x1e\n\x1aMIGRATION_STATE_COMPLETING\x10\x08\x12\x1d\n\x19MIGRATION_STATE_SUCCEEDED\x10\t\x12\x1c\n\x18MIGRATION_STATE_ABORTING\x10\n\x12\x1b\n\x17MIGRATION_STATE_ABORTED\x10\x0b\x32\xd5\x05\n\x10MigrationService\x12r\n\rPlanMigration\x12/.brainy.api.coordinator.v1.PlanMigrationRequest\x1a\x30.brainy.api.coordinator.v1.PlanMigrationResponse\x12u\n\x0eStartMigration\x12\x30.brainy.api.coordinator.v1.StartMigrationRequest\x1a\x31.brainy.api.coordinator.v1.StartMigrationResponse\x12o\n\x0cGetMigration\x12..brainy.api.coordinator.v1.GetMigrationRequest\x1a/.brainy.api.coordinator.v1.GetMigrationResponse\x12u\n\x0eListMigrations\x12\x30.brainy.api.coordinator.v1.ListMigrationsRequest\x1a\x31.brainy.api.coordinator.v1.ListMigrationsResponse\x12w\n\x0eWatchMigration\x12\x30.brainy.api.coordinator.v1.WatchMigrationRequest\x1a\x31.brainy.api.coordinator.v1.WatchMigrationResponse0\x01\x12u\n\x0e\x41\x62ortMigration\x12\x30.brainy.api.coordinator.v1.AbortMigrationRequest\x1a\x31.brainy.api.coordinator.v1.AbortMigrationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)brainy/api/coordinator/v1/migration.proto\x12\x19\x62rainy.api.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\nTargetSpec\x12\x13\n\x0bshard_count\x18\x01 \x01(\r\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x13\n\x0bscalar_kind\x18\x03 \x01(\t\x12\x14\n\x0c\x63onnectivity\x18\x04 \x01(\r\x12\x0c\n\x04pool\x18\x05 \x01(\t\"\xfd\x01\n\x0eMigrationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x04\x66rom\x18\x03 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x35\n\x02to\x18\x04 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x0f\n\x07trigger\x18\x05 \x01(\t\x12\n\n\x02\x62y\x18\x06 \x01(\t\x12\x14\n\x0cleader_epoch\x18\x07 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"\xb1\x03\n\tMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x35\n\x08strategy\x18\x03 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).brainy.api.coordinator.v1.MigrationState\x12\x19\n\x11source_generation\x18\x05 \x01(\r\x12\x19\n\x11target_generation\x18\x06 \x01(\r\x12\x14\n\x0citems_copied\x18\x07 \x01(\x04\x12\x13\n\x0bitems_total\x18\x08 \x01(\x04\x12\x0b\n\x03lag\x18\t \x01(\x04\x12\x15\n\radopted_nodes\x18\n \x03(\t\x12.\n\x0bwrite_pause\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x64igest_equal\x18\x0c \x01(\x08\x12\x0f\n\x07message\x18\r \x01(\t\x12\x38\n\x05story\x18\x0e \x03(\x0b\x32).brainy.api.coordinator.v1.MigrationEvent\"*\n\x08PlanStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb1\x01\n\x14PlanMigrationRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x35\n\x08strategy\x18\x02 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x35\n\x06target\x18\x03 \x01(\x0b\x32%.brainy.api.coordinator.v1.TargetSpec\x12\x18\n\x10quarantine_limit\x18\x04 \x01(\x04\"\x81\x01\n\x15PlanMigrationResponse\x12\x19\n\x11source_generation\x18\x01 \x01(\r\x12\x19\n\x11target_generation\x18\x02 \x01(\r\x12\x32\n\x05steps\x18\x03 \x03(\x0b\x32#.brainy.api.coordinator.v1.PlanStep\"\xba\x02\n\x15StartMigrationRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x35\n\x08strategy\x18\x02 \x01(\x0e\x32#.brainy.api.coordinator.v1.Strategy\x12\x35\n\x06target\x18\x03 \x01(\x0b\x32%.brainy.api.coordinator.v1.TargetSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12,\n\tpause_cap\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10quarantine_limit\x18\x08 \x01(\x04\x12\x17\n\x0fwriters_stopped\x18\x0f \x01(\x08\"Q\n\x16StartMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"4\n\x13GetMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"O\n\x14GetMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"Q\n\x15ListMigrationsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x16ListMigrationsResponse\x12\x38\n\nmigrations\x18\x01 \x03(\x0b\x32$.brainy.api.coordinator.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x15WatchMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"Q\n\x16WatchMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration\"`\n\x15\x41\x62ortMigrationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\"Q\n\x16\x41\x62ortMigrationResponse\x12\x37\n\tmigration\x18\x01 \x01(\x0b\x32$.brainy.api.coordinator.v1.Migration*\x8c\x01\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19STRATEGY_IN_PLACE_UPGRADE\x10\x01\x12\x14\n\x10STRATEGY_ROLLING\x10\x02\x12\x17\n\x13STRATEGY_BLUE_GREEN\x10\x03\x12\x18\n\x14STRATEGY_COORDINATED\x10\x04*\x84\x03\n\x0eMigrationState\x12\x1f\n\x1bMIGRATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MIGRATION_STATE_PENDING\x10\x01\x12 \n\x1cMIGRATION_STATE_PREFLIGHTING\x10\x02\x12\x1b\n\x17MIGRATION_STATE_COPYING\x10\x03\x12\x1f\n\x1bMIGRATION_STATE_CATCHING_UP\x10\x04\x12\x19\n\x15MIGRATION_STATE_READY\x10\x05\x12 \n\x1cMIGRATION_STATE_CUTTING_OVER\x10\x06\x12\x1d\n\x19MIGRATION_STATE_VERIFYING\x10\x07\x12\x1e\n\x1aMIGRATION_STATE_COMPLETING\x10\x08\x12\x1d\n\x19MIGRATION_STATE_SUCCEEDED\x10\t\x12\x1c\n\x18MIGRATION_STATE_ABORTING\x10\n\x12\x1b\n\x17MIGRATION_STATE_ABORTED\x10\x0b\x32\xd5\x05\n\x10MigrationService\x12r\n\rPlanMigration\x12/.brainy.api.coordinator.v1.PlanMigrationRequest\x1a\x30.brainy.api.coordinator.v1.PlanMigrationResponse\x12u\n\x0eStartMigration\x12\x30.brainy.api.coordinator.v1.StartMigrationRequest\x1a\x31.brainy.api.coordinator.v1.StartMigrationResponse\x12o\n\x0cGetMigration\x12..brainy.api.coordinator.v1.GetMigrationRequest\x1a/.brainy.api.coordinator.v1.GetMigrationResponse\x12u\n\x0eListMigrations\x12\x30.brainy.api.coordinator.v1.ListMigrationsRequest\x1a\x31.brainy.api.coordinator.v1.ListMigrationsResponse\x12w\n\x0eWatchMigration\x12\x30.brainy.api.coordinator.v1.WatchMigrationRequest\x1a\x31.brainy.api.coordinator.v1.WatchMigrationResponse0\x01\x12u\n\x0e\x41\x62ortMigration\x12\x30.brainy.api.coordinator.v1.AbortMigrationRequest\x1a\x31.brainy.api.coordinator.v1.AbortMigrationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'brainy.api.coordinator.v1.migration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRATEGY']._serialized_start=2301
-  _globals['_STRATEGY']._serialized_end=2390
-  _globals['_MIGRATIONSTATE']._serialized_start=2393
-  _globals['_MIGRATIONSTATE']._serialized_end=2781
+  _globals['_STRATEGY']._serialized_start=2341
+  _globals['_STRATEGY']._serialized_end=2481
+  _globals['_MIGRATIONSTATE']._serialized_start=2484
+  _globals['_MIGRATIONSTATE']._serialized_end=2872
   _globals['_TARGETSPEC']._serialized_start=137
-  _globals['_TARGETSPEC']._serialized_end=229
-  _globals['_MIGRATIONEVENT']._serialized_start=232
-  _globals['_MIGRATIONEVENT']._serialized_end=485
-  _globals['_MIGRATION']._serialized_start=488
-  _globals['_MIGRATION']._serialized_end=921
-  _globals['_PLANSTEP']._serialized_start=923
-  _globals['_PLANSTEP']._serialized_end=965
-  _globals['_PLANMIGRATIONREQUEST']._serialized_start=968
-  _globals['_PLANMIGRATIONREQUEST']._serialized_end=1145
-  _globals['_PLANMIGRATIONRESPONSE']._serialized_start=1148
-  _globals['_PLANMIGRATIONRESPONSE']._serialized_end=1277
-  _globals['_STARTMIGRATIONREQUEST']._serialized_start=1280
-  _globals['_STARTMIGRATIONREQUEST']._serialized_end=1569
-  _globals['_STARTMIGRATIONRESPONSE']._serialized_start=1571
-  _globals['_STARTMIGRATIONRESPONSE']._serialized_end=1652
-  _globals['_GETMIGRATIONREQUEST']._serialized_start=1654
-  _globals['_GETMIGRATIONREQUEST']._serialized_end=1706
-  _globals['_GETMIGRATIONRESPONSE']._serialized_start=1708
-  _globals['_GETMIGRATIONRESPONSE']._serialized_end=1787
-  _globals['_LISTMIGRATIONSREQUEST']._serialized_start=1789
-  _globals['_LISTMIGRATIONSREQUEST']._serialized_end=1870
-  _globals['_LISTMIGRATIONSRESPONSE']._serialized_start=1872
-  _globals['_LISTMIGRATIONSRESPONSE']._serialized_end=1979
-  _globals['_WATCHMIGRATIONREQUEST']._serialized_start=1981
-  _globals['_WATCHMIGRATIONREQUEST']._serialized_end=2035
-  _globals['_WATCHMIGRATIONRESPONSE']._serialized_start=2037
-  _globals['_WATCHMIGRATIONRESPONSE']._serialized_end=2118
-  _globals['_ABORTMIGRATIONREQUEST']._serialized_start=2120
-  _globals['_ABORTMIGRATIONREQUEST']._serialized_end=2216
-  _globals['_ABORTMIGRATIONRESPONSE']._serialized_start=2218
-  _globals['_ABORTMIGRATIONRESPONSE']._serialized_end=2299
-  _globals['_MIGRATIONSERVICE']._serialized_start=2784
-  _globals['_MIGRATIONSERVICE']._serialized_end=3509
+  _globals['_TARGETSPEC']._serialized_end=243
+  _globals['_MIGRATIONEVENT']._serialized_start=246
+  _globals['_MIGRATIONEVENT']._serialized_end=499
+  _globals['_MIGRATION']._serialized_start=502
+  _globals['_MIGRATION']._serialized_end=935
+  _globals['_PLANSTEP']._serialized_start=937
+  _globals['_PLANSTEP']._serialized_end=979
+  _globals['_PLANMIGRATIONREQUEST']._serialized_start=982
+  _globals['_PLANMIGRATIONREQUEST']._serialized_end=1159
+  _globals['_PLANMIGRATIONRESPONSE']._serialized_start=1162
+  _globals['_PLANMIGRATIONRESPONSE']._serialized_end=1291
+  _globals['_STARTMIGRATIONREQUEST']._serialized_start=1294
+  _globals['_STARTMIGRATIONREQUEST']._serialized_end=1608
+  _globals['_STARTMIGRATIONRESPONSE']._serialized_start=1610
+  _globals['_STARTMIGRATIONRESPONSE']._serialized_end=1691
+  _globals['_GETMIGRATIONREQUEST']._serialized_start=1693
+  _globals['_GETMIGRATIONREQUEST']._serialized_end=1745
+  _globals['_GETMIGRATIONRESPONSE']._serialized_start=1747
+  _globals['_GETMIGRATIONRESPONSE']._serialized_end=1826
+  _globals['_LISTMIGRATIONSREQUEST']._serialized_start=1828
+  _globals['_LISTMIGRATIONSREQUEST']._serialized_end=1909
+  _globals['_LISTMIGRATIONSRESPONSE']._serialized_start=1911
+  _globals['_LISTMIGRATIONSRESPONSE']._serialized_end=2018
+  _globals['_WATCHMIGRATIONREQUEST']._serialized_start=2020
+  _globals['_WATCHMIGRATIONREQUEST']._serialized_end=2074
+  _globals['_WATCHMIGRATIONRESPONSE']._serialized_start=2076
+  _globals['_WATCHMIGRATIONRESPONSE']._serialized_end=2157
+  _globals['_ABORTMIGRATIONREQUEST']._serialized_start=2159
+  _globals['_ABORTMIGRATIONREQUEST']._serialized_end=2255
+  _globals['_ABORTMIGRATIONRESPONSE']._serialized_start=2257
+  _globals['_ABORTMIGRATIONRESPONSE']._serialized_end=2338
+  _globals['_MIGRATIONSERVICE']._serialized_start=2875
+  _globals['_MIGRATIONSERVICE']._serialized_end=3600
 # @@protoc_insertion_point(module_scope)

@@ -30,12 +30,20 @@ class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.Val
     STRATEGY_UNSPECIFIED: _Strategy.ValueType  # 0
     STRATEGY_IN_PLACE_UPGRADE: _Strategy.ValueType  # 1
     STRATEGY_ROLLING: _Strategy.ValueType  # 2
+    STRATEGY_BLUE_GREEN: _Strategy.ValueType  # 3
+    """As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
+    STRATEGY_COORDINATED: _Strategy.ValueType  # 4
+    """In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
 
 class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper): ...
 
 STRATEGY_UNSPECIFIED: Strategy.ValueType  # 0
 STRATEGY_IN_PLACE_UPGRADE: Strategy.ValueType  # 1
 STRATEGY_ROLLING: Strategy.ValueType  # 2
+STRATEGY_BLUE_GREEN: Strategy.ValueType  # 3
+"""As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
+STRATEGY_COORDINATED: Strategy.ValueType  # 4
+"""In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 class _MigrationState:
@@ -83,10 +91,13 @@ class TargetSpec(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     SCALAR_KIND_FIELD_NUMBER: _builtins.int
     CONNECTIVITY_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     shard_count: _builtins.int
     metric: _builtins.str
     scalar_kind: _builtins.str
     connectivity: _builtins.int
+    pool: _builtins.str
+    """Label of the nodes that shall hold it (node.pool); empty for those that may hold the source."""
     def __init__(
         self,
         *,
@@ -94,10 +105,11 @@ class TargetSpec(_message.Message):
         metric: _builtins.str = ...,
         scalar_kind: _builtins.str = ...,
         connectivity: _builtins.int = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "metric", b"metric", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "metric", b"metric", "pool", b"pool", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,6 +310,7 @@ class StartMigrationRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     PAUSE_CAP_FIELD_NUMBER: _builtins.int
     QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
+    WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -306,6 +319,8 @@ class StartMigrationRequest(_message.Message):
     """Who asks and why, for the history."""
     quarantine_limit: _builtins.int
     """How many unreadable source objects are accepted; those that were replayed do not count. Default 0."""
+    writers_stopped: _builtins.bool
+    """Coordinated only: the caller's word that every writer is stopped until the migration has ended."""
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
@@ -323,10 +338,11 @@ class StartMigrationRequest(_message.Message):
         requested_by: _builtins.str = ...,
         pause_cap: _duration_pb2.Duration | None = ...,
         quarantine_limit: _builtins.int = ...,
+        writers_stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
