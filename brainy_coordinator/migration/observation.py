@@ -99,6 +99,11 @@ class Still:
     #: What moved last, for people; "" when nothing has.
     moved: str = ""
 
+    @property
+    def complaint(self) -> str:
+        """What keeps the source from counting as still, in words; "" when it does, or nothing moved yet."""
+        return f"a writer is not stopped: {self.moved}" if self.moved and not self.quiet else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:

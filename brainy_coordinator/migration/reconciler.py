@@ -24,7 +24,7 @@ from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
 from brainy_coordinator.migration.record import MigrationRecord, Request
-from brainy_coordinator.migration.state import Trigger
+from brainy_coordinator.migration.state import State, Trigger
 
 _log = get_logger(__name__)
 
@@ -241,12 +241,15 @@ class Reconciler:
     def _note_progress(self, record: MigrationRecord, seen: Observation) -> None:
         owners = [owner for owner in seen.owners(record.target).values() if owner is not None]
         failed = [owner for owner in owners if owner.state is ReplicaState.FAILED]
+        complaints = [f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed]
+        if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
+            complaints.append(seen.facts.still.complaint)
         now = Progress(
             copied=sum(owner.copied for owner in owners),
             total=sum(owner.total for owner in owners),
             lag=total_lag(seen, record.source, record.target),
             adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
-            message="; ".join(f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed),
+            message="; ".join(complaints),
         )
         if not owners:
             # The target is not, or no longer, placed: keep what was copied for those who look back.

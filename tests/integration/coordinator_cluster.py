@@ -144,13 +144,14 @@ class Cluster:
                 address=request.address,
                 replicas=tuple(request.replicas),
                 draining=request.draining,
+                pool=request.pool,
             ),
             SystemClock().monotonic(),
         )
         return membership_pb2.HeartbeatResponse()
 
-    async def node(self, node_id: str) -> FakeNode:
-        node = FakeNode(node_id, self.world, self.store, self.heartbeat)
+    async def node(self, node_id: str, pool: str = "") -> FakeNode:
+        node = FakeNode(node_id, self.world, self.store, self.heartbeat, pool)
         await node.start()
         return node
 
@@ -182,8 +183,8 @@ class Cluster:
         return list(self.world.nodes.values())
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
-        """Write all the time, through every node."""
+    async def writing(self, *, through: str = "") -> AsyncIterator[None]:
+        """Write all the time, through every node, or those whose one-letter names are given."""
 
         async def writer(number: int, node: FakeNode) -> None:
             count = 0
@@ -193,7 +194,11 @@ class Cluster:
                 await asyncio.sleep(0.002)
 
         done = asyncio.Event()
-        tasks = [asyncio.create_task(writer(i, node)) for i, node in enumerate(self.nodes())]
+        tasks = [
+            asyncio.create_task(writer(i, node))
+            for i, node in enumerate(self.nodes())
+            if node.node_id in (through or node.node_id)
+        ]
         try:
             yield
         finally:
@@ -208,8 +213,9 @@ def request_for(strategy: str, *, shards: int = 0, cap: float = 3.0, key: str = 
         strategy=strategy,  # type: ignore[arg-type]
         source_generation=0,
         target_generation=1,
-        target=TargetWish(shard_count=shards),
+        target=TargetWish(shard_count=shards, pool="green" if strategy == "blue_green" else ""),
         pause_cap_seconds=cap,
+        writers_stopped=strategy == "coordinated",
     )
 
 

@@ -75,8 +75,9 @@ class World:
 class FakeNode(control_pb2_grpc.ControlServiceServicer):
     """A node: heartbeats, the barrier, ownership, following."""
 
-    def __init__(self, node_id: str, world: World, store: ObjectStore, heartbeat: Heartbeat) -> None:
+    def __init__(self, node_id: str, world: World, store: ObjectStore, heartbeat: Heartbeat, pool: str = "") -> None:
         self.node_id = node_id
+        self.pool = pool
         self.incarnation = Ids().uuid()
         self.world = world
         self.store = store
@@ -116,6 +117,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 address=self.server.address,
                 replicas=self.replicas(),
                 draining=self.draining,
+                pool=self.pool,
             )
             with contextlib.suppress(BrainyError):
                 await self.heartbeat(request)

@@ -12,6 +12,7 @@ from coordinator_fakes import NAMESPACE, until
 from brainy.bucket import layout
 from brainy.bucket.records import Routing, Spec
 from brainy.errors import PastPointOfNoReturnError
+from brainy_coordinator.migration import cluster_executor
 from brainy_coordinator.migration.record import migration_id_for
 from brainy_coordinator.migration.state import State, Trigger
 
@@ -81,9 +82,10 @@ async def test_rolling_adopts_every_node_before_writes_move(cluster: Cluster) ->
     assert [len(step) for step in adopted if step][:4] == [1, 2, 3, 3]
 
 
-@pytest.mark.parametrize("strategy", ["in_place_upgrade", "rolling"])
-async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
+@pytest.mark.parametrize("strategy", ["in_place_upgrade", "rolling", "blue_green", "coordinated"])
+async def test_a_leader_may_die_after_any_persisted_step(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step of the history and every routing swap, one run each, until a run has no such step."""
+    monkeypatch.setattr(cluster_executor, "QUIET_SECONDS", 0.05)
     survived = 0
     trail: list[str] = []
     for step in range(1, 60):
@@ -91,6 +93,8 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
         try:
             for name in ("a", "b", "c"):
                 await cluster.node(name)
+            for name in ("g", "h") if strategy == "blue_green" else ():
+                await cluster.node(name, "green")
             first = Frozen(cluster.store)
             cluster.lead(first)
             await cluster.serving()
@@ -113,6 +117,8 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
             cluster.lead()
             record = await ended(cluster)
             assert_migrated(cluster, record)
+            if strategy == "blue_green":
+                assert holders(cluster.in_force(), 1) == {"g", "h"}
             over = [event.to_state.is_terminal for event in record.story if event.leader_epoch == 1]
             assert max(event.leader_epoch for event in record.story) == 2 or over[-1]
             # Writes flow, whatever happened.
@@ -121,8 +127,109 @@ async def test_a_leader_may_die_after_any_persisted_step(strategy: str) -> None:
         finally:
             await cluster.close()
     # Nine events (requested to completed) and four swaps (place, drain, commit, retire); rolling adopts three
-    # nodes besides.
-    assert survived == len(trail) == (13 if strategy == "in_place_upgrade" else 16)
+    # nodes besides, coordinated all of them in one.
+    assert survived == len(trail) == {"rolling": 16, "coordinated": 14}.get(strategy, 13)
+
+
+def holders(routing: Routing, generation: int) -> set[str]:
+    """Nodes with a copy of any shard of a generation."""
+    return {n for s in routing.generations[generation].shards.values() for n in (s.owner, *s.replicas)}
+
+
+async def test_blue_green_keeps_each_generation_on_its_own_nodes(cluster: Cluster) -> None:
+    """Under writes, and when a green node dies midway; a new leader knows the labels before the nodes speak."""
+    for name in ("g", "h", "i"):
+        await cluster.node(name, "green")
+    cluster.lead()
+    await cluster.serving()
+    seen: list[Routing] = []
+    register = cluster.term.namespaces[NAMESPACE].register  # type: ignore[union-attr]
+    swap = register.swap
+
+    async def watch(before: Routing | None, after: Routing) -> Routing:
+        seen.append(await swap(before, after))
+        return seen[-1]
+
+    register.swap = watch  # type: ignore[method-assign]
+    async with cluster.writing(through="abchi"):
+        await until(lambda: len(cluster.world.acked) > 30)
+        await cluster.migrations.start(MIGRATION, request_for("blue_green"))
+        await until(lambda: 1 in cluster.in_force().generations)
+        await cluster.world.nodes["g"].kill()
+        assert_migrated(cluster, await ended(cluster))
+    assert all(holders(routing, 0) <= {"a", "b", "c"} for routing in seen if 0 in routing.generations)
+    assert all(holders(routing, 1) <= {"g", "h", "i"} for routing in seen if 1 in routing.generations)
+    await until(lambda: holders(cluster.in_force(), 1) == {"h", "i"})
+    assert {n: a.pool for n, a in cluster.in_force().nodes.items() if a.pool} == {"h": "green", "i": "green"}
+
+    before = cluster.in_force()
+    await cluster.depose()
+    cluster.world.nodes["h"].tasks[0].cancel()
+    cluster.lead()
+    await until(lambda: NAMESPACE in cluster.term.ready)  # type: ignore[union-attr]
+    assert cluster.term.registry.members(0.0)[-2].report.pool == "green"  # type: ignore[union-attr]
+    # "h" is silent now; "i" alone is left, and three idle nodes without a label get nothing.
+    await until(lambda: holders(cluster.in_force(), 1) == {"i"})
+    assert cluster.in_force().generations[1].pool == before.generations[1].pool == "green"
+
+
+async def test_a_node_that_gets_another_label_is_relieved_before_it_lets_go(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    relabelled = cluster.world.nodes["a"]
+    relabelled.pool = "spare"
+    async with cluster.writing():
+        await until(lambda: holders(cluster.in_force(), 0) == {"b", "c"})
+        # With no node left that may hold it, the wrong ones are better than none.
+        cluster.world.nodes["b"].pool = cluster.world.nodes["c"].pool = "spare"
+        await until(lambda: holders(cluster.in_force(), 0) == {"a", "b", "c"})
+        wrote = len(cluster.world.acked)
+        await until(lambda: len(cluster.world.acked) >= wrote)
+    assert cluster.in_force().generations[0].pool == ""
+
+
+async def test_the_first_generation_names_the_pool_that_all_nodes_are_in() -> None:
+    cluster = Cluster()
+    try:
+        for name in ("a", "b", "c"):
+            await cluster.node(name, "blue")
+        cluster.lead()
+        await cluster.serving()
+        assert cluster.in_force().generations[0].pool == "blue"
+        await cluster.node("g", "green")
+        await until(lambda: "g" in cluster.in_force().nodes)
+        assert holders(cluster.in_force(), 0) == {"a", "b", "c"}
+    finally:
+        await cluster.close()
+
+
+async def test_coordinated_adopts_all_nodes_in_one_swap_once_the_source_is_still(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_executor, "QUIET_SECONDS", 0.3)
+    cluster.lead()
+    await cluster.serving()
+    adopted: list[Mapping[str, int]] = []
+    register = cluster.term.namespaces[NAMESPACE].register  # type: ignore[union-attr]
+    swap = register.swap
+
+    async def watch(before: Routing | None, after: Routing) -> Routing:
+        routing = await swap(before, after)
+        adopted.append(dict(routing.adopted))
+        return routing
+
+    register.swap = watch  # type: ignore[method-assign]
+    async with cluster.writing():
+        await cluster.migrations.start(MIGRATION, request_for("coordinated"))
+        await until(lambda: "a writer is not stopped: shard" in cluster.migrations.progress(MIGRATION).message)
+        record = cluster.record(MIGRATION)
+        assert record is not None
+        assert record.state is State.READY
+        assert not any(adopted)
+    record = await ended(cluster)
+    assert_migrated(cluster, record)
+    assert [len(step) for step in adopted if step] == [3, 3]
+    assert cluster.migrations.progress(MIGRATION).message == ""
 
 
 async def test_a_stale_leader_changes_nothing(cluster: Cluster) -> None:
