@@ -18,6 +18,8 @@ from brainy.legacy.wording import many, span
 
 _FILE = "before.backup"
 _LATER = "later.backup"
+#: Name of the pool that green's nodes are labelled with.
+_GREEN = "green"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,11 +180,11 @@ def dedicated_namespace(on: Setting) -> Draft:
 
 def blue_green(on: Setting) -> Draft:
     """Two whole sides; within a namespace, or between two."""
-    if on.at.target is not None or on.at.keep_source or on.at.isolate or _fits_twice(on):
+    if on.at.target is not None or on.at.keep_source or on.at.isolate:
         return _two_namespaces(on)
     draft = Draft(
         strategy=Way.BLUE_GREEN,
-        engine="commands",
+        engine="own",
         figures=on.predict.in_place(),
         way_back=_abort_or(on),
         why=[
@@ -191,8 +193,12 @@ def blue_green(on: Setting) -> Draft:
         ],
     )
     if on.at.separate_nodes:
-        draft.drawbacks.append("green is on the same nodes: on its own nodes the last writes need a standstill today")
-    _upgrade(on, draft, "in-place-upgrade")
+        draft.why.append("green is on nodes of its own: while it is built, blue's give nothing away but reads")
+        _upgrade(on, draft, "blue-green", pool=_GREEN)
+        draft.confirm.append(f"the machines of pool {_GREEN} are there, and carry the whole namespace by themselves")
+    else:
+        draft.drawbacks.append("green is on the same nodes, for want of others: they hold both sides for the time")
+        _upgrade(on, draft, "in-place-upgrade")
     return draft
 
 
@@ -231,12 +237,6 @@ def _two_namespaces(on: Setting) -> Draft:
     draft.confirm.append("nobody writes to blue from the last backup on")
     _moving_tree(on, draft)
     return draft
-
-
-def _fits_twice(on: Setting) -> bool:
-    """Whether the last writes can be carried over within the time that writes may stand still."""
-    pause = on.predict.carried(again=True).write_pause_seconds
-    return on.at.separate_nodes and pause is not None and pause <= on.at.downtime
 
 
 def rolling(on: Setting) -> Draft:
@@ -283,8 +283,8 @@ def coordinated(on: Setting) -> Draft:
     _serve(on, draft)
     draft.do(
         f"brainy lock run maintenance -n {on.source} -- "
-        f"brainy migrate start {on.source} --strategy in-place-upgrade --watch{_limit(on)}",
-        "migrate under a lock that others see; stays until it has ended",
+        f"brainy migrate start {on.source} --strategy coordinated --writers-stopped --watch{_limit(on)}",
+        "migrate under a lock that others see; reads move together, writes last; stays until it has ended",
     )
     draft.do(f"brainy status {on.source}", "compare the counts with those of the inspection")
     draft.do("", "let the applications in again, as clients of the cluster")
@@ -320,7 +320,7 @@ def _abort_or(on: Setting) -> str:
     return before + "the backup is the way back, without what was written since"
 
 
-def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
+def _upgrade(on: Setting, draft: Draft, strategy: str, *, pool: str = "") -> None:
     """Steps, reasons and risks of a migration within the namespace while writes go on."""
     facts = on.at.facts
     if facts.state == "empty":
@@ -347,9 +347,15 @@ def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
         )
     elif on.at.rollback:
         draft.drawbacks.append("there is no way back after the switch but the backup")
-    draft.do(f"brainy migrate plan {on.source} --strategy {strategy}", "what would be done; writes nothing")
+    to = f" --pool {pool}" if pool else ""
+    if pool:
+        draft.do(
+            f"brainy add-nodes {on.source} --nodes {on.nodes} --pool {pool}",
+            f"start the nodes that shall hold it; on other machines, nodes with BRAINY_NODE__POOL={pool}",
+        )
+    draft.do(f"brainy migrate plan {on.source} --strategy {strategy}{to}", "what would be done; writes nothing")
     draft.do(
-        f"brainy migrate start {on.source} --strategy {strategy} --watch{_limit(on)}",
+        f"brainy migrate start {on.source} --strategy {strategy}{to} --watch{_limit(on)}",
         "build, follow, prove equal, switch; stays until it has ended",
     )
     draft.do(f"brainy status {on.source}", "the generation in service, and that every shard answers")

@@ -226,6 +226,10 @@ ROUTING_SWAP: Final[Sequence[SwapInvariant[Routing]]] = (
         lambda old, new: all(before.shard_count == after.shard_count for before, after in _both(old, new)),
     ),
     SwapInvariant(
+        "The pool of a generation never changes.",
+        lambda old, new: all(before.pool == after.pool for before, after in _both(old, new)),
+    ),
+    SwapInvariant(
         "A shard keeps its epoch while it keeps its owner, and gets a higher one with another.",
         _epochs_rise_with_owners,
     ),

@@ -51,7 +51,7 @@ def advise(
     ] = None,
     separate_nodes: Annotated[
         Decision,
-        typer.Option("--separate-nodes/--same-nodes", help="Whether there are machines for a second cluster."),
+        typer.Option("--separate-nodes/--same-nodes", help="Whether there are machines for a second side."),
     ] = None,
     rollback: Annotated[
         Decision, typer.Option("--rollback/--no-rollback", help="Whether there must be a way back after the switch.")

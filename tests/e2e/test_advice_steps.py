@@ -69,6 +69,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             marks=pytest.mark.long,
         ),
         pytest.param("blue-green", ["--shared", "--downtime", "0", "--old-writers"], "old", marks=pytest.mark.long),
+        pytest.param("blue-green", ["--shared", "--downtime", "0", "--separate-nodes"], "old", marks=pytest.mark.long),
         pytest.param("coordinated", ["--shared", "--downtime", "600", "--old-writers"], "old", marks=pytest.mark.long),
         pytest.param("rolling", ["--shared", "--downtime", "1", "--no-old-writers"], "old", marks=pytest.mark.slow),
     ],

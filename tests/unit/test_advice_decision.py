@@ -267,11 +267,19 @@ def test_who_stands_still_and_for_how_long() -> None:
     assert later.write_pause_seconds < later.duration_seconds / 2
 
 
-def test_blue_green_is_between_namespaces_where_the_last_writes_may_take_that_long() -> None:
-    short = asked(LIVE, shared=True, separate_nodes=True)
-    assert "migrate start s3://bucket/app --strategy in-place-upgrade" in commands(short, Way.BLUE_GREEN)
-    long = asked(GENERATION, shared=True, separate_nodes=True, downtime_seconds=60)
-    assert "--since" in commands(long, Way.BLUE_GREEN)
+def test_green_is_where_there_is_room_for_it() -> None:
+    own = commands(asked(LIVE, shared=True, separate_nodes=True), Way.BLUE_GREEN)
+    assert "add-nodes s3://bucket/app --nodes 3 --pool green" in own
+    assert "migrate start s3://bucket/app --strategy blue-green --pool green" in own
+    same = commands(asked(LIVE, shared=True), Way.BLUE_GREEN)
+    assert "migrate start s3://bucket/app --strategy in-place-upgrade" in same
+    away = asked(GENERATION, shared=True, separate_nodes=True, keep_source=True, downtime_seconds=60)
+    assert "--since" in commands(away, Way.BLUE_GREEN)
+
+
+def test_coordinated_says_that_the_writers_are_stopped() -> None:
+    found = commands(asked(LIVE, shared=True, downtime_seconds=3600), Way.COORDINATED)
+    assert "--strategy coordinated --writers-stopped" in found
 
 
 def test_rates_and_prices_are_those_given() -> None:

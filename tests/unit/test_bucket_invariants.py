@@ -129,6 +129,7 @@ ROUTING_SWAPS: Mapping[str, tuple[Routing, Routing]] = {
         routing(),
         routing(nonce="y", epoch=5, generations={1: placement(shard_count=2, shards=two())}),
     ),
+    "pool of a generation": (routing(), routing(nonce="y", epoch=5, generations={1: placement(pool="green")})),
     "keeps its epoch": (routing(), routing(nonce="y", epoch=5, generations={1: placement(owner="z")})),
     "no placement changes": (
         routing(phase="draining"),
