@@ -22,7 +22,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
-from brainy_coordinator.pools import eligible_for, first_pool
+from brainy_coordinator.pools import eligible_for
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
 
@@ -56,9 +56,6 @@ class Placing:
 
     async def create(self, first: Routing) -> Routing:
         """Place every shard of a namespace's first record and create it."""
-        pool = first_pool(self._view.labels())
-        pooled = {number: placed.model_copy(update={"pool": pool}) for number, placed in first.generations.items()}
-        first = first.model_copy(update={"generations": pooled})
         return await self._register.swap(None, await self._placed(first, repair_only=False))
 
     async def repair(self, routing: Routing) -> Routing | None:

@@ -38,12 +38,6 @@ def eligible_for(routing: Routing, generation: int, labels: Mapping[str, str]) -
     return eligible(routing.generations[generation].pool, labels, reserved=others - {""})
 
 
-def first_pool(labels: Mapping[str, str]) -> str:
-    """Return the pool that a namespace's first generation names: that of all nodes, if all are in the same."""
-    pools = set(labels.values())
-    return pools.pop() if len(pools) == 1 else ""
-
-
 def heirless(routing: Routing, node_id: str, labels: Mapping[str, str]) -> tuple[int, ...]:
     """Return the generations of which a node holds shards that no other node may take.
 

@@ -82,9 +82,7 @@ def settle(facts: Facts, said: Answers) -> Situation:
     )
     vectors = asked.yes("Are there vectors, to be kept?", said.vectors, *_vectors(facts))
     keep_source = asked.yes("Must nothing change under the source's prefix?", said.keep_source or None, None, False, "")
-    separate = asked.yes(
-        "Are there machines for a second side?", said.separate_nodes, None, False, "not said, so no"
-    )
+    separate = asked.yes("Are there machines for a second side?", said.separate_nodes, None, False, "not said, so no")
     rollback = asked.yes("Must there be a way back after the switch?", said.rollback, None, True, "not said, so yes")
     return Situation(
         facts=facts,

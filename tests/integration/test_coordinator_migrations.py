@@ -188,17 +188,26 @@ async def test_a_node_that_gets_another_label_is_relieved_before_it_lets_go(clus
     assert cluster.in_force().generations[0].pool == ""
 
 
-async def test_the_first_generation_names_the_pool_that_all_nodes_are_in() -> None:
+async def test_where_all_nodes_have_labels_the_source_leaves_the_pool_that_the_target_names() -> None:
     cluster = Cluster()
     try:
-        for name in ("a", "b", "c"):
+        for name in ("a", "b"):
             await cluster.node(name, "blue")
+        for name in ("g", "h"):
+            await cluster.node(name, "green")
         cluster.lead()
+        await until(lambda: cluster.routing() is not None and len(holders(cluster.in_force(), 0)) == 4)
         await cluster.serving()
-        assert cluster.in_force().generations[0].pool == "blue"
-        await cluster.node("g", "green")
-        await until(lambda: "g" in cluster.in_force().nodes)
-        assert holders(cluster.in_force(), 0) == {"a", "b", "c"}
+        async with cluster.writing():
+            await until(lambda: len(cluster.world.acked) > 10)
+            # Kept from switching, so that the source can be seen to move.
+            cluster.world.nodes["a"].stuck = True
+            await cluster.migrations.start(MIGRATION, request_for("blue_green"))
+            await until(lambda: 1 in cluster.in_force().generations)
+            await until(lambda: holders(cluster.in_force(), 0) == {"a", "b"})
+            assert holders(cluster.in_force(), 1) == {"g", "h"}
+            cluster.world.nodes["a"].stuck = False
+            assert_migrated(cluster, await ended(cluster))
     finally:
         await cluster.close()
 

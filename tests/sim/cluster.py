@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,9 @@ from tests.sim.validate import check_nouns, check_one_effect
 
 LEVEL = "cluster"
 NAMESPACE = "memory://sim"
+#: Label and name of the nodes that blue-green moves to.
+_GREEN = "green"
+_BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -69,6 +72,8 @@ class ClusterSettings:
     malice: Malice = field(default_factory=lambda: Malice(every=(1.0, 6.0)))
     victims: Literal["all", "coordinators", "nodes", "none"] = "all"
     strategy: migration_pb2.Strategy.ValueType = migration_pb2.STRATEGY_IN_PLACE_UPGRADE
+    #: Nodes of a pool of their own, for the target of blue-green.
+    green: int = 0
     shards: int = 2
     target_shards: int = 2
     replication: int = 2
@@ -86,7 +91,7 @@ def drawn(seed: int) -> ClusterSettings:
     rng = random.Random(f"{seed}/settings")
     harshness = rng.choice((0.0, 0.3, 0.6, 1.0))
     shards = rng.choice((1, 2, 2))
-    return ClusterSettings(
+    found = ClusterSettings(
         coordinators=rng.choice((1, 2, 2, 3)),
         nodes=rng.choice((2, 3)),
         clients=rng.choice((1, 2)),
@@ -110,6 +115,13 @@ def drawn(seed: int) -> ClusterSettings:
         replication=rng.choice((1, 2)),
         fold_slots=rng.choice((10_000, 10_000, 6)),
     )
+    # Of a sequence of its own, so that the other seeds mean what they meant.
+    apart = random.Random(f"{seed}/pools")
+    if apart.random() < _BLUE_GREEN_SHARE:
+        return replace(found, strategy=migration_pb2.STRATEGY_BLUE_GREEN, green=apart.choice((1, 2)))
+    if apart.random() < _COORDINATED_SHARE:
+        return replace(found, strategy=migration_pb2.STRATEGY_COORDINATED)
+    return found
 
 
 class InlineBuilder:
@@ -217,6 +229,11 @@ class CoordinatorPlace(Place):
 class NodePlace(Place):
     """Where a node runs."""
 
+    @property
+    def pool(self) -> str:
+        """Its label."""
+        return _GREEN if self.name.startswith(_GREEN) else ""
+
     async def main(self) -> None:
         """As ``brainy_node.main``."""
         world, process = self.world, self.process
@@ -226,6 +243,7 @@ class NodePlace(Place):
         settings = Settings(
             node=NodeSettings(
                 node_id=self.name,
+                pool=self.pool,
                 advertise=self.address,
                 coordinators=tuple(place.address for place in world.coordinators),
                 fold_records=world.settings.fold_slots,
@@ -265,6 +283,7 @@ class NodePlace(Place):
             node_id=self.name,
             incarnation=process.incarnation,
             address=lambda: self.address,
+            pool=self.pool,
             coordinators=settings.node.coordinators,
             namespaces=namespaces,
             peers=pool,
@@ -294,6 +313,7 @@ class ClusterWorld:
         self.coordinators: list[CoordinatorPlace] = []
         self.coordinators += [CoordinatorPlace(self, f"coordinator-{n}") for n in range(settings.coordinators)]
         self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
+        self.nodes += [NodePlace(self, f"{_GREEN}-{n}") for n in range(settings.green)]
         self.nouns = Nouns(self.model, [place.address for place in self.nodes])
 
     def _arrived(self, source: str, target: str, method: str) -> None:
@@ -309,6 +329,10 @@ class ClusterWorld:
         except BrainyError as error:
             self.model.violated("every routing record obeys", error=error, by=who)
         self.routing = routing
+        for number, placed in routing.generations.items():
+            holders = {node for where in placed.shards.values() for node in (where.owner, *where.replicas)}
+            if placed.pool and any(not node.startswith(placed.pool) for node in holders):
+                self.model.violated("a generation keeps to its pool", generation=number, holders=sorted(holders))
         leaders = [place.name for place in self.coordinators if place.leads]
         if len(leaders) > 1:
             self.both_led += 1
@@ -374,7 +398,10 @@ class ClusterWorld:
             migration_pb2.StartMigrationRequest(
                 namespace=NAMESPACE,
                 strategy=self.settings.strategy,
-                target=migration_pb2.TargetSpec(shard_count=self.settings.target_shards),
+                target=migration_pb2.TargetSpec(
+                    shard_count=self.settings.target_shards, pool=_GREEN if self.settings.green else ""
+                ),
+                writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
             ),
         )

@@ -18,7 +18,7 @@ from brainy_coordinator.migration.record import Event, MigrationRecord, Request,
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
 from brainy_coordinator.migration.strategies.checks import strategy_checks
-from brainy_coordinator.pools import eligible, eligible_for, first_pool, heirless
+from brainy_coordinator.pools import eligible, eligible_for, heirless
 
 BLUE = {"a": "", "b": ""}
 GREEN = {"g": "green", "h": "green"}
@@ -42,11 +42,6 @@ OTHER = {"x": "other"}
 )
 def test_who_may_hold_a_generation(pool: str, labels: dict[str, str], reserved: tuple[str, ...], expected: str) -> None:
     assert eligible(pool, labels, reserved=reserved) == frozenset(expected)
-
-
-def test_a_namespace_begins_in_the_pool_of_all_its_nodes() -> None:
-    assert first_pool(GREEN) == "green"
-    assert [first_pool(labels) for labels in (BLUE, BLUE | GREEN, GREEN | OTHER, {})] == ["", "", "", ""]
 
 
 def placed(pool: str, owner: str, *replicas: str) -> GenerationPlacement:
