@@ -59,12 +59,13 @@ def place(
     """Return the placement that should be in force.
 
     Args:
-        nodes: nodes that can serve; draining and silent ones are not among them.
+        nodes: nodes that can serve and may hold the shards (``pools``); draining and silent ones are not among them.
         current: the placement in force; shards may be missing from it.
         shard_count: shards 0 to ``shard_count`` - 1 are placed.
         replication: copies of each shard, owner included.
         ready: which replicas answer, and how far they are.
-        leaving: nodes that drain: they keep a shard until a ready replica can take it, and get nothing new.
+        leaving: nodes that drain, or may not hold the shards any more: they keep a shard until a ready replica can
+            take it, and get nothing new.
         rebalance: False keeps owners that can serve, whatever their load (rules 3 and 4 are skipped).
 
     Returns:

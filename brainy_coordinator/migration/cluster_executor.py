@@ -251,8 +251,6 @@ class ClusterExecutor:
             whole = known is not None and ends.keys() == known.shards.keys()
             still = replace(before, quiet=whole and now - before.since >= QUIET_SECONDS)
         self.facts = replace(self.facts, still=still)
-        if not still.quiet:
-            await self._clock.sleep(min(_SLICE_SECONDS, max(_POLL_SECONDS, still.since + QUIET_SECONDS - now)))
 
     async def _drain(self, record: MigrationRecord) -> None:
         started_at = self._clock.monotonic()

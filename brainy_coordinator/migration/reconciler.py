@@ -19,6 +19,7 @@ from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.changes import ChangeSignal
+from brainy_coordinator.migration.actions import AwaitQuiet
 from brainy_coordinator.migration.decision import decide
 from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
@@ -218,9 +219,11 @@ class Reconciler:
             )
             self._keep(record)
         for action in decision.actions:
-            _log.info("migration_action", migration=record.id, action=type(action).__name__)
+            note = _log.debug if isinstance(action, AwaitQuiet) else _log.info
+            note("migration_action", migration=record.id, action=type(action).__name__)
             await executor.perform(action, record)
-        return not decision.waits
+        # Whether the source is still shows in time; the others get their turn meanwhile.
+        return not decision.waits and not any(isinstance(action, AwaitQuiet) for action in decision.actions)
 
     def _executor(self, record: MigrationRecord) -> Executor:
         found = self._executors.get(record.id)
