@@ -56,6 +56,10 @@ class _MigrationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Migrat
     MIGRATION_STATE_SUCCEEDED: _MigrationState.ValueType  # 9
     MIGRATION_STATE_ABORTING: _MigrationState.ValueType  # 10
     MIGRATION_STATE_ABORTED: _MigrationState.ValueType  # 11
+    MIGRATION_STATE_OBSERVING: _MigrationState.ValueType  # 12
+    """Switched; the source follows the target, and can be rolled back to."""
+    MIGRATION_STATE_ROLLING_BACK: _MigrationState.ValueType  # 13
+    """On the way back to the source."""
 
 class MigrationState(_MigrationState, metaclass=_MigrationStateEnumTypeWrapper): ...
 
@@ -71,6 +75,10 @@ MIGRATION_STATE_COMPLETING: MigrationState.ValueType  # 8
 MIGRATION_STATE_SUCCEEDED: MigrationState.ValueType  # 9
 MIGRATION_STATE_ABORTING: MigrationState.ValueType  # 10
 MIGRATION_STATE_ABORTED: MigrationState.ValueType  # 11
+MIGRATION_STATE_OBSERVING: MigrationState.ValueType  # 12
+"""Switched; the source follows the target, and can be rolled back to."""
+MIGRATION_STATE_ROLLING_BACK: MigrationState.ValueType  # 13
+"""On the way back to the source."""
 Global___MigrationState: _TypeAlias = MigrationState  # noqa: Y015
 
 @_typing.final
@@ -162,6 +170,11 @@ class Migration(_message.Message):
     DIGEST_EQUAL_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     STORY_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -174,6 +187,10 @@ class Migration(_message.Message):
     """Records the target is behind the source."""
     digest_equal: _builtins.bool
     message: _builtins.str
+    keep_way_back: _builtins.bool
+    """Whether the source is kept as a way back after the switch."""
+    held: _builtins.bool
+    """It does not switch before it is promoted."""
     @_builtins.property
     def adopted_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes whose reads come from the target already."""
@@ -182,6 +199,18 @@ class Migration(_message.Message):
     def write_pause(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationEvent]: ...
+    @_builtins.property
+    def paused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reasons for which it was paused and not resumed yet."""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it waits for, and what to do about it."""
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
+
     def __init__(
         self,
         *,
@@ -199,10 +228,15 @@ class Migration(_message.Message):
         digest_equal: _builtins.bool = ...,
         message: _builtins.str = ...,
         story: _abc.Iterable[Global___MigrationEvent] | None = ...,
+        keep_way_back: _builtins.bool = ...,
+        held: _builtins.bool = ...,
+        paused: _abc.Iterable[_builtins.str] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        observe: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "lag", b"lag", "message", b"message", "namespace", b"namespace", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,10 +272,15 @@ class PlanMigrationRequest(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
     """As in StartMigrationRequest."""
+    keep_way_back: _builtins.bool
+    """As in StartMigrationRequest."""
+    hold_before_switch: _builtins.bool
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     def __init__(
@@ -251,10 +290,12 @@ class PlanMigrationRequest(_message.Message):
         strategy: Global___Strategy.ValueType = ...,
         target: Global___TargetSpec | None = ...,
         quarantine_limit: _builtins.int = ...,
+        keep_way_back: _builtins.bool = ...,
+        hold_before_switch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "quarantine_limit", b"quarantine_limit", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "quarantine_limit", b"quarantine_limit", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,6 +339,9 @@ class StartMigrationRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     PAUSE_CAP_FIELD_NUMBER: _builtins.int
     QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -306,11 +350,19 @@ class StartMigrationRequest(_message.Message):
     """Who asks and why, for the history."""
     quarantine_limit: _builtins.int
     """How many unreadable source objects are accepted; those that were replayed do not count. Default 0."""
+    keep_way_back: _builtins.bool
+    """After the switch the source follows the target, until the migration is completed or rolled back."""
+    hold_before_switch: _builtins.bool
+    """Do not switch before PromoteMigration."""
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
     def pause_cap(self) -> _duration_pb2.Duration:
         """Longest time writes may wait at the cut-over before it gives up and tries later. Default 3 s."""
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
 
     def __init__(
         self,
@@ -323,10 +375,13 @@ class StartMigrationRequest(_message.Message):
         requested_by: _builtins.str = ...,
         pause_cap: _duration_pb2.Duration | None = ...,
         quarantine_limit: _builtins.int = ...,
+        keep_way_back: _builtins.bool = ...,
+        hold_before_switch: _builtins.bool = ...,
+        observe: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,3 +586,259 @@ class AbortMigrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortMigrationResponse: _TypeAlias = AbortMigrationResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMigrationRequest: _TypeAlias = PromoteMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMigrationResponse: _TypeAlias = PromoteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class PauseMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseMigrationRequest: _TypeAlias = PauseMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PauseMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseMigrationResponse: _TypeAlias = PauseMigrationResponse  # noqa: Y015
+
+@_typing.final
+class ResumeMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMigrationRequest: _TypeAlias = ResumeMigrationRequest  # noqa: Y015
+
+@_typing.final
+class ResumeMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMigrationResponse: _TypeAlias = ResumeMigrationResponse  # noqa: Y015
+
+@_typing.final
+class RollbackMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackMigrationRequest: _TypeAlias = RollbackMigrationRequest  # noqa: Y015
+
+@_typing.final
+class RollbackMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackMigrationResponse: _TypeAlias = RollbackMigrationResponse  # noqa: Y015
+
+@_typing.final
+class CompleteMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    validate_only: _builtins.bool
+    """Say what would leave the routing record, and change nothing."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMigrationRequest: _TypeAlias = CompleteMigrationRequest  # noqa: Y015
+
+@_typing.final
+class CompleteMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    @_builtins.property
+    def retired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is not served any more: prefixes of objects, which stay where they are."""
+
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+        retired: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retired", b"retired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015

@@ -46,6 +46,17 @@ class MigrationServiceStub:
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    PromoteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]
+    """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+    PauseMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]
+    """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+    ResumeMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.ResumeMigrationRequest, _migration_pb2.ResumeMigrationResponse]
+    RollbackMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.RollbackMigrationRequest, _migration_pb2.RollbackMigrationResponse]
+    """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+    without another copy. FAILED_PRECONDITION where no way back is kept.
+    """
+    CompleteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]
+    """Give up the way back: the source leaves the routing record."""
 
 @_typing.type_check_only
 class MigrationServiceAsyncStub(MigrationServiceStub):
@@ -65,6 +76,17 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]  # type: ignore[assignment]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    PromoteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]  # type: ignore[assignment]
+    """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+    PauseMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]  # type: ignore[assignment]
+    """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+    ResumeMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.ResumeMigrationRequest, _migration_pb2.ResumeMigrationResponse]  # type: ignore[assignment]
+    RollbackMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.RollbackMigrationRequest, _migration_pb2.RollbackMigrationResponse]  # type: ignore[assignment]
+    """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+    without another copy. FAILED_PRECONDITION where no way back is kept.
+    """
+    CompleteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]  # type: ignore[assignment]
+    """Give up the way back: the source leaves the routing record."""
 
 class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Plan, run and watch the supervised change from one generation to the next."""
@@ -117,5 +139,46 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.AbortMigrationResponse, _abc.Awaitable[_migration_pb2.AbortMigrationResponse]]:
         """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+
+    @_abc_1.abstractmethod
+    def PromoteMigration(
+        self,
+        request: _migration_pb2.PromoteMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.PromoteMigrationResponse, _abc.Awaitable[_migration_pb2.PromoteMigrationResponse]]:
+        """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+
+    @_abc_1.abstractmethod
+    def PauseMigration(
+        self,
+        request: _migration_pb2.PauseMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.PauseMigrationResponse, _abc.Awaitable[_migration_pb2.PauseMigrationResponse]]:
+        """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+
+    @_abc_1.abstractmethod
+    def ResumeMigration(
+        self,
+        request: _migration_pb2.ResumeMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.ResumeMigrationResponse, _abc.Awaitable[_migration_pb2.ResumeMigrationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RollbackMigration(
+        self,
+        request: _migration_pb2.RollbackMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.RollbackMigrationResponse, _abc.Awaitable[_migration_pb2.RollbackMigrationResponse]]:
+        """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+        without another copy. FAILED_PRECONDITION where no way back is kept.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteMigration(
+        self,
+        request: _migration_pb2.CompleteMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.CompleteMigrationResponse, _abc.Awaitable[_migration_pb2.CompleteMigrationResponse]]:
+        """Give up the way back: the source leaves the routing record."""
 
 def add_MigrationServiceServicer_to_server(servicer: MigrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
