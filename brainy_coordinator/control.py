@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from brainy.bucket.follow import read_choice
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
 from brainy.config.settings import CoordinatorSettings
@@ -99,6 +100,7 @@ class NamespaceControl:
             nodes=components.nodes,
             view=self.view,
             quarantine=self._quarantine,
+            tree_choice=lambda: read_choice(store),
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(

@@ -201,7 +201,7 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
     ),
     Invariant("Every node that holds a shard has an address.", _holders_have_addresses),
     Invariant(
-        "A generation that is being built or kept as a way back follows the active one, and one that serves follows none.",
+        "One that is being built or kept as a way back follows the active generation, one that serves follows none.",
         _others_follow_active,
     ),
     Invariant(

@@ -84,6 +84,7 @@ class History:
         detail: str = "",
         write_pause_seconds: float | None = None,
         items: tuple[int, int] | None = None,
+        request_id: str = "",
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -94,6 +95,7 @@ class History:
             detail: why, for the story.
             write_pause_seconds: how long writes waited, where that is known now.
             items: items copied and in all, where that is known now.
+            request_id: the caller's key, where somebody asked for it.
 
         Returns:
             The record after it.
@@ -112,6 +114,7 @@ class History:
             detail=detail,
             write_pause_seconds=write_pause_seconds,
             items=items,
+            request_id=request_id,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -144,6 +147,7 @@ class History:
         request: Request | None = None,
         write_pause_seconds: float | None = None,
         items: tuple[int, int] | None = None,
+        request_id: str = "",
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -160,6 +164,7 @@ class History:
             write_pause_seconds=write_pause_seconds,
             items_copied=items[0] if items else None,
             items_total=items[1] if items else None,
+            request_id=request_id,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from brainy.api.node.v1 import control_pb2
+from brainy.bucket.follow import FollowChoice
 from brainy.bucket.records import Routing
 from brainy.errors import BrainyError, PreconditionError
 from brainy_coordinator.generations import Generations
@@ -28,6 +29,10 @@ REMEDIES: Mapping[str, str] = {
         "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
         " (their bytes are kept); nothing was changed"
     ),
+    "way_back_possible": (
+        "turn following and mirroring of brainy's tree off (brainy follow, brainy mirror), or migrate without a way"
+        " back"
+    ),
 }
 
 
@@ -42,6 +47,7 @@ class Preflight:
         nodes: NodeCalls,
         view: NamespaceView,
         quarantine: QuarantineCount,
+        tree_choice: Callable[[], Awaitable[FollowChoice]],
     ) -> None:
         #: Returns "" when the store keeps its conditions, else what is wrong.
         self._store_fitness = store_fitness
@@ -49,6 +55,7 @@ class Preflight:
         self._nodes = nodes
         self._view = view
         self._quarantine = quarantine
+        self._tree_choice = tree_choice
 
     async def run(self, request: Request, routing: Routing, *, others: Collection[str]) -> tuple[Check, ...]:
         """Run every check; none changes anything.
@@ -77,6 +84,17 @@ class Preflight:
                 limit=request.quarantine_limit,
                 lenient=True,
             ),
+            *([await self.way_back()] if request.keep_way_back else []),
+        )
+
+    async def way_back(self) -> Check:
+        """Whether a way back can be kept: Brainy's tree has one writer and one reader only while nothing follows it."""
+        choice = await self._tree_choice()
+        used = [name for name, on in (("followed", choice.follow), ("mirrored to", bool(choice.mirror))) if on]
+        return Check(
+            name="way_back_possible",
+            passed=not used,
+            detail=f"brainy's own tree is {' and '.join(used)}" if used else "brainy's own tree is left alone",
         )
 
     async def _store(self) -> Check:

@@ -15,12 +15,14 @@ from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError,
 from brainy.rpc.interceptors import Context
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.migration import interventions
 from brainy_coordinator.migration.cluster_executor import target_spec
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.preflight import require
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import MigrationRecord, Request, migration_id_for
+from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
     migration_message,
@@ -33,6 +35,13 @@ _LONGEST_PAGE = 1000
 #: How often a watcher looks when nothing wakes it: on a follower, or after the leadership has moved.
 _WATCH_SECONDS = 1.0
 
+_Asked = (
+    migration_pb2.PromoteMigrationRequest
+    | migration_pb2.PauseMigrationRequest
+    | migration_pb2.ResumeMigrationRequest
+    | migration_pb2.RollbackMigrationRequest
+    | migration_pb2.CompleteMigrationRequest
+)
 Seen = tuple[MigrationRecord, Progress | None]
 
 
@@ -48,7 +57,14 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     ) -> migration_pb2.PlanMigrationResponse:
         """Play the migration against an ideal cluster and return each step. Nothing is written."""
         control = self._control(request.namespace)
-        wish = await self._request(control, request.strategy, request.target, quarantine_limit=request.quarantine_limit)
+        wish = await self._request(
+            control,
+            request.strategy,
+            request.target,
+            quarantine_limit=request.quarantine_limit,
+            keep_way_back=request.keep_way_back,
+            hold_before_switch=request.hold_before_switch,
+        )
         routing = await control.register.current()
         spec = await control.generations.spec(wish.source_generation)
         if routing is None or spec is None:
@@ -84,6 +100,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             requested_by=request.requested_by,
             pause_cap_seconds=cap,
             quarantine_limit=request.quarantine_limit,
+            keep_way_back=request.keep_way_back,
+            hold_before_switch=request.hold_before_switch,
+            observe_seconds=request.observe.ToNanoseconds() / 1e9 if request.HasField("observe") else 0.0,
         )
         migration_id = migration_id_for(control.namespace, wish.request_id)
         found = control.migrations.same(migration_id, wish)
@@ -168,6 +187,67 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         progress = control.migrations.progress(record.id)
         return migration_pb2.AbortMigrationResponse(migration=migration_message(record, progress))
 
+    async def PromoteMigration(
+        self, request: migration_pb2.PromoteMigrationRequest, context: Context
+    ) -> migration_pb2.PromoteMigrationResponse:
+        """Release the hold, where everything is ready."""
+        return migration_pb2.PromoteMigrationResponse(migration=await self._intervene(request, interventions.promote))
+
+    async def PauseMigration(
+        self, request: migration_pb2.PauseMigrationRequest, context: Context
+    ) -> migration_pb2.PauseMigrationResponse:
+        """Take no further step."""
+        detail = request.reason or f"asked for by {request.requested_by}"
+        migration = await self._intervene(request, interventions.pause, detail=detail)
+        return migration_pb2.PauseMigrationResponse(migration=migration)
+
+    async def ResumeMigration(
+        self, request: migration_pb2.ResumeMigrationRequest, context: Context
+    ) -> migration_pb2.ResumeMigrationResponse:
+        """Go on."""
+        return migration_pb2.ResumeMigrationResponse(migration=await self._intervene(request, interventions.resume))
+
+    async def RollbackMigration(
+        self, request: migration_pb2.RollbackMigrationRequest, context: Context
+    ) -> migration_pb2.RollbackMigrationResponse:
+        """Ask for the source back; the loop does it when the source is close behind."""
+        control = self._control(request.namespace)
+        record = control.migrations.get(request.id)
+        if record.state is State.OBSERVING:
+            # Somebody may have turned following or mirroring of the tree on since the switch.
+            require((await control.preflight.way_back(),))
+        migration = await self._intervene(request, interventions.rollback, detail=request.reason)
+        return migration_pb2.RollbackMigrationResponse(migration=migration)
+
+    async def CompleteMigration(
+        self, request: migration_pb2.CompleteMigrationRequest, context: Context
+    ) -> migration_pb2.CompleteMigrationResponse:
+        """Give up the way back. What leaves the record is listed; its objects stay."""
+        control = self._control(request.namespace)
+        record = control.migrations.get(request.id)
+        retired = [layout.generation(record.source)]
+        migration = await self._intervene(request, interventions.complete, validate_only=request.validate_only)
+        return migration_pb2.CompleteMigrationResponse(migration=migration, retired=retired)
+
+    async def _intervene(
+        self,
+        request: _Asked,
+        intervention: interventions.Intervention,
+        *,
+        detail: str = "",
+        validate_only: bool = False,
+    ) -> migration_pb2.Migration:
+        control = self._control(request.namespace)
+        record = await control.migrations.intervene(
+            request.id,
+            intervention,
+            by=request.requested_by,
+            detail=detail,
+            request_id=request.request_id,
+            validate_only=validate_only,
+        )
+        return migration_message(record, control.migrations.progress(record.id))
+
     def _control(self, namespace: str) -> NamespaceControl:
         """The namespace under this leader."""
         term = self._coordinator.term()
@@ -189,6 +269,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         requested_by: str = "",
         pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
         quarantine_limit: int = 0,
+        keep_way_back: bool = False,
+        hold_before_switch: bool = False,
+        observe_seconds: float = 0.0,
     ) -> Request:
         routing = await control.register.current()
         if routing is None:
@@ -204,6 +287,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             requested_by=requested_by,
             pause_cap_seconds=pause_cap_seconds,
             quarantine_limit=quarantine_limit,
+            keep_way_back=keep_way_back,
+            hold_before_switch=hold_before_switch,
+            observe_seconds=observe_seconds,
         )
 
     async def _require_fit(self, control: NamespaceControl, wish: Request) -> None:

@@ -45,6 +45,9 @@ def request_value(
     requested_by: str = "",
     pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
     quarantine_limit: int = 0,
+    keep_way_back: bool = False,
+    hold_before_switch: bool = False,
+    observe_seconds: float = 0.0,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -60,6 +63,12 @@ def request_value(
         )
     if target.shard_count > _MOST_SHARDS:
         raise InvalidRequestError("too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count)
+    if observe_seconds < 0.0 or (observe_seconds and not keep_way_back):
+        raise InvalidRequestError(
+            "a time to observe needs a way back",
+            remedy="ask for keep_way_back, or leave the time out",
+            observe=observe_seconds,
+        )
     return Request(
         request_id=request_id,
         namespace=namespace,
@@ -75,6 +84,9 @@ def request_value(
         requested_by=requested_by,
         pause_cap_seconds=pause_cap_seconds,
         quarantine_limit=quarantine_limit,
+        keep_way_back=keep_way_back,
+        hold_before_switch=hold_before_switch,
+        observe_seconds=observe_seconds,
     )
 
 
@@ -96,6 +108,11 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         digest_equal=record.digest_equal,
         message=progress.message or record.reason,
         story=[_event_message(event) for event in record.story],
+        keep_way_back=record.request.keep_way_back,
+        held=record.held,
+        paused=record.paused,
+        waits_for=progress.waits_for,
+        observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
     )
 
 
