@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from brainy.cli.exits import Exit
-from brainy.cli.output import JsonOption, Output, current, facts, table
+from brainy.cli.migration_view import follow, report
+from brainy.cli.output import JsonOption, current, table
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -21,7 +19,7 @@ from brainy.cli.target import (
     connect,
     run,
 )
-from brainy.sdk.client import AsyncBrainy
+from brainy.cli.turns import IdArgument, add_to, by_whom
 from brainy.sdk.migration import Migration, MigrationPlan, Strategy, TargetSpec
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
@@ -34,7 +32,11 @@ ConnectivityOption = Annotated[int, typer.Option(min=0, help="Edges of an index 
 QuarantineOption = Annotated[
     int, typer.Option(min=0, help="How many unreadable source objects are accepted; see brainy quarantine list.")
 ]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration.")]
+WayBackOption = Annotated[
+    bool,
+    typer.Option("--keep-way-back", help="Let the source follow the target after the switch, until it is completed."),
+]
+HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before brainy migrate promote.")]
 
 
 @app.command()
@@ -46,6 +48,8 @@ def plan(
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     quarantine_limit: QuarantineOption = 0,
+    keep_way_back: WayBackOption = False,
+    hold: HoldOption = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -55,7 +59,13 @@ def plan(
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await brainy.plan_migration(strategy, target, quarantine_limit=quarantine_limit)
+            return await brainy.plan_migration(
+                strategy,
+                target,
+                quarantine_limit=quarantine_limit,
+                keep_way_back=keep_way_back,
+                hold_before_switch=hold,
+            )
 
     found = run(ask())
 
@@ -80,11 +90,16 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended, or waits for somebody.")] = False,
     pause_cap: Annotated[
         float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")
     ] = 0.0,
     quarantine_limit: QuarantineOption = 0,
+    keep_way_back: WayBackOption = False,
+    hold: HoldOption = False,
+    observe: Annotated[
+        float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
+    ] = 0.0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -99,13 +114,16 @@ def start(
                 strategy,
                 target,
                 validate_only=dry_run,
-                requested_by=f"{getpass.getuser()} by the brainy command",
+                requested_by=by_whom(),
                 pause_cap_seconds=pause_cap,
                 quarantine_limit=quarantine_limit,
+                keep_way_back=keep_way_back,
+                hold_before_switch=hold,
+                observe_seconds=observe,
             )
-            return await _follow(brainy, begun.id, output) if wait and not dry_run else begun
+            return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 
-    _report(run(ask()), output, ended=wait and not dry_run)
+    report(run(ask()), output, ended=wait and not dry_run)
 
 
 @app.command()
@@ -121,9 +139,9 @@ def watch(
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await _follow(brainy, migration_id, output)
+            return await follow(brainy, migration_id, output)
 
-    _report(run(ask()), output, ended=True)
+    report(run(ask()), output, ended=True)
 
 
 @app.command()
@@ -140,7 +158,7 @@ def show(
         async with connect(namespace, None, coordinator, directory) as brainy:
             return await brainy.get_migration(migration_id)
 
-    _report(run(ask()), current(), ended=False)
+    report(run(ask()), current(), ended=False)
 
 
 @app.command("list")
@@ -185,56 +203,9 @@ def abort(
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await brainy.abort_migration(migration_id, requested_by=f"{getpass.getuser()} by the brainy command")
+            return await brainy.abort_migration(migration_id, requested_by=by_whom())
 
-    _report(run(ask()), current(), ended=False)
-
-
-async def _follow(brainy: AsyncBrainy, migration_id: str, output: Output) -> Migration:
-    last: Migration | None = None
-    with output.progress("migration") as show_progress:
-        async with aclosing(brainy.watch_migration(migration_id)) as changes:
-            async for seen in changes:
-                if last is None or seen.state != last.state:
-                    output.remark(f"{seen.state.lower().replace('_', ' ')} {escape(seen.message)}")
-                show_progress(seen.items_copied, seen.items_total or None)
-                last = seen
-    return last if last is not None else await brainy.get_migration(migration_id)
+    report(run(ask()), current(), ended=False)
 
 
-def _report(migration: Migration, output: Output, *, ended: bool) -> None:
-    output.result(asdict(migration), lambda console: _show(console, migration))
-    if ended and not migration.succeeded:
-        raise typer.Exit(int(Exit.FAILED_RESULT))
-
-
-def _show(console: Console, migration: Migration) -> None:
-    facts(
-        console,
-        {
-            "migration": migration.id,
-            "namespace": migration.namespace,
-            "strategy": migration.strategy,
-            "state": migration.state,
-            "generations": f"{migration.source_generation} to {migration.target_generation}",
-            "items": f"{migration.items_copied:,} of {migration.items_total:,}",
-            "lag": f"{migration.lag:,} records",
-            "adopted by": ", ".join(migration.adopted_nodes) or "-",
-            "writes waited": f"{migration.write_pause_seconds * 1000:.0f} ms",
-            "digest equal": "yes" if migration.digest_equal else "not compared yet",
-            "message": migration.message or "-",
-        },
-    )
-    if migration.story:
-        console.print()
-        story = table(None, "at", "from", "to", "by", "trigger", "detail")
-        for event in migration.story:
-            story.add_row(
-                event.at,
-                event.from_state,
-                event.to_state,
-                escape(event.by),
-                escape(event.trigger),
-                escape(event.detail),
-            )
-        console.print(story)
+add_to(app)

@@ -131,6 +131,8 @@ class ControlCalls(Connection):
         target: TargetSpec | None = None,
         *,
         quarantine_limit: int = 0,
+        keep_way_back: bool = False,
+        hold_before_switch: bool = False,
     ) -> MigrationPlan:
         """Say what a migration would do, and which check it would not pass. Nothing is written.
 
@@ -142,6 +144,8 @@ class ControlCalls(Connection):
             strategy=strategy_to_proto(strategy),
             target=target_to_proto(target),
             quarantine_limit=quarantine_limit,
+            keep_way_back=keep_way_back,
+            hold_before_switch=hold_before_switch,
         )
         answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
         return plan_from_proto(answer)
@@ -155,6 +159,9 @@ class ControlCalls(Connection):
         requested_by: str = "",
         pause_cap_seconds: float = 0.0,
         quarantine_limit: int = 0,
+        keep_way_back: bool = False,
+        hold_before_switch: bool = False,
+        observe_seconds: float = 0.0,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
@@ -167,12 +174,18 @@ class ControlCalls(Connection):
             quarantine_limit: how many unreadable source objects are accepted; those that were replayed do not
                 count. Their bytes are kept in the target. Past it the migration is refused, or, if the target finds
                 more than the source reported, aborted before anything has moved.
+            keep_way_back: after the switch the source follows the target, so that ``rollback_migration`` loses nothing,
+                until ``complete_migration``.
+            hold_before_switch: do not switch before ``promote_migration``.
+            observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
         """
         pause = duration_pb2.Duration()
         pause.FromNanoseconds(round(pause_cap_seconds * 1e9))
+        observe = duration_pb2.Duration()
+        observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.StartMigrationRequest(
             namespace=self.namespace,
             strategy=strategy_to_proto(strategy),
@@ -182,6 +195,9 @@ class ControlCalls(Connection):
             requested_by=requested_by,
             pause_cap=pause if pause_cap_seconds else None,
             quarantine_limit=quarantine_limit,
+            keep_way_back=keep_way_back,
+            hold_before_switch=hold_before_switch,
+            observe=observe if observe_seconds else None,
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

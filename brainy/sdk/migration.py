@@ -103,6 +103,16 @@ class Migration:
     write_pause_seconds: float
     digest_equal: bool
     message: str
+    #: After the switch the source follows the target, until the migration is completed.
+    keep_way_back: bool = False
+    #: It does not switch before it is promoted.
+    held: bool = False
+    #: Why it is paused; empty while it is not.
+    paused: tuple[str, ...] = ()
+    #: What it waits for, each with what to do about it.
+    waits_for: tuple[str, ...] = ()
+    #: Seconds after the switch after which it completes by itself; 0 for only when asked.
+    observe_seconds: float = 0.0
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
 
     @property
@@ -115,6 +125,26 @@ class Migration:
         """Whether the target is in service and the source retired."""
         return self.state == "SUCCEEDED"
 
+    @property
+    def rests(self) -> bool:
+        """Whether it has ended, or takes no step before somebody asks: held, or switched with a way back kept."""
+        if self.state == "OBSERVING":
+            turns = [event.trigger for event in self.story if event.trigger in _TURNS]
+            return not turns or turns[-1] != _ROLLBACK_REQUESTED
+        return self.ended or (self.state == "READY" and self.held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What giving up a way back comes to."""
+
+    migration: Migration
+    #: Prefixes of objects that are not served any more; they stay where they are.
+    retired: tuple[str, ...]
+
+
+_ROLLBACK_REQUESTED = "rollback_requested"
+_TURNS = ("switched", _ROLLBACK_REQUESTED, "rollback_unequal", "rolled_back")
 
 _STRATEGIES = {
     Strategy.IN_PLACE_UPGRADE: migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
@@ -164,6 +194,11 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
         write_pause_seconds=message.write_pause.ToNanoseconds() / 1e9,
         digest_equal=message.digest_equal,
         message=message.message,
+        keep_way_back=message.keep_way_back,
+        held=message.held,
+        paused=tuple(message.paused),
+        waits_for=tuple(message.waits_for),
+        observe_seconds=message.observe.ToNanoseconds() / 1e9,
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,

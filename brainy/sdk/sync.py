@@ -153,6 +153,12 @@ class Brainy:
     watch_migration = _Iteration(AsyncBrainy.watch_migration, at_once=1)
     wait_for_migration = _Call(AsyncBrainy.wait_for_migration)
     abort_migration = _Call(AsyncBrainy.abort_migration)
+    promote_migration = _Call(AsyncBrainy.promote_migration)
+    pause_migration = _Call(AsyncBrainy.pause_migration)
+    resume_migration = _Call(AsyncBrainy.resume_migration)
+    rollback_migration = _Call(AsyncBrainy.rollback_migration)
+    complete_migration = _Call(AsyncBrainy.complete_migration)
+    wait_until_migration_rests = _Call(AsyncBrainy.wait_until_migration_rests)
 
     get_lock = _Call(AsyncBrainy.get_lock)
     list_locks = _Call(AsyncBrainy.list_locks)
