@@ -34,7 +34,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.partition import shard_of
 from brainy.changelog.batch import Slot
-from brainy.errors import BrainyError
+from brainy.errors import BrainyError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.assignment import Assignment, followed_shards, start_cursor
 from brainy_node.runtime.host import Host
@@ -74,16 +74,28 @@ class SourceFollower:
 
     @classmethod
     def of(cls, host: Host, duty: Assignment, shard: Shard, commit: Commit) -> SourceFollower:
-        """Follow what a duty says, from where its shard and the routing record say."""
+        """Follow what a duty says, from where its shard and the routing record say.
+
+        Raises:
+            UnavailableError: the routing record has moved on; the duty is about to change (STALE_ROUTING).
+        """
         assert duty.follows is not None
         routing, reached, reached_in = host.routing, shard.source_cursor, shard.source_generation
+        placement = routing.generations.get(duty.generation)
+        if placement is None or placement.follows != duty.follows:
+            raise UnavailableError(
+                "the routing record has moved on",
+                reason="STALE_ROUTING",
+                remedy="nothing; the replica gets another duty, or ends",
+                generation=duty.generation,
+            )
         cursor = start_cursor(routing, duty.generation, duty.shard, reached=reached, reached_in=reached_in)
         return cls(
             host,
             source_generation=duty.follows,
             source_shards=followed_shards(routing, duty.generation, duty.shard),
             target_shard=duty.shard,
-            target_shard_count=routing.generations[duty.generation].shard_count,
+            target_shard_count=placement.shard_count,
             cursor=cursor,
             announced=reached_in == duty.follows and all(reached.get(n, 0) == at for n, at in cursor.items()),
             commit=commit,
