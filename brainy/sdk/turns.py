@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import UnavailableError
 from brainy.sdk.control import ControlCalls
@@ -111,9 +113,10 @@ class TurnCalls(ControlCalls):
             NotFoundError: there is no such migration.
             UnavailableError: as ``watch_migration``.
         """
-        async for seen in self.watch_migration(id):
-            if seen.rests:
-                return seen
+        async with aclosing(self.watch_migration(id)) as changes:
+            async for seen in changes:
+                if seen.rests:
+                    return seen
         raise UnavailableError(
             "the coordinator said nothing about the migration", remedy="ask for the migration again", migration=id
         )

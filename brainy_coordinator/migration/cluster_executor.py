@@ -22,7 +22,7 @@ from brainy_coordinator.migration.observation import (
     ReplicaSeen,
     followed_shards,
 )
-from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.preflight import Preflight, require
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State
@@ -226,6 +226,9 @@ class ClusterExecutor:
             await self._clock.sleep(_RETRY_SECONDS)
 
     async def _drain(self, record: MigrationRecord) -> None:
+        if record.request.keep_way_back:
+            # Somebody may have turned following or mirroring of the tree on since preflight.
+            require((await self._preflight.way_back(),))
         if record.state is State.ROLLING_BACK:
             await self._generations.carry_embedding(record.leading, record.following)
         started_at = self._clock.monotonic()

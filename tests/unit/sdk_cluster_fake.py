@@ -267,6 +267,40 @@ class FakeCluster(
         await self._enter("AbortMigration", request, context)
         await fail(context, grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
 
+    def _turned(self, state: migration_pb2.MigrationState.ValueType, trigger: str) -> migration_pb2.Migration:
+        self.migration.state = state
+        self.migration.story.append(migration_pb2.MigrationEvent(trigger=trigger))
+        return self.migration
+
+    async def PromoteMigration(self, request, context):
+        await self._enter("PromoteMigration", request, context)
+        self.migration.held = False
+        migration = self._turned(migration_pb2.MIGRATION_STATE_READY, "promote_requested")
+        return migration_pb2.PromoteMigrationResponse(migration=migration)
+
+    async def PauseMigration(self, request, context):
+        await self._enter("PauseMigration", request, context)
+        self.migration.paused.append(request.reason)
+        return migration_pb2.PauseMigrationResponse(migration=self.migration)
+
+    async def ResumeMigration(self, request, context):
+        await self._enter("ResumeMigration", request, context)
+        del self.migration.paused[:]
+        return migration_pb2.ResumeMigrationResponse(migration=self.migration)
+
+    async def RollbackMigration(self, request, context):
+        await self._enter("RollbackMigration", request, context)
+        migration = self._turned(migration_pb2.MIGRATION_STATE_OBSERVING, "rollback_requested")
+        return migration_pb2.RollbackMigrationResponse(migration=migration)
+
+    async def CompleteMigration(self, request, context):
+        await self._enter("CompleteMigration", request, context)
+        if not request.validate_only:
+            self._turned(migration_pb2.MIGRATION_STATE_COMPLETING, "complete_requested")
+        return migration_pb2.CompleteMigrationResponse(
+            migration=self.migration, retired=["cluster/generations/0/"]
+        )
+
 
 async def fail(context: grpc.aio.ServicerContext, code: grpc.StatusCode, reason: str) -> None:
     """Abort a call, with an ErrorInfo as a server of ours sends it if there is a reason."""

@@ -143,6 +143,28 @@ def test_migration_from_plan_to_abort(cluster):
     assert brainy("migrate", "show", "m-9", *coordinator).exit_code == Exit.NOT_FOUND
 
 
+def test_the_way_back_on_the_command_line(cluster):
+    coordinator = ("-c", cluster.address)
+    begun = brainy("migrate", "start", "--keep-way-back", "--hold", "--observe", "60", *coordinator, "--json")
+    assert begun.exit_code == 0
+    (request,) = cluster.calls("StartMigration")
+    assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    assert brainy("migrate", "promote", "m-1", *coordinator).exit_code == 0
+    assert json.loads(brainy("migrate", "pause", "m-1", "--reason", "lunch", *coordinator, "--json").stdout)[
+        "paused"
+    ] == ["lunch"]
+    assert brainy("migrate", "resume", "m-1", *coordinator).exit_code == 0
+    assert brainy("migrate", "rollback", "m-1", "--reason", "slow", *coordinator).exit_code == 0
+    assert cluster.calls("RollbackMigration")[-1].reason == "slow"
+    dry = brainy("migrate", "complete", "m-1", "--dry-run", *coordinator)
+    assert "cluster/generations/0/ would not be served any more; its objects stay" in " ".join(dry.stdout.split())
+    assert cluster.calls("CompleteMigration")[-1].validate_only
+    done = json.loads(brainy("migrate", "complete", "m-1", *coordinator, "--json").stdout)
+    assert (done["state"], done["retired"]) == ("COMPLETING", ["cluster/generations/0/"])
+    cluster.refuse("RollbackMigration", grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
+    assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION
+
+
 def test_watch_ends_with_the_migration(cluster):
     cluster.watch_states = [
         migration_pb2.MIGRATION_STATE_COPYING,

@@ -282,6 +282,11 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.delete_verb("a"),
             brainy.start_migration(),
             brainy.abort_migration("m"),
+            brainy.promote_migration("m"),
+            brainy.pause_migration("m"),
+            brainy.resume_migration("m"),
+            brainy.rollback_migration("m"),
+            brainy.complete_migration("m"),
         ):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
@@ -365,6 +370,32 @@ async def test_migration_calls(brainy, cluster):
         await brainy.abort_migration("m-1")
     with pytest.raises(InvalidRequestError, match="unknown migration strategy"):
         await brainy.start_migration("sideways")
+
+
+async def test_turning_a_migration(brainy, cluster):
+    cluster.migration.held = True
+    cluster.migration.waits_for.append("held before the switch (promote it)")
+    cluster.migration.observe.FromSeconds(60)
+    await brainy.start_migration("rolling", keep_way_back=True, hold_before_switch=True, observe_seconds=60.0)
+    (request,) = cluster.calls("StartMigration")
+    assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    await brainy.plan_migration("rolling", keep_way_back=True)
+    assert cluster.calls("PlanMigration")[-1].keep_way_back
+    shown = await brainy.get_migration("m-1")
+    assert (shown.held, shown.waits_for, shown.observe_seconds) == (True, ("held before the switch (promote it)",), 60.0)
+    assert not (await brainy.promote_migration("m-1")).held
+    assert (await brainy.pause_migration("m-1", reason="lunch")).paused == ("lunch",)
+    assert (await brainy.resume_migration("m-1")).paused == ()
+    # What was asked for and is not done yet is no rest.
+    back = await brainy.rollback_migration("m-1", reason="slow", requested_by="ann")
+    assert not back.rests
+    (request,) = cluster.calls("RollbackMigration")
+    assert (request.reason, request.requested_by, bool(request.request_id)) == ("slow", "ann", True)
+    cluster._turned(migration_pb2.MIGRATION_STATE_OBSERVING, "rollback_unequal")
+    assert (await brainy.wait_until_migration_rests("m-1")).state == "OBSERVING"
+    done = await brainy.complete_migration("m-1", validate_only=True)
+    assert (done.migration.state, done.retired) == ("OBSERVING", ("cluster/generations/0/",))
+    assert (await brainy.complete_migration("m-1")).migration.state == "COMPLETING"
 
 
 async def test_watch_survives_the_coordinator_and_ends_with_the_migration(brainy, cluster):
