@@ -287,3 +287,20 @@ async def test_no_way_back_is_kept_beside_a_followed_or_mirrored_tree(cluster: C
     ]
     without = await control.preflight.run(request_for("rolling"), cluster.in_force(), others=())
     assert all(check.passed for check in without)
+
+
+async def test_following_that_was_turned_on_since_the_switch_holds_a_rollback(cluster: Cluster) -> None:
+    cluster.lead()
+    await cluster.serving()
+    await cluster.migrations.start(MIGRATION, kept())
+    await reached(cluster, State.OBSERVING)
+    await cluster.store.put(layout.FOLLOW, FollowChoice(nonce="n", follow=True).encode())
+    await ask(cluster, interventions.rollback)
+    await reached(cluster, State.ROLLING_BACK)
+    problems = cluster.term.problems  # type: ignore[union-attr]
+    await until(lambda: NAMESPACE in problems)
+    assert "way_back_possible" in str(problems[NAMESPACE])
+    assert (cluster.in_force().phase, cluster.in_force().active) == ("serving", 1)
+    await cluster.store.put(layout.FOLLOW, FollowChoice(nonce="m", follow=False).encode())
+    await reached(cluster, State.READY, rolled_back=1)
+    assert NAMESPACE not in problems or cluster.in_force().active == 0
