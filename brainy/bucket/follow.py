@@ -67,7 +67,7 @@ async def change_choice(
         PreconditionError: it would begin beside a way back that a migration keeps (WRONG_PHASE).
     """
     if follow or mirror:
-        await _require_alone(store, mirror=bool(mirror))
+        await _require_alone(store)
     register = follow_register(store, clock=clock, ids=ids)
     for _ in range(_ATTEMPTS):
         found = await register.load()
@@ -85,7 +85,7 @@ async def change_choice(
     raise ConflictError("the choice was changed by somebody else each time", remedy="try again", key=layout.FOLLOW)
 
 
-async def _require_alone(store: ObjectStore, *, mirror: bool) -> None:
+async def _require_alone(store: ObjectStore) -> None:
     """Refuse to begin beside a way back: the tree would be read, or written, from two generations in turn."""
     found = await store.get(layout.ROUTING)
     if found is None:
@@ -98,11 +98,11 @@ async def _require_alone(store: ObjectStore, *, mirror: bool) -> None:
             remedy="complete the migration (brainy migrate complete), or roll it back and abort it",
             migration=routing.migration,
         )
-    if mirror and 0 < routing.rolled_back_from <= routing.active:
-        # Mirroring begins with what was ever committed, and that alternates between two logs.
+    if 0 < routing.rolled_back_from <= routing.active:
+        # Both begin with what was ever committed, in its order, and that alternates between two logs.
         raise PreconditionError(
             "the namespace was rolled back and went forward again: its commits cannot be told one after the other",
             reason="WRONG_PHASE",
-            remedy="back it up, and restore it into a namespace that is mirrored from the start",
+            remedy="back it up, and restore it into another namespace",
             generation=routing.active,
         )

@@ -125,6 +125,14 @@ class Draft:
         return Slot(batch=self._batch, body=self.body)
 
 
+def is_copy(batch: log_pb2.LogBatch) -> bool:
+    """Whether a batch holds what was copied from the generation this one was made of: it is in that one's log too.
+
+    What was followed back from a newer generation is not: nobody reads that one's log for this one.
+    """
+    return bool(batch.source_cursor) and batch.source_generation <= batch.generation
+
+
 def decode_batch(body: bytes, *, key: str) -> log_pb2.LogBatch:
     """Check and parse a change-log object.
 

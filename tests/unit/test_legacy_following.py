@@ -176,9 +176,15 @@ async def test_nothing_begins_beside_a_way_back() -> None:
             await change_choice(store, **wish, changed_at="t", clock=clock, ids=ids)  # type: ignore[arg-type]
         assert "complete" in refused.value.remedy
     await change_choice(store, follow=False, changed_at="t", clock=clock, ids=ids)
-    # Forward again after a rollback, and complete: following is right, mirroring from the beginning is not.
+    # Forward again after a rollback, and complete: what was said when is spread over two logs.
     done = routing.model_copy(update={"migration": None, "generations": {1: serving}, "rolled_back_from": 1})
     await store.put(layout.ROUTING, done.encode())
-    assert (await change_choice(store, follow=True, changed_at="t", clock=clock, ids=ids)).follow
-    with pytest.raises(PreconditionError):
-        await change_choice(store, mirror="entity", changed_at="t", clock=clock, ids=ids)
+    for wish in ({"follow": True}, {"mirror": "entity"}):
+        with pytest.raises(PreconditionError):
+            await change_choice(store, **wish, changed_at="t", clock=clock, ids=ids)  # type: ignore[arg-type]
+    # Back, and aborted: one log has it all.
+    back = routing.model_copy(
+        update={"active": 0, "write": 0, "migration": None, "generations": {0: serving}, "rolled_back_from": 1}
+    )
+    await store.put(layout.ROUTING, back.encode())
+    assert (await change_choice(store, follow=True, mirror="entity", changed_at="t", clock=clock, ids=ids)).follow
