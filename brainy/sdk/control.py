@@ -256,6 +256,8 @@ class ControlCalls(Connection):
     async def wait_for_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
         """Return a migration once it has ended.
 
+        One that keeps a way back ends only when it is completed; ``wait_until_migration_rests`` does not wait for that.
+
         Raises:
             NotFoundError: there is no such migration.
             UnavailableError: as ``watch_migration``.

@@ -35,7 +35,7 @@ def observing(record: MigrationRecord, seen: Observation, now: float) -> Decisio
             return Decision()
         return Decision(trigger=Trigger.ROLLBACK_BEGUN)
     left = seconds_left(record, seen, now)
-    if left is not None and left <= 0.0:
+    if left is not None and left <= 0.0 and not record.differs:
         return Decision(trigger=Trigger.OBSERVED, detail=f"observed for {record.request.observe_seconds:g} s")
     return Decision()
 

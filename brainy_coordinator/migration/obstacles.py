@@ -32,7 +32,9 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
             if wait:
                 found.append(f"the next attempt to roll back begins in {wait:.0f} s")
         else:
-            left = seconds_left(record, seen, now)
+            left = None if record.differs else seconds_left(record, seen, now)
+            if record.differs:
+                found.append("a rollback found that both sides differ (compare them: brainy verify)")
             when = "when it is asked to" if left is None else f"in {max(0.0, left):.0f} s"
             found.append(f"the source follows; it completes {when} (complete it, or roll it back)")
     return tuple(found)

@@ -116,6 +116,8 @@ class MigrationRecord:
     held: bool = False
     #: Somebody wants the source back.
     wants_rollback: bool = False
+    #: The last rollback found that both sides differ: somebody has to look before anything is given up.
+    differs: bool = False
     #: How often the source was made active again.
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
@@ -189,6 +191,7 @@ class MigrationRecord:
             reason=(event.detail or event.trigger.value) if aborts else self.reason,
             held=_HELD.get(event.trigger, self.held),
             wants_rollback=_WANTS_ROLLBACK.get(event.trigger, self.wants_rollback),
+            differs=_DIFFERS.get(event.trigger, self.differs),
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
             paused=_paused(self.paused, event),
             requests=self.requests | asked,
@@ -207,6 +210,13 @@ _WANTS_ROLLBACK = {
     Trigger.ROLLBACK_REQUESTED: True,
     Trigger.ROLLBACK_UNEQUAL: False,
     Trigger.ROLLED_BACK: False,
+    Trigger.COMPLETE_REQUESTED: False,
+}
+
+
+_DIFFERS = {
+    Trigger.ROLLBACK_UNEQUAL: True,
+    Trigger.ROLLBACK_REQUESTED: False,
     Trigger.COMPLETE_REQUESTED: False,
 }
 

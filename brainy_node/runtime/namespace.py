@@ -253,23 +253,27 @@ class HostedNamespace:
             UnavailableError: NOT_OWNER, STALE_ROUTING, SHARD_NOT_READY or BUFFER_FULL; nothing was written.
             FencedError: a newer owner exists.
         """
-        await self._await_serving()
-        if generation != self.routing.write:
-            raise UnavailableError(
-                "another generation accepts writes now",
-                reason="STALE_ROUTING",
-                remedy="re-read the routing record and retry",
-                write=self.routing.write,
-            )
-        hosted = self._shards.get((generation, shard))
-        if hosted is None:
-            raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
-        await hosted.settle_dimensions()
+        while True:
+            await self._await_serving()
+            if generation != self.routing.write:
+                raise UnavailableError(
+                    "another generation accepts writes now",
+                    reason="STALE_ROUTING",
+                    remedy="re-read the routing record and retry",
+                    write=self.routing.write,
+                )
+            hosted = self._shards.get((generation, shard))
+            if hosted is None:
+                raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
+            await hosted.settle_dimensions()
+            commits = await hosted.writable(_TAKEOVER_SECONDS)
+            # A shard that was just taken over knows nothing of a drain or a switch that came while it was waited for.
+            if not self._drains and generation == self.routing.write:
+                break
         written_at = Timestamp()
         written_at.FromNanoseconds(int(self._clock.wall() * 1e9))
         for record in records:
             record.written_at.CopyFrom(written_at)
-        commits = await hosted.writable(_TAKEOVER_SECONDS)
         return await commits.commit(records)
 
     @property

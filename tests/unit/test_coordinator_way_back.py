@@ -138,6 +138,15 @@ def test_the_time_to_observe_ends_it() -> None:
     assert decide(timed, see(), 1e9).waits
 
 
+def test_a_rollback_that_found_a_difference_keeps_the_way_back() -> None:
+    facts = Facts(released=EVERY, observing_since=0.0)
+    differs = record(S.OBSERVING, observe=30.0, differs=True)
+    assert decide(differs, see(facts=facts), 1e9).waits
+    told = obstacles(differs, see(facts=facts), 1e9)
+    assert told[0].startswith("a rollback found that both sides differ")
+    assert "completes when it is asked to" in told[1]
+
+
 def test_writes_left_waiting_by_a_dead_leader_are_let_go_on_the_side_that_is_active() -> None:
     for state in (S.OBSERVING, S.ROLLING_BACK):
         decision = decide(record(state, wants_rollback=True), see(DRAINED), 0.0)
