@@ -120,6 +120,20 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
         actions = [step.action for step in planned.steps]
         assert actions.count("AdoptNode") == 3
         assert actions.index("CompareDigests") < actions.index("Commit") < actions.index("RetireSource")
+        kept = await call(
+            stub.PlanMigration,
+            migration_pb2.PlanMigrationRequest(
+                namespace=NAMESPACE,
+                strategy=migration_pb2.STRATEGY_ROLLING,
+                keep_way_back=True,
+                hold_before_switch=True,
+            ),
+        )
+        turned = [step.action for step in kept.steps]
+        order = [turned.index(name) for name in ("Hold", "AdoptNode", "Commit", "OBSERVING", "Observe", "RetireSource")]
+        assert order == sorted(order)
+        assert "RunPreflight" in turned
+        assert any("way_back_possible passes" in step.detail for step in kept.steps)
         assert layout.spec(1) not in cluster.store._objects
 
         dry = migration_pb2.StartMigrationRequest()
