@@ -44,10 +44,14 @@ class Request(BaseModel):
     pause_cap_seconds: float = 3.0
     #: How many unreadable source objects are accepted.
     quarantine_limit: int = 0
+    #: A backup that must be whole, by its path as the coordinator sees it; "" for none.
+    require_backup: str = ""
+    #: The plan that is executed; "" in histories from before plans were kept.
+    plan_id: str = ""
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
-        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": ""}
+        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": "", "plan_id": ""}
         return self.model_copy(update=ignored) == other.model_copy(update=ignored)
 
 
@@ -74,6 +78,8 @@ class Event(Record):
     #: Only in COPY_DONE: items copied, and how many there were to copy.
     items_copied: int | None = None
     items_total: int | None = None
+    #: Store calls that all nodes and the leader have reported until then, by kind.
+    store_calls: dict[str, int] | None = None
 
     @property
     def line(self) -> str:

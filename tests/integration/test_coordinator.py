@@ -126,7 +126,7 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
         dry.CopyFrom(start)
         dry.validate_only = True
         await call(stub.StartMigration, dry)
-        assert not [key for key in cluster.store._objects if key.startswith(layout.MIGRATIONS)]
+        assert not [key for key in cluster.store._objects if layout.parse_migration_event(key)]
         dry.target.metric = "manhattan"
         with pytest.raises(Exception, match="the target cannot be so"):
             await call(stub.StartMigration, dry)
