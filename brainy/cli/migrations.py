@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from brainy.cli.exits import Exit
 from brainy.cli.output import JsonOption, Output, current, facts, table
+from brainy.cli.plan_view import show_outcome, show_plan
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -21,8 +22,10 @@ from brainy.cli.target import (
     connect,
     run,
 )
+from brainy.errors import InvalidRequestError
 from brainy.sdk.client import AsyncBrainy
-from brainy.sdk.migration import Migration, MigrationPlan, Strategy, TargetSpec
+from brainy.sdk.migration import Migration, Strategy, TargetSpec
+from brainy.sdk.plans import MigrationPlan
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
 
@@ -34,44 +37,90 @@ ConnectivityOption = Annotated[int, typer.Option(min=0, help="Edges of an index 
 QuarantineOption = Annotated[
     int, typer.Option(min=0, help="How many unreadable source objects are accepted; see brainy quarantine list.")
 ]
+PauseOption = Annotated[float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")]
+BackupOption = Annotated[
+    str, typer.Option(metavar="FILE", help="Backup that must be whole; its path as the coordinator sees it.")
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration.")]
 
 
 @app.command()
 def plan(
     namespace: OptionalNamespace = None,
-    strategy: StrategyOption = Strategy.ROLLING,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="How nodes are moved; as the decision graph prefers if left out.")
+    ] = None,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     quarantine_limit: QuarantineOption = 0,
+    pause_cap: PauseOption = 0.0,
+    require_backup: BackupOption = "",
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share by which the number of items may change until then; 0 for a tenth."),
+    ] = 0.0,
+    shared: Annotated[
+        bool | None, typer.Option("--shared/--exclusive", help="Whether other processes use the bucket and prefix.")
+    ] = None,
+    downtime: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="S", help="Seconds nobody may be able to write; inf for as long as it takes."),
+    ] = None,
+    old_writers: Annotated[
+        bool | None,
+        typer.Option("--old-writers/--no-old-writers", help="Whether Brainy processes go on writing meanwhile."),
+    ] = None,
+    rollback: Annotated[
+        bool | None,
+        typer.Option("--rollback/--no-rollback", help="Whether there must be a way back after the switch."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing at the store: the plan is not kept.")
+    ] = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print what a migration would do. Nothing is written."""
+    """Say what a migration would do, why and what it takes, and keep that as a plan. Changes nothing else.
+
+    Exit status 4 if a check stands in its way.
+    """
     target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await brainy.plan_migration(strategy, target, quarantine_limit=quarantine_limit)
+            return await brainy.plan_migration(
+                strategy,
+                target,
+                quarantine_limit=quarantine_limit,
+                pause_cap_seconds=pause_cap,
+                require_backup=require_backup,
+                item_tolerance=tolerance,
+                dry_run=dry_run,
+                requested_by=_asker(),
+                shared=shared,
+                downtime_seconds=downtime,
+                old_writers=old_writers,
+                rollback=rollback,
+            )
 
     found = run(ask())
-
-    def human(console: Console) -> None:
-        console.print(f"generation {found.source_generation} to {found.target_generation}")
-        steps = table(None, "nr#", "step", "detail")
-        for number, step in enumerate(found.steps, 1):
-            steps.add_row(str(number), escape(step.action), escape(step.detail))
-        console.print(steps)
-
-    current().result(asdict(found), human)
+    current().result(asdict(found), lambda console: show_plan(console, found))
+    if not found.passes:
+        raise typer.Exit(int(Exit.PRECONDITION))
 
 
 @app.command()
 def start(
     namespace: OptionalNamespace = None,
+    plan_id: Annotated[
+        str, typer.Option("--plan", metavar="ID", help="Execute this plan; what is wished for is the plan's then.")
+    ] = "",
+    confirm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Confirm what the plan asks for; may be repeated.")
+    ] = None,
     strategy: StrategyOption = Strategy.ROLLING,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
@@ -81,28 +130,42 @@ def start(
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended.")] = False,
-    pause_cap: Annotated[
-        float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")
-    ] = 0.0,
+    pause_cap: PauseOption = 0.0,
     quarantine_limit: QuarantineOption = 0,
+    require_backup: BackupOption = "",
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Start a migration. Reads and writes go on while it runs."""
+    """Start a migration. Reads and writes go on while it runs.
+
+    Without --plan a plan is made, kept and executed, and what it asks to be confirmed counts as confirmed.
+    """
     output = current()
     target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
+    if plan_id and (target != TargetSpec() or pause_cap or quarantine_limit or require_backup):
+        raise InvalidRequestError(
+            "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
+        )
+    if confirm and not plan_id:
+        raise InvalidRequestError("there is no plan to confirm", remedy="name it with --plan")
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            begun = await brainy.start_migration(
-                strategy,
-                target,
-                validate_only=dry_run,
-                requested_by=f"{getpass.getuser()} by the brainy command",
-                pause_cap_seconds=pause_cap,
-                quarantine_limit=quarantine_limit,
-            )
+            if plan_id:
+                begun = await brainy.execute_plan(
+                    plan_id, confirm=confirm or (), validate_only=dry_run, requested_by=_asker()
+                )
+            else:
+                begun = await brainy.start_migration(
+                    strategy,
+                    target,
+                    validate_only=dry_run,
+                    requested_by=_asker(),
+                    pause_cap_seconds=pause_cap,
+                    quarantine_limit=quarantine_limit,
+                    require_backup=require_backup,
+                )
             return await _follow(brainy, begun.id, output) if wait and not dry_run else begun
 
     _report(run(ask()), output, ended=wait and not dry_run)
@@ -134,13 +197,19 @@ def show(
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print a migration and its story."""
+    """Print a migration and its story, held against its plan; or a plan, by its id."""
 
-    async def ask() -> Migration:
+    async def ask() -> Migration | MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
+            if migration_id.startswith("p-"):
+                return await brainy.get_plan(migration_id)
             return await brainy.get_migration(migration_id)
 
-    _report(run(ask()), current(), ended=False)
+    found = run(ask())
+    if isinstance(found, MigrationPlan):
+        current().result(asdict(found), lambda console: show_plan(console, found))
+    else:
+        _report(found, current(), ended=False)
 
 
 @app.command("list")
@@ -185,9 +254,13 @@ def abort(
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            return await brainy.abort_migration(migration_id, requested_by=f"{getpass.getuser()} by the brainy command")
+            return await brainy.abort_migration(migration_id, requested_by=_asker())
 
     _report(run(ask()), current(), ended=False)
+
+
+def _asker() -> str:
+    return f"{getpass.getuser()} by the brainy command"
 
 
 async def _follow(brainy: AsyncBrainy, migration_id: str, output: Output) -> Migration:
@@ -213,6 +286,7 @@ def _show(console: Console, migration: Migration) -> None:
         console,
         {
             "migration": migration.id,
+            "plan": migration.plan_id or "-",
             "namespace": migration.namespace,
             "strategy": migration.strategy,
             "state": migration.state,
@@ -238,3 +312,5 @@ def _show(console: Console, migration: Migration) -> None:
                 escape(event.detail),
             )
         console.print(story)
+    if migration.outcome is not None:
+        show_outcome(console, migration.outcome)

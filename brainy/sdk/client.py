@@ -10,11 +10,12 @@ from brainy.sdk.control import ControlCalls
 from brainy.sdk.figures import FigureCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
+from brainy.sdk.plan_calls import PlanCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
 
 
-class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, LockCalls, BackupCalls):
+class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, PlanCalls, LockCalls, BackupCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

@@ -24,7 +24,7 @@ from brainy_coordinator.migration.preflight_checks import (
     target_spec,
     versions,
 )
-from brainy_coordinator.migration.preflight_probes import backup_present, permissions, untried
+from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.nodes import NodeCalls
@@ -80,6 +80,7 @@ class Preflight:
         self._store_itself = store
         self._clock = clock
         self._ids = ids
+        self._backups = BackupChecks()
 
     async def run(
         self, request: Request, routing: Routing, *, others: Collection[str], dry_run: bool = False
@@ -109,7 +110,7 @@ class Preflight:
             ),
             versions(self._view.reports()),
             *(await self._about_the_source(request, routing, source, answers) if source is not None else ()),
-            await backup_present(request.require_backup),
+            await self._backups.check(request.require_backup),
             _shards_ready(request, routing, replicas),
             await self._quarantine.check(
                 routing,

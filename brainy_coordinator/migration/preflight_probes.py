@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from pathlib import Path
 
 from brainy.backup.opening import check_backup
@@ -43,10 +44,31 @@ async def permissions(store: ObjectStore, ids: Ids) -> Check:
     )
 
 
-async def backup_present(path: str) -> Check:
-    """Read a backup from its first to its last byte; nothing is asked where none is wanted."""
-    if not path:
-        return Check(name="backup_present", passed=True, detail="none is asked for")
+class BackupChecks:
+    """Backups read from the first to the last byte, each file once: a call that was given up goes on here.
+
+    What is remembered is of the file as it was, by its size and time.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, int, int], asyncio.Task[Check]] = {}
+
+    async def check(self, path: str) -> Check:
+        """Say whether a backup is whole; nothing is asked where none is wanted."""
+        if not path:
+            return Check(name="backup_present", passed=True, detail="none is asked for")
+        try:
+            found = await asyncio.to_thread(os.stat, path)
+        except OSError as error:
+            return Check(name="backup_present", passed=False, detail=f"{path}: {error.strerror}")
+        key = (path, found.st_size, found.st_mtime_ns)
+        task = self._begun.get(key)
+        if task is None or (task.done() and not task.result().passed):
+            task = self._begun[key] = asyncio.create_task(_read(path))
+        return await asyncio.shield(task)
+
+
+async def _read(path: str) -> Check:
     try:
         found = (await asyncio.to_thread(check_backup, Path(path))).verification
     except (BrainyError, OSError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from google.protobuf import timestamp_pb2
 
 from brainy.advice.values import Answers
@@ -11,12 +13,15 @@ from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
 
+#: As long as it takes: the wire has no infinity.
+_FOREVER_SECONDS = 1e9
+
 
 def answers_value(message: migration_pb2.PlanAnswers) -> Answers:
     """Return what the operator says."""
     return Answers(
         shared=message.shared if message.HasField("shared") else None,
-        downtime_seconds=message.downtime.ToNanoseconds() / 1e9 if message.HasField("downtime") else None,
+        downtime_seconds=_downtime(message),
         old_writers=message.old_writers if message.HasField("old_writers") else None,
         rollback=message.rollback if message.HasField("rollback") else None,
     )
@@ -122,6 +127,13 @@ def outcome_message(found: Outcome) -> migration_pb2.PlanOutcome:
         ),
         calls_complete=found.calls_complete,
     )
+
+
+def _downtime(message: migration_pb2.PlanAnswers) -> float | None:
+    if not message.HasField("downtime"):
+        return None
+    seconds = message.downtime.ToNanoseconds() / 1e9
+    return math.inf if seconds >= _FOREVER_SECONDS else seconds
 
 
 def _transition(plan: Plan, place: int) -> migration_pb2.PlanTransition:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-import brainy
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, UnavailableError
 from brainy.rpc.channel import ChannelPool, call
-from brainy.rpc.protocol import PROTOCOL_VERSION
+from brainy.rpc.protocol import PROTOCOL_VERSION, SOFTWARE_VERSION
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.namespace import HostedNamespaces
 
@@ -99,7 +98,7 @@ class Heartbeat:
             replicas=[replica for namespace in self._namespaces.all() for replica in namespace.replicas()],
             draining=self.draining,
             memory_bytes=self._process.memory_info().rss,
-            version=brainy.__version__,
+            version=SOFTWARE_VERSION,
             protocol_version=PROTOCOL_VERSION,
             disk_free_bytes=self._disk_free() if self._disk_free is not None else None,
             store_calls=[
