@@ -46,6 +46,8 @@ class ControlCalls(Connection):
                 silent_seconds=node.silent_for.ToNanoseconds() / 1e9,
                 memory_bytes=node.memory_bytes,
                 replicas=tuple(_replica(replica) for replica in node.replicas),
+                version=node.version,
+                disk_free_bytes=node.disk_free_bytes if node.HasField("disk_free_bytes") else None,
             )
             for node in answer.nodes
         ]
