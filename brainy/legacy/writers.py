@@ -31,7 +31,8 @@ async def signs_of_writers(store: ObjectStore, now: float, *, mirrored: bool = F
     signs: list[str] = []
     entries = 0 if mirrored else await _recent_entries(store, now)
     if entries:
-        signs.append(f"{entries:,} {'entry' if entries == 1 else 'entries'} of Brainy's change log in the last {LIVE_SECONDS:.0f} s")
+        noun = "entry" if entries == 1 else "entries"
+        signs.append(f"{entries:,} {noun} of Brainy's change log in the last {LIVE_SECONDS:.0f} s")
     locks = await _live_locks(store, now)
     if locks:
         signs.append(f"locks of Brainy's that are not over: {', '.join(locks)}")

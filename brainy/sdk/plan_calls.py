@@ -58,6 +58,7 @@ class PlanCalls(Connection):
 
         Raises:
             InvalidRequestError: there can be no such target.
+            PreconditionError: the client is read-only and it is no dry run.
         """
         pause = duration_pb2.Duration()
         pause.FromNanoseconds(round(pause_cap_seconds * 1e9))
@@ -66,7 +67,7 @@ class PlanCalls(Connection):
             strategy=migration_pb2.STRATEGY_UNSPECIFIED if strategy is None else strategy_to_proto(strategy),
             target=target_to_proto(target),
             quarantine_limit=quarantine_limit,
-            request_id=self._changing(),
+            request_id="" if dry_run else self._changing(),
             requested_by=requested_by,
             dry_run=dry_run,
             pause_cap=pause if pause_cap_seconds else None,

@@ -50,6 +50,7 @@ class FakeCluster(
         self.lost: collections.Counter[str] = collections.Counter()
         self.hang: collections.Counter[str] = collections.Counter()
         self.break_stream_after: int | None = None
+        self.outcome: migration_pb2.PlanOutcome | None = None
         self.plan = migration_pb2.MigrationPlan(
             id="p-1",
             target_generation=1,
@@ -264,7 +265,7 @@ class FakeCluster(
         await self._enter("GetMigration", request, context)
         if request.id != self.migration.id:
             await fail(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
-        return migration_pb2.GetMigrationResponse(migration=self.migration)
+        return migration_pb2.GetMigrationResponse(migration=self.migration, outcome=self.outcome)
 
     async def ListMigrations(self, request, context):
         await self._enter("ListMigrations", request, context)

@@ -275,12 +275,15 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.delete("a"),
             brainy.add_verb("a", "b", "t"),
             brainy.delete_verb("a"),
+            brainy.plan_migration(),
+            brainy.execute_plan("p-1"),
             brainy.start_migration(),
             brainy.abort_migration("m"),
         ):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
         assert cluster.requests == []
+        assert (await brainy.plan_migration(dry_run=True)).steps
         assert await brainy.get("a") is None
 
 
@@ -345,6 +348,15 @@ async def test_what_cannot_be_found_is_listed(brainy):
 async def test_migration_calls(brainy, cluster):
     plan = await brainy.plan_migration("in_place_upgrade")
     assert plan.steps[0].action == "fill"
+    assert (plan.id, plan.strategy, plan.passes) == ("p-1", "in-place-upgrade", True)
+    assert await brainy.get_plan("p-1") == plan
+    with pytest.raises(NotFoundError):
+        await brainy.get_plan("p-2")
+    executed = await brainy.execute_plan("p-1", confirm=["no-way-back"], requested_by="test")
+    assert executed.state == "PENDING"
+    (request,) = cluster.calls("StartMigration")
+    assert (request.plan_id, list(request.confirm)) == ("p-1", ["no-way-back"])
+    cluster.requests.clear()
     started = await brainy.start_migration(
         "rolling", TargetSpec(shard_count=8), pause_cap_seconds=1.5, requested_by="test"
     )
