@@ -45,8 +45,7 @@ REMEDIES: Mapping[str, str] = {
     "spec_holds_data": "correct the target; nothing was changed",
     "space": "free disk on the nodes named, or add a node",
     "no_foreign_writers": (
-        "stop the Brainy processes, or let the cluster follow them (brainy follow --on); where commits are mirrored,"
-        " keep the number of shards or end mirroring first (brainy mirror --off)"
+        "stop the Brainy processes and wait five minutes, or let the cluster follow them (brainy follow --on)"
     ),
     "backup_present": "name a backup that brainy verify-backup finds whole, by its path as the coordinator sees it",
     "quarantine_within_limit": (
@@ -143,7 +142,7 @@ class Preflight:
         if source.source == "brainy" and not choice.follow:
             mirrored = bool(choice.mirror)
             signs = await signs_of_writers(self._store_itself, self._clock.wall(), mirrored=mirrored)
-        writers = no_foreign_writers(signs, mirror=choice.mirror, source=source, request=request)
+        writers = no_foreign_writers(signs)
         if not fit.passed:
             return fit, writers
         target = target_spec(source, request, created_at="")

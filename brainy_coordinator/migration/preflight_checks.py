@@ -122,21 +122,13 @@ def space(reports: Mapping[str, Report], *, needed: int, replication: int) -> Ch
     )
 
 
-def no_foreign_writers(signs: Sequence[str], *, mirror: str, source: Spec, request: Request) -> Check:
+def no_foreign_writers(signs: Sequence[str]) -> Check:
     """Whether nobody writes past the cluster what the target would not get.
 
-    Args:
-        signs: what speaks for a Brainy that writes; empty where the tree is not read from, or is followed.
-        mirror: the dialect that commits are written back in; "" for not.
-        source: of the source.
-        request: what is asked for.
+    ``signs`` is what speaks for a Brainy that writes; empty where the tree is not read from, or is followed.
     """
-    problems = list(signs)
-    shards = request.target.shard_count
-    if mirror and shards and shards != source.shard_count:
-        problems.append(f"commits are mirrored, which {source.shard_count} to {shards} shards would interrupt")
     return Check(
         name="no_foreign_writers",
-        passed=not problems,
-        detail="; ".join(problems) or "no sign of a writer beside the cluster",
+        passed=not signs,
+        detail="; ".join(signs) or "no sign of a writer beside the cluster",
     )
