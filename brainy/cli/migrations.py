@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from contextlib import aclosing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -96,7 +97,7 @@ def plan(
                 target,
                 quarantine_limit=quarantine_limit,
                 pause_cap_seconds=pause_cap,
-                require_backup=require_backup,
+                require_backup=_seen_by_all(require_backup),
                 item_tolerance=tolerance,
                 dry_run=dry_run,
                 requested_by=_asker(),
@@ -164,11 +165,16 @@ def start(
                     requested_by=_asker(),
                     pause_cap_seconds=pause_cap,
                     quarantine_limit=quarantine_limit,
-                    require_backup=require_backup,
+                    require_backup=_seen_by_all(require_backup),
                 )
             return await _follow(brainy, begun.id, output) if wait and not dry_run else begun
 
     _report(run(ask()), output, ended=wait and not dry_run)
+
+
+def _seen_by_all(file: str) -> str:
+    """Return a file that is here by its whole path, for the coordinator stands in another directory."""
+    return str(Path(file).resolve()) if file and Path(file).exists() else file
 
 
 @app.command()
