@@ -347,7 +347,10 @@ def _upgrade(on: Setting, draft: Draft, strategy: str) -> None:
         )
     elif on.at.rollback:
         draft.drawbacks.append("there is no way back after the switch but the backup")
-    draft.do(f"brainy migrate plan {on.source} --strategy {strategy}", "what would be done; writes nothing")
+    draft.do(
+        f"brainy migrate plan {on.source} --strategy {strategy}{_limit(on)}",
+        "what would be done, why and what it takes; kept as a plan, which start --plan executes",
+    )
     draft.do(
         f"brainy migrate start {on.source} --strategy {strategy} --watch{_limit(on)}",
         "build, follow, prove equal, switch; stays until it has ended",

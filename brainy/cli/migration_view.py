@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from brainy.cli.exits import Exit
 from brainy.cli.output import Output, facts, table
+from brainy.cli.plan_view import show_outcome
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.migration import Migration
 
@@ -43,6 +44,7 @@ def show(console: Console, migration: Migration) -> None:
         console,
         {
             "migration": migration.id,
+            "plan": migration.plan_id or "-",
             "namespace": migration.namespace,
             "strategy": migration.strategy,
             "state": migration.state,
@@ -70,3 +72,5 @@ def show(console: Console, migration: Migration) -> None:
                 escape(event.detail),
             )
         console.print(story)
+    if migration.outcome is not None:
+        show_outcome(console, migration.outcome)

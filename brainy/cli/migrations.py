@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli.exits import Exit
 from brainy.cli.migration_view import follow, report
 from brainy.cli.output import JsonOption, current, table
+from brainy.cli.plan_view import show_plan
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -20,7 +23,9 @@ from brainy.cli.target import (
     run,
 )
 from brainy.cli.turns import IdArgument, add_to, by_whom
-from brainy.sdk.migration import Migration, MigrationPlan, Strategy, TargetSpec
+from brainy.errors import InvalidRequestError
+from brainy.sdk.migration import Migration, Strategy, TargetSpec
+from brainy.sdk.plans import MigrationPlan
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
 
@@ -32,29 +37,66 @@ ConnectivityOption = Annotated[int, typer.Option(min=0, help="Edges of an index 
 QuarantineOption = Annotated[
     int, typer.Option(min=0, help="How many unreadable source objects are accepted; see brainy quarantine list.")
 ]
+PauseOption = Annotated[float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")]
+BackupOption = Annotated[
+    str, typer.Option(metavar="FILE", help="Backup that must be whole; its path as the coordinator sees it.")
+]
 WayBackOption = Annotated[
     bool,
     typer.Option("--keep-way-back", help="Let the source follow the target after the switch, until it is completed."),
 ]
 HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before brainy migrate promote.")]
+ObserveOption = Annotated[
+    float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
+]
 
 
 @app.command()
 def plan(
     namespace: OptionalNamespace = None,
-    strategy: StrategyOption = Strategy.ROLLING,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="How nodes are moved; as the decision graph prefers if left out.")
+    ] = None,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     quarantine_limit: QuarantineOption = 0,
+    pause_cap: PauseOption = 0.0,
+    require_backup: BackupOption = "",
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share by which the number of items may change until then; 0 for a tenth."),
+    ] = 0.0,
+    shared: Annotated[
+        bool | None, typer.Option("--shared/--exclusive", help="Whether other processes use the bucket and prefix.")
+    ] = None,
+    downtime: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="S", help="Seconds nobody may be able to write; inf for as long as it takes."),
+    ] = None,
+    old_writers: Annotated[
+        bool | None,
+        typer.Option("--old-writers/--no-old-writers", help="Whether Brainy processes go on writing meanwhile."),
+    ] = None,
+    rollback: Annotated[
+        bool | None,
+        typer.Option("--rollback/--no-rollback", help="Whether there must be a way back after the switch."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing at the store: the plan is not kept.")
+    ] = False,
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
+    observe: ObserveOption = 0.0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print what a migration would do. Nothing is written."""
+    """Say what a migration would do, why and what it takes, and keep that as a plan. Changes nothing else.
+
+    Exit status 4 if a check stands in its way.
+    """
     target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
 
     async def ask() -> MigrationPlan:
@@ -63,25 +105,35 @@ def plan(
                 strategy,
                 target,
                 quarantine_limit=quarantine_limit,
+                pause_cap_seconds=pause_cap,
+                require_backup=_seen_by_all(require_backup),
+                item_tolerance=tolerance,
+                dry_run=dry_run,
+                requested_by=by_whom(),
+                shared=shared,
+                downtime_seconds=downtime,
+                old_writers=old_writers,
+                rollback=rollback,
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
+                observe_seconds=observe,
             )
 
     found = run(ask())
-
-    def human(console: Console) -> None:
-        console.print(f"generation {found.source_generation} to {found.target_generation}")
-        steps = table(None, "nr#", "step", "detail")
-        for number, step in enumerate(found.steps, 1):
-            steps.add_row(str(number), escape(step.action), escape(step.detail))
-        console.print(steps)
-
-    current().result(asdict(found), human)
+    current().result(asdict(found), lambda console: show_plan(console, found))
+    if not found.passes:
+        raise typer.Exit(int(Exit.PRECONDITION))
 
 
 @app.command()
 def start(
     namespace: OptionalNamespace = None,
+    plan_id: Annotated[
+        str, typer.Option("--plan", metavar="ID", help="Execute this plan; what is wished for is the plan's then.")
+    ] = "",
+    confirm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Confirm what the plan asks for; may be repeated.")
+    ] = None,
     strategy: StrategyOption = Strategy.ROLLING,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
@@ -91,39 +143,58 @@ def start(
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended, or waits for somebody.")] = False,
-    pause_cap: Annotated[
-        float, typer.Option(min=0, help="Seconds writes may wait at the cut-over; 0 for the default.")
-    ] = 0.0,
+    pause_cap: PauseOption = 0.0,
     quarantine_limit: QuarantineOption = 0,
+    require_backup: BackupOption = "",
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
-    observe: Annotated[
-        float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
-    ] = 0.0,
+    observe: ObserveOption = 0.0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Start a migration. Reads and writes go on while it runs."""
+    """Start a migration. Reads and writes go on while it runs.
+
+    Without --plan a plan is made, kept and executed, and what it asks to be confirmed counts as confirmed.
+    """
     output = current()
     target = TargetSpec(shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity)
+    if plan_id and (
+        target != TargetSpec() or pause_cap or quarantine_limit or require_backup or keep_way_back or hold or observe
+    ):
+        raise InvalidRequestError(
+            "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
+        )
+    if confirm and not plan_id:
+        raise InvalidRequestError("there is no plan to confirm", remedy="name it with --plan")
 
     async def ask() -> Migration:
         async with connect(namespace, None, coordinator, directory) as brainy:
-            begun = await brainy.start_migration(
-                strategy,
-                target,
-                validate_only=dry_run,
-                requested_by=by_whom(),
-                pause_cap_seconds=pause_cap,
-                quarantine_limit=quarantine_limit,
-                keep_way_back=keep_way_back,
-                hold_before_switch=hold,
-                observe_seconds=observe,
-            )
+            if plan_id:
+                begun = await brainy.execute_plan(
+                    plan_id, confirm=confirm or (), validate_only=dry_run, requested_by=by_whom()
+                )
+            else:
+                begun = await brainy.start_migration(
+                    strategy,
+                    target,
+                    validate_only=dry_run,
+                    requested_by=by_whom(),
+                    pause_cap_seconds=pause_cap,
+                    quarantine_limit=quarantine_limit,
+                    require_backup=_seen_by_all(require_backup),
+                    keep_way_back=keep_way_back,
+                    hold_before_switch=hold,
+                    observe_seconds=observe,
+                )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 
     report(run(ask()), output, ended=wait and not dry_run)
+
+
+def _seen_by_all(file: str) -> str:
+    """Return a file that is here by its whole path, for the coordinator stands in another directory."""
+    return str(Path(file).resolve()) if file and Path(file).exists() else file
 
 
 @app.command()
@@ -152,13 +223,19 @@ def show(
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print a migration and its story."""
+    """Print a migration and its story, held against its plan; or a plan, by its id."""
 
-    async def ask() -> Migration:
+    async def ask() -> Migration | MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
+            if migration_id.startswith("p-"):
+                return await brainy.get_plan(migration_id)
             return await brainy.get_migration(migration_id)
 
-    report(run(ask()), current(), ended=False)
+    found = run(ask())
+    if isinstance(found, MigrationPlan):
+        current().result(asdict(found), lambda console: show_plan(console, found))
+    else:
+        report(found, current(), ended=False)
 
 
 @app.command("list")

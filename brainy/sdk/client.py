@@ -9,12 +9,13 @@ from brainy.sdk.backups import BackupCalls
 from brainy.sdk.figures import FigureCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
+from brainy.sdk.plan_calls import PlanCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
 from brainy.sdk.turns import TurnCalls
 
 
-class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, TurnCalls, LockCalls, BackupCalls):
+class AsyncBrainy(ImportCalls, StoredCalls, SearchCalls, FigureCalls, TurnCalls, PlanCalls, LockCalls, BackupCalls):
     """A client of a cluster, for asyncio.
 
     Every call that changes something carries a request id and is retried with the *same* id, on any

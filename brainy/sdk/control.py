@@ -13,11 +13,9 @@ from brainy.errors import UnavailableError
 from brainy.sdk.connection import Connection
 from brainy.sdk.migration import (
     Migration,
-    MigrationPlan,
     Strategy,
     TargetSpec,
     migration_from_proto,
-    plan_from_proto,
     strategy_to_proto,
     target_to_proto,
 )
@@ -48,6 +46,8 @@ class ControlCalls(Connection):
                 silent_seconds=node.silent_for.ToNanoseconds() / 1e9,
                 memory_bytes=node.memory_bytes,
                 replicas=tuple(_replica(replica) for replica in node.replicas),
+                version=node.version,
+                disk_free_bytes=node.disk_free_bytes if node.HasField("disk_free_bytes") else None,
             )
             for node in answer.nodes
         ]
@@ -125,31 +125,6 @@ class ControlCalls(Connection):
                 )
             await self._clock.sleep(_DRAIN_POLL_SECONDS)
 
-    async def plan_migration(
-        self,
-        strategy: Strategy | str = Strategy.ROLLING,
-        target: TargetSpec | None = None,
-        *,
-        quarantine_limit: int = 0,
-        keep_way_back: bool = False,
-        hold_before_switch: bool = False,
-    ) -> MigrationPlan:
-        """Say what a migration would do, and which check it would not pass. Nothing is written.
-
-        Raises:
-            PreconditionError: it would be refused (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
-        """
-        request = migration_pb2.PlanMigrationRequest(
-            namespace=self.namespace,
-            strategy=strategy_to_proto(strategy),
-            target=target_to_proto(target),
-            quarantine_limit=quarantine_limit,
-            keep_way_back=keep_way_back,
-            hold_before_switch=hold_before_switch,
-        )
-        answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
-        return plan_from_proto(answer)
-
     async def start_migration(
         self,
         strategy: Strategy | str = Strategy.ROLLING,
@@ -159,11 +134,14 @@ class ControlCalls(Connection):
         requested_by: str = "",
         pause_cap_seconds: float = 0.0,
         quarantine_limit: int = 0,
+        require_backup: str = "",
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
+
+        A plan is made, stored and executed; what it asks to be confirmed counts as confirmed.
 
         Args:
             strategy: how nodes are moved.
@@ -195,6 +173,7 @@ class ControlCalls(Connection):
             requested_by=requested_by,
             pause_cap=pause if pause_cap_seconds else None,
             quarantine_limit=quarantine_limit,
+            require_backup=require_backup,
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
@@ -205,14 +184,14 @@ class ControlCalls(Connection):
         return migration_from_proto(answer.migration)
 
     async def get_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
-        """Read a migration with its story.
+        """Read a migration with its story, held against its plan.
 
         Raises:
             NotFoundError: there is no such migration.
         """
         request = migration_pb2.GetMigrationRequest(id=id, namespace=self.namespace)
         answer = await self._coordinators.unary(lambda leader: leader.migrations.GetMigration, request, CONTROL)
-        return migration_from_proto(answer.migration)
+        return migration_from_proto(answer.migration, answer.outcome if answer.HasField("outcome") else None)
 
     async def list_migrations(self) -> list[Migration]:
         """List every migration of the namespace."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
+from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
 
 
 class Strategy(enum.Enum):
@@ -48,23 +49,6 @@ class TargetSpec:
     scalar_kind: str = ""
     #: Edges of a node of the HNSW graph.
     connectivity: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanStep:
-    """One step of a plan, in the order of execution."""
-
-    action: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MigrationPlan:
-    """What a migration would do."""
-
-    source_generation: int
-    target_generation: int
-    steps: tuple[PlanStep, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +98,10 @@ class Migration:
     #: Seconds after the switch after which it completes by itself; 0 for only when asked.
     observe_seconds: float = 0.0
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
+    #: The plan it executes; "" for one that was started before plans were kept.
+    plan_id: str = ""
+    #: What was planned against what happened so far; only from ``get_migration``.
+    outcome: PlanOutcome | None = field(default=None, repr=False)
 
     @property
     def ended(self) -> bool:
@@ -168,23 +156,16 @@ def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
     )
 
 
-def plan_from_proto(message: migration_pb2.PlanMigrationResponse) -> MigrationPlan:
-    """Convert from the wire."""
-    return MigrationPlan(
-        source_generation=message.source_generation,
-        target_generation=message.target_generation,
-        steps=tuple(PlanStep(action=step.action, detail=step.detail) for step in message.steps),
-    )
-
-
-def migration_from_proto(message: migration_pb2.Migration) -> Migration:
+def migration_from_proto(
+    message: migration_pb2.Migration, outcome: migration_pb2.PlanOutcome | None = None
+) -> Migration:
     """Convert from the wire."""
     strategy = migration_pb2.Strategy.Name(message.strategy).removeprefix("STRATEGY_")
     return Migration(
         id=message.id,
         namespace=message.namespace,
         strategy=strategy.lower().replace("_", "-"),
-        state=_state(message.state),
+        state=state_name(message.state),
         source_generation=message.source_generation,
         target_generation=message.target_generation,
         items_copied=message.items_copied,
@@ -203,8 +184,8 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
             MigrationEvent(
                 sequence=event.sequence,
                 at=iso(event.at.ToNanoseconds() / 1e9),
-                from_state=_state(getattr(event, "from")),
-                to_state=_state(event.to),
+                from_state=state_name(getattr(event, "from")),
+                to_state=state_name(event.to),
                 trigger=event.trigger,
                 by=event.by,
                 leader_epoch=event.leader_epoch,
@@ -212,8 +193,6 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
             )
             for event in message.story
         ),
+        plan_id=message.plan_id,
+        outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )
-
-
-def _state(value: migration_pb2.MigrationState.ValueType) -> str:
-    return migration_pb2.MigrationState.Name(value).removeprefix("MIGRATION_STATE_")

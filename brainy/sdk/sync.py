@@ -147,6 +147,8 @@ class Brainy:
     drain_node = _Call(AsyncBrainy.drain_node)
     wait_until_drained = _Call(AsyncBrainy.wait_until_drained)
     plan_migration = _Call(AsyncBrainy.plan_migration)
+    get_plan = _Call(AsyncBrainy.get_plan)
+    execute_plan = _Call(AsyncBrainy.execute_plan)
     start_migration = _Call(AsyncBrainy.start_migration)
     get_migration = _Call(AsyncBrainy.get_migration)
     list_migrations = _Call(AsyncBrainy.list_migrations)

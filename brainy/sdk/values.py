@@ -260,6 +260,10 @@ class NodeInfo:
     silent_seconds: float
     memory_bytes: int
     replicas: tuple[ShardReplica, ...]
+    #: Of its software; "" from one that is too old to say.
+    version: str = ""
+    #: Free where it keeps its bases; None where it does not say.
+    disk_free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from brainy.bucket.records import Routing, Spec
+from brainy.bucket.records import Routing
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
 from brainy.locks.base import LockProvider
@@ -23,8 +23,9 @@ from brainy_coordinator.migration.observation import (
     followed_shards,
 )
 from brainy_coordinator.migration.preflight import Preflight, require
+from brainy_coordinator.migration.preflight_checks import target_spec
 from brainy_coordinator.migration.quarantine import QuarantineCount
-from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
@@ -51,23 +52,6 @@ def _is_asked(record: MigrationRecord) -> bool:
     if record.state is State.OBSERVING:
         return record.wants_rollback
     return record.state is State.CATCHING_UP or (record.state is State.READY and not record.held)
-
-
-def target_spec(source: Spec, request: Request, *, created_at: str) -> Spec:
-    """Return the description of a migration's target: the source's, with what was wished for."""
-    wish = request.target
-    return Spec.model_validate(
-        {
-            **source.model_dump(exclude={"source_trees"}),
-            "generation": request.target_generation,
-            "metric": wish.metric or source.metric,
-            "scalar_kind": wish.scalar_kind or source.scalar_kind,
-            "connectivity": wish.connectivity or source.connectivity,
-            "shard_count": wish.shard_count or source.shard_count,
-            "source": str(request.source_generation),
-            "created_at": created_at,
-        }
-    )
 
 
 class ClusterExecutor:

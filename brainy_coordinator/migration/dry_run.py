@@ -58,6 +58,8 @@ class DryRunExecutor:
         self._checks = checks
         self._facts = Facts()
         self.steps: list[PlanStep] = []
+        #: The history it would have, played.
+        self.story: list[Event] = []
 
     async def observe(self, record: MigrationRecord) -> Observation:
         """Every replica that should exist is ready and has caught up."""
@@ -195,12 +197,14 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
         )
 
     record = fold(migration_id, [event(None, Trigger.REQUESTED)])
+    executor.story.extend(record.story)
     for _ in range(_MOST_STEPS):
         if record.state.is_terminal:
             break
         decision = decide(record, await executor.observe(record), 0.0)
         if decision.trigger is not None:
             record = record.apply(event(record, decision.trigger))
+            executor.story.append(record.story[-1])
             if record.state in purposes:
                 executor.steps.append(PlanStep(record.state.name, purposes[record.state]))
         for action in decision.actions:

@@ -77,6 +77,8 @@ class Check:
     detail: str
     #: ErrorReason a failure is reported with.
     reason: str = "WRONG_PHASE"
+    #: False in a dry run for a check that writes to find out; it counts as passed.
+    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ Cancel safety: as a crash.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from brainy.clock import Clock
@@ -54,11 +54,14 @@ class Reconciler:
         executor_for: Callable[[MigrationRecord, Collection[str]], Executor],
         clock: Clock,
         changes: ChangeSignal,
+        store_calls: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._history = history
         self._executor_for = executor_for
         self._clock = clock
         self._changes = changes
+        #: What nodes and leader have called of the store until now, for the events.
+        self._store_calls = store_calls
         self._turn = asyncio.Lock()
         self._records: dict[str, MigrationRecord] = {}
         self._executors: dict[str, Executor] = {}
@@ -131,7 +134,9 @@ class Reconciler:
 
     async def _begin(self, migration_id: str, request: Request) -> None:
         try:
-            record = await self._history.create(migration_id, request, by=request.requested_by)
+            record = await self._history.create(
+                migration_id, request, by=request.requested_by, store_calls=self._store_calls()
+            )
         except AlreadyExistsError:
             # Written by a call whose answer was lost, here or under an earlier leader.
             found = await self._history.load(migration_id)
@@ -267,6 +272,7 @@ class Reconciler:
                 detail=decision.detail,
                 write_pause_seconds=decision.write_pause_seconds,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
+                store_calls=self._store_calls(),
             )
             self._keep(record)
         for action in decision.actions:

@@ -44,6 +44,10 @@ class Request(BaseModel):
     pause_cap_seconds: float = 3.0
     #: How many unreadable source objects are accepted.
     quarantine_limit: int = 0
+    #: A backup that must be whole, by its path as the coordinator sees it; "" for none.
+    require_backup: str = ""
+    #: The plan that is executed; "" in histories from before plans were kept.
+    plan_id: str = ""
     #: After the switch the source follows the target, until the migration is completed.
     keep_way_back: bool = False
     #: Do not switch before somebody promotes it.
@@ -53,7 +57,7 @@ class Request(BaseModel):
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
-        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": ""}
+        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": "", "plan_id": ""}
         return self.model_copy(update=ignored) == other.model_copy(update=ignored)
 
 
@@ -80,6 +84,8 @@ class Event(Record):
     #: Only in COPY_DONE: items copied, and how many there were to copy.
     items_copied: int | None = None
     items_total: int | None = None
+    #: Store calls that all nodes and the leader have reported until then, by kind.
+    store_calls: dict[str, int] | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
 

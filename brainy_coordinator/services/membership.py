@@ -53,6 +53,10 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 replicas=tuple(request.replicas),
                 draining=request.draining,
                 memory_bytes=request.memory_bytes,
+                version=request.version,
+                protocol_version=request.protocol_version,
+                disk_free_bytes=request.disk_free_bytes if request.HasField("disk_free_bytes") else None,
+                store_calls={each.namespace: dict(each.calls) for each in request.store_calls},
             ),
             self._clock.monotonic(),
         )
@@ -125,6 +129,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                     silent_for=duration(member.silent_for),
                     replicas=member.report.replicas,
                     memory_bytes=member.report.memory_bytes,
+                    version=member.report.version,
+                    protocol_version=member.report.protocol_version,
+                    disk_free_bytes=member.report.disk_free_bytes,
                 )
             )
         return response

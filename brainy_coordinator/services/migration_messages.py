@@ -21,7 +21,8 @@ _STRATEGIES: Mapping[int, Strategy] = {
     migration_pb2.STRATEGY_IN_PLACE_UPGRADE: "in_place_upgrade",
     migration_pb2.STRATEGY_ROLLING: "rolling",
 }
-_STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
+#: Strategies as the protos number them.
+STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
     "in_place_upgrade": migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
     "rolling": migration_pb2.STRATEGY_ROLLING,
 }
@@ -45,6 +46,7 @@ def request_value(
     requested_by: str = "",
     pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
     quarantine_limit: int = 0,
+    require_backup: str = "",
     keep_way_back: bool = False,
     hold_before_switch: bool = False,
     observe_seconds: float = 0.0,
@@ -84,6 +86,7 @@ def request_value(
         requested_by=requested_by,
         pause_cap_seconds=pause_cap_seconds,
         quarantine_limit=quarantine_limit,
+        require_backup=require_backup,
         keep_way_back=keep_way_back,
         hold_before_switch=hold_before_switch,
         observe_seconds=observe_seconds,
@@ -96,7 +99,7 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
     return migration_pb2.Migration(
         id=record.id,
         namespace=record.request.namespace,
-        strategy=_STRATEGY_NUMBERS[record.request.strategy],
+        strategy=STRATEGY_NUMBERS[record.request.strategy],
         state=state_number(record.state),
         source_generation=record.source,
         target_generation=record.target,
@@ -108,6 +111,7 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         digest_equal=record.digest_equal,
         message=progress.message or record.reason,
         story=[_event_message(event) for event in record.story],
+        plan_id=record.request.plan_id,
         keep_way_back=record.request.keep_way_back,
         held=record.held,
         paused=record.paused,

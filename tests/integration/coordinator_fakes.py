@@ -88,6 +88,10 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.draining = False
         #: Never let the barrier pass while set.
         self.stuck = False
+        self.version = "1.0"
+        self.protocol_version = 1
+        self.disk_free: int | None = None
+        self.quarantined = 0
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
@@ -118,6 +122,9 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 address=self.server.address,
                 replicas=self.replicas(),
                 draining=self.draining,
+                version=self.version,
+                protocol_version=self.protocol_version,
+                disk_free_bytes=self.disk_free,
             )
             with contextlib.suppress(BrainyError):
                 await self.heartbeat(request)
@@ -219,6 +226,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                         source_generation=log.cursor_of,
                         copied=len(log.records),
                         total=len(log.records),
+                        noun_count=len(log.items()),
+                        quarantined=self.quarantined if owner else 0,
                     )
                 )
         return found

@@ -165,6 +165,53 @@ def test_the_way_back_on_the_command_line(cluster):
     assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION
 
 
+def test_a_plan_is_shown_and_executed_by_its_id(cluster):
+    coordinator = ("-c", cluster.address)
+    told = brainy("migrate", "plan", "--shared", "--downtime", "inf", "--tolerance", "0.2", "--dry-run", *coordinator)
+    assert told.exit_code == 0
+    assert "brainy migrate start" in told.stdout
+    assert "--plan p-1 --confirm no-way-back" in told.stdout
+    (request,) = cluster.calls("PlanMigration")
+    assert request.strategy == migration_pb2.STRATEGY_UNSPECIFIED
+    assert request.dry_run
+    assert request.item_tolerance == 0.2
+    assert request.answers.shared
+    assert not request.answers.HasField("old_writers")
+    assert request.answers.downtime.seconds == 10**9
+    shown = brainy("migrate", "show", "p-1", *coordinator, "--json")
+    assert json.loads(shown.stdout)["confirmations"][0]["name"] == "no-way-back"
+    assert brainy("migrate", "show", "p-2", *coordinator).exit_code == Exit.NOT_FOUND
+
+    begun = brainy("migrate", "start", "--plan", "p-1", "--confirm", "a", "--confirm", "b", *coordinator)
+    assert begun.exit_code == 0
+    (request,) = cluster.calls("StartMigration")
+    assert (request.plan_id, list(request.confirm), request.strategy) == ("p-1", ["a", "b"], 0)
+    assert brainy("migrate", "start", "--plan", "p-1", "--shards", "8", *coordinator).exit_code == Exit.USAGE
+    assert brainy("migrate", "start", "--confirm", "a", *coordinator).exit_code == Exit.USAGE
+
+    cluster.plan.checks.add(name="space", passed=False, detail="n1 has 10", remedy="free disk")
+    told = brainy("migrate", "plan", *coordinator)
+    assert told.exit_code == Exit.PRECONDITION
+    assert "space: n1 has 10 (free disk)" in told.stdout
+
+
+def test_show_holds_a_migration_against_its_plan(cluster):
+    cluster.outcome = migration_pb2.PlanOutcome(
+        plan_id="p-1",
+        as_planned=True,
+        remaining=3,
+        disturbances=["5 leader_changed: copying -> copying"],
+        predicted=migration_pb2.PlanFigures(calls={"get": 1000}),
+        measured=migration_pb2.PlanFigures(calls={"get": 1234}),
+    )
+    told = brainy("migrate", "show", "m-1", "-c", cluster.address).stdout
+    assert "as planned, 3 transitions to come" in told
+    assert "1,234 or more" in told
+    assert "leader_changed" in told
+    found = json.loads(brainy("migrate", "show", "m-1", "-c", cluster.address, "--json").stdout)
+    assert found["outcome"]["measured"]["calls"] == {"get": 1234}
+
+
 def test_watch_ends_with_the_migration(cluster):
     cluster.watch_states = [
         migration_pb2.MIGRATION_STATE_COPYING,

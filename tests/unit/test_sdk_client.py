@@ -280,6 +280,8 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.delete("a"),
             brainy.add_verb("a", "b", "t"),
             brainy.delete_verb("a"),
+            brainy.plan_migration(),
+            brainy.execute_plan("p-1"),
             brainy.start_migration(),
             brainy.abort_migration("m"),
             brainy.promote_migration("m"),
@@ -291,6 +293,7 @@ async def test_read_only_client_changes_nothing(cluster):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
         assert cluster.requests == []
+        assert (await brainy.plan_migration(dry_run=True)).steps
         assert await brainy.get("a") is None
 
 
@@ -355,6 +358,15 @@ async def test_what_cannot_be_found_is_listed(brainy):
 async def test_migration_calls(brainy, cluster):
     plan = await brainy.plan_migration("in_place_upgrade")
     assert plan.steps[0].action == "fill"
+    assert (plan.id, plan.strategy, plan.passes) == ("p-1", "in-place-upgrade", True)
+    assert await brainy.get_plan("p-1") == plan
+    with pytest.raises(NotFoundError):
+        await brainy.get_plan("p-2")
+    executed = await brainy.execute_plan("p-1", confirm=["no-way-back"], requested_by="test")
+    assert executed.state == "PENDING"
+    (request,) = cluster.calls("StartMigration")
+    assert (request.plan_id, list(request.confirm)) == ("p-1", ["no-way-back"])
+    cluster.requests.clear()
     started = await brainy.start_migration(
         "rolling", TargetSpec(shard_count=8), pause_cap_seconds=1.5, requested_by="test"
     )
@@ -382,7 +394,11 @@ async def test_turning_a_migration(brainy, cluster):
     await brainy.plan_migration("rolling", keep_way_back=True)
     assert cluster.calls("PlanMigration")[-1].keep_way_back
     shown = await brainy.get_migration("m-1")
-    assert (shown.held, shown.waits_for, shown.observe_seconds) == (True, ("held before the switch (promote it)",), 60.0)
+    assert (shown.held, shown.waits_for, shown.observe_seconds) == (
+        True,
+        ("held before the switch (promote it)",),
+        60.0,
+    )
     assert not (await brainy.promote_migration("m-1")).held
     assert (await brainy.pause_migration("m-1", reason="lunch")).paused == ("lunch",)
     assert (await brainy.resume_migration("m-1")).paused == ()

@@ -65,6 +65,11 @@ class MigrationServiceStub:
                 request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.SerializeToString,
                 response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.FromString,
                 _registered_method=True)
+        self.GetMigrationPlan = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/GetMigrationPlan',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.FromString,
+                _registered_method=True)
         self.PromoteMigration = channel.unary_unary(
                 '/brainy.api.coordinator.v1.MigrationService/PromoteMigration',
                 request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationRequest.SerializeToString,
@@ -97,7 +102,8 @@ class MigrationServiceServicer:
     """
 
     def PlanMigration(self, request, context):
-        """Say what a migration would do, without doing it. Nothing is written.
+        """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+        The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +112,11 @@ class MigrationServiceServicer:
     def StartMigration(self, request, context):
         """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+        With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+        it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+        changed, or it is too old; CONFIRMATION_MISSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +143,13 @@ class MigrationServiceServicer:
 
     def AbortMigration(self, request, context):
         """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMigrationPlan(self, request, context):
+        """Return a stored plan. NOT_FOUND: there is none of that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +222,11 @@ def add_MigrationServiceServicer_to_server(servicer, server):
                     servicer.AbortMigration,
                     request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.FromString,
                     response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.SerializeToString,
+            ),
+            'GetMigrationPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMigrationPlan,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.SerializeToString,
             ),
             'PromoteMigration': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteMigration,
@@ -395,6 +417,33 @@ class MigrationService:
             '/brainy.api.coordinator.v1.MigrationService/AbortMigration',
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.SerializeToString,
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMigrationPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/GetMigrationPlan',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,11 +34,17 @@ class MigrationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MigrationServiceAsyncStub: ...
     PlanMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PlanMigrationRequest, _migration_pb2.PlanMigrationResponse]
-    """Say what a migration would do, without doing it. Nothing is written."""
+    """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+    The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+    """
     StartMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.StartMigrationRequest, _migration_pb2.StartMigrationResponse]
     """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+    With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+    it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+    changed, or it is too old; CONFIRMATION_MISSING).
     """
     GetMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationRequest, _migration_pb2.GetMigrationResponse]
     ListMigrations: _grpc.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationsRequest, _migration_pb2.ListMigrationsResponse]
@@ -46,6 +52,8 @@ class MigrationServiceStub:
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    GetMigrationPlan: _grpc.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationPlanRequest, _migration_pb2.GetMigrationPlanResponse]
+    """Return a stored plan. NOT_FOUND: there is none of that id."""
     PromoteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]
     """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
     PauseMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]
@@ -64,11 +72,17 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PlanMigrationRequest, _migration_pb2.PlanMigrationResponse]  # type: ignore[assignment]
-    """Say what a migration would do, without doing it. Nothing is written."""
+    """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+    The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+    """
     StartMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.StartMigrationRequest, _migration_pb2.StartMigrationResponse]  # type: ignore[assignment]
     """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+    With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+    it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+    changed, or it is too old; CONFIRMATION_MISSING).
     """
     GetMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationRequest, _migration_pb2.GetMigrationResponse]  # type: ignore[assignment]
     ListMigrations: _aio.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationsRequest, _migration_pb2.ListMigrationsResponse]  # type: ignore[assignment]
@@ -76,6 +90,8 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]  # type: ignore[assignment]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    GetMigrationPlan: _aio.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationPlanRequest, _migration_pb2.GetMigrationPlanResponse]  # type: ignore[assignment]
+    """Return a stored plan. NOT_FOUND: there is none of that id."""
     PromoteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]  # type: ignore[assignment]
     """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
     PauseMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]  # type: ignore[assignment]
@@ -97,7 +113,9 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _migration_pb2.PlanMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.PlanMigrationResponse, _abc.Awaitable[_migration_pb2.PlanMigrationResponse]]:
-        """Say what a migration would do, without doing it. Nothing is written."""
+        """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+        The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+        """
 
     @_abc_1.abstractmethod
     def StartMigration(
@@ -107,7 +125,11 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_migration_pb2.StartMigrationResponse, _abc.Awaitable[_migration_pb2.StartMigrationResponse]]:
         """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+        With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+        it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+        changed, or it is too old; CONFIRMATION_MISSING).
         """
 
     @_abc_1.abstractmethod
@@ -139,6 +161,14 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.AbortMigrationResponse, _abc.Awaitable[_migration_pb2.AbortMigrationResponse]]:
         """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+
+    @_abc_1.abstractmethod
+    def GetMigrationPlan(
+        self,
+        request: _migration_pb2.GetMigrationPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.GetMigrationPlanResponse, _abc.Awaitable[_migration_pb2.GetMigrationPlanResponse]]:
+        """Return a stored plan. NOT_FOUND: there is none of that id."""
 
     @_abc_1.abstractmethod
     def PromoteMigration(
