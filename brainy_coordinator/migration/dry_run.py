@@ -215,4 +215,5 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
                 break
             executor.steps.append(PlanStep(*asked[1]))
             record = record.apply(event(record, asked[0]))
+            executor.story.append(record.story[-1])
     return tuple(executor.steps)

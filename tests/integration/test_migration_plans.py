@@ -287,3 +287,4 @@ async def test_a_plan_with_a_hold_and_a_way_back(on: Coordinated) -> None:
     found = await on.ended(began)
     assert found.migration.state == migration_pb2.MIGRATION_STATE_SUCCEEDED
     assert (found.outcome.as_planned, found.outcome.remaining) == (True, 0)
+    assert "complete_requested" in [each.trigger for each in plan.transitions]
