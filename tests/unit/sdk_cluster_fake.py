@@ -297,9 +297,7 @@ class FakeCluster(
         await self._enter("CompleteMigration", request, context)
         if not request.validate_only:
             self._turned(migration_pb2.MIGRATION_STATE_COMPLETING, "complete_requested")
-        return migration_pb2.CompleteMigrationResponse(
-            migration=self.migration, retired=["cluster/generations/0/"]
-        )
+        return migration_pb2.CompleteMigrationResponse(migration=self.migration, retired=["cluster/generations/0/"])
 
 
 async def fail(context: grpc.aio.ServicerContext, code: grpc.StatusCode, reason: str) -> None:

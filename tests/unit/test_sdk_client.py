@@ -382,7 +382,11 @@ async def test_turning_a_migration(brainy, cluster):
     await brainy.plan_migration("rolling", keep_way_back=True)
     assert cluster.calls("PlanMigration")[-1].keep_way_back
     shown = await brainy.get_migration("m-1")
-    assert (shown.held, shown.waits_for, shown.observe_seconds) == (True, ("held before the switch (promote it)",), 60.0)
+    assert (shown.held, shown.waits_for, shown.observe_seconds) == (
+        True,
+        ("held before the switch (promote it)",),
+        60.0,
+    )
     assert not (await brainy.promote_migration("m-1")).held
     assert (await brainy.pause_migration("m-1", reason="lunch")).paused == ("lunch",)
     assert (await brainy.resume_migration("m-1")).paused == ()
