@@ -11,8 +11,8 @@ found too.
 An owner encodes a record once, when it is queued (``encode_record``), and joins what it has encoded (``Draft``): every
 writer that waits pays for what lies between two PUTs. Protobuf writes the fields of a message in the order of their
 numbers, and an embedded message behind its tag and its length. So the payload is, byte for byte, what protobuf makes of
-the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys, field
-9 (``source_generation``).
+the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys,
+field 9 (``source_generation``).
 """
 
 from __future__ import annotations
