@@ -41,11 +41,10 @@ if TYPE_CHECKING:
     from brainy.sdk.migration import (
         Migration,
         MigrationEvent,
-        MigrationPlan,
-        PlanStep,
         Strategy,
         TargetSpec,
     )
+    from brainy.sdk.plans import MigrationPlan, PlanOutcome, PlanStep
     from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
@@ -105,6 +104,7 @@ __all__ = [
     "PastPointOfNoReturnError",
     "PerformanceMetrics",
     "PermissionDeniedError",
+    "PlanOutcome",
     "PlanStep",
     "PreconditionError",
     "Quarantined",
@@ -145,11 +145,10 @@ _MODULES = {
     "brainy.sdk.migration": (
         "Migration",
         "MigrationEvent",
-        "MigrationPlan",
-        "PlanStep",
         "Strategy",
         "TargetSpec",
     ),
+    "brainy.sdk.plans": ("MigrationPlan", "PlanOutcome", "PlanStep"),
     "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from brainy.bucket.follow import read_choice
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
 from brainy.config.settings import CoordinatorSettings
@@ -14,6 +16,7 @@ from brainy.ids import Ids
 from brainy.locks.base import LockProvider
 from brainy.store.base import ObjectStore
 from brainy.store.capability import probe_conditional_writes
+from brainy.store.metered import MeteredStore
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.adoption import Adoption, first_routing
 from brainy_coordinator.announcer import Announcer
@@ -25,6 +28,8 @@ from brainy_coordinator.membership.registry import Registry
 from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.plan_store import Plans
+from brainy_coordinator.migration.planner import Planner
 from brainy_coordinator.migration.preflight import Preflight
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
@@ -99,6 +104,10 @@ class NamespaceControl:
             nodes=components.nodes,
             view=self.view,
             quarantine=self._quarantine,
+            store=store,
+            clock=clock,
+            ids=components.ids,
+            tree_choice=lambda: read_choice(store),
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(
@@ -109,6 +118,11 @@ class NamespaceControl:
             executor_for=self._executor_for,
             clock=clock,
             changes=changes,
+            store_calls=self._store_calls,
+        )
+        self.plans = Plans(store, clock=clock, ids=components.ids)
+        self.planner = Planner(
+            store=store, generations=self.generations, preflight=self.preflight, view=self.view, clock=clock
         )
 
     def _executor_for(self, record: MigrationRecord, others: Collection[str]) -> ClusterExecutor:
@@ -124,6 +138,13 @@ class NamespaceControl:
             others=others,
             clock=self._clock,
         )
+
+    def _store_calls(self) -> Mapping[str, int]:
+        """Calls of this namespace's store by all nodes, as they last said, and by this process."""
+        total = Counter(self._store.calls if isinstance(self._store, MeteredStore) else {})
+        for report in self.view.reports().values():
+            total.update(report.store_calls.get(self.namespace, {}))
+        return total
 
     async def store_fitness(self) -> str:
         """Return "" when the store keeps its conditions, else what is wrong.

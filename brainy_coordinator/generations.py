@@ -5,14 +5,14 @@ from __future__ import annotations
 from brainy.bucket import layout
 from brainy.bucket.records import Spec
 from brainy.errors import ConflictError, UnavailableError
-from brainy.store.base import ObjectStore
+from brainy.store.base import ObjectStore, PutState
 
 #: Sorts after every key of a generation.
 _LAST = "\U0010ffff"
 
 
 class Generations:
-    """Reads and creates ``spec.json`` objects. Nothing here is ever overwritten or deleted."""
+    """Reads and creates ``spec.json`` objects. Of an existing one nothing changes but what was undecided."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -52,6 +52,28 @@ class Generations:
         if found.source != spec.source or found.shard_count != spec.shard_count:
             raise ConflictError("the generation exists and is another one", generation=spec.generation)
         return found
+
+    async def carry_embedding(self, leading: int, following: int) -> None:
+        """Let a generation say what its texts are embedded with, where only the one it follows does.
+
+        Raises:
+            ConflictError: somebody else changed the description; try again.
+            UnavailableError: the store does not say whether it was written.
+        """
+        known = await self.latest(leading)
+        found = await self._store.get(layout.spec(following))
+        if known is None or known.embedding is None or found is None:
+            return
+        spec = Spec.decode(found.body, key=found.key)
+        if spec.embedding is not None:
+            return
+        settled = spec.model_copy(update={"embedding": known.embedding})
+        outcome = await self._store.put_if_match(layout.spec(following), settled.encode(), found.etag)
+        if outcome.state is PutState.LOST:
+            raise ConflictError("the generation's description was changed by somebody else", generation=following)
+        if not outcome.won:
+            raise UnavailableError("the store does not say whether it was written", generation=following)
+        self._specs[following] = settled
 
     async def numbers(self) -> tuple[int, ...]:
         """Return the number of every generation that left a trace, with one small listing each."""

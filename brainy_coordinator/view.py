@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import NodeAddress
 from brainy.clock import Clock
-from brainy_coordinator.membership.registry import Member, NodeState, Registry
+from brainy_coordinator.membership.registry import Member, NodeState, Registry, Report
 from brainy_coordinator.migration.observation import ReplicaSeen, ReplicaState
 from brainy_coordinator.placement import Ready
 
@@ -35,6 +35,10 @@ class NamespaceView:
     def reachable(self) -> dict[str, str]:
         """Nodes that can be called, and where."""
         return {m.node_id: m.report.address for m in self._members() if m.reachable}
+
+    def reports(self) -> dict[str, Report]:
+        """What reachable nodes said of themselves last."""
+        return {m.node_id: m.report for m in self._members() if m.reachable}
 
     def addresses(self) -> dict[str, NodeAddress]:
         """Every node that has not left, as the routing record names it."""

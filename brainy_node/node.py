@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -55,6 +56,7 @@ class Node:
             namespaces=namespaces,
             peers=peers,
             clock=clock,
+            disk_free=(lambda: shutil.disk_usage(settings.data_dir).free) if settings.data_dir else None,
         )
 
     def drain(self) -> None:

@@ -353,7 +353,10 @@ def _upgrade(on: Setting, draft: Draft, strategy: str, *, pool: str = "") -> Non
             f"brainy add-nodes {on.source} --nodes {on.nodes} --pool {pool}",
             f"start the nodes that shall hold it; on other machines, nodes with BRAINY_NODE__POOL={pool}",
         )
-    draft.do(f"brainy migrate plan {on.source} --strategy {strategy}{to}", "what would be done; writes nothing")
+    draft.do(
+        f"brainy migrate plan {on.source} --strategy {strategy}{to}{_limit(on)}",
+        "what would be done, why and what it takes; kept as a plan, which start --plan executes",
+    )
     draft.do(
         f"brainy migrate start {on.source} --strategy {strategy}{to} --watch{_limit(on)}",
         "build, follow, prove equal, switch; stays until it has ended",

@@ -31,8 +31,8 @@ class Way(enum.StrEnum):
 Source = Literal["operator", "bucket", "assumed"]
 #: What is in the namespace: what Brainy left, the same served in place, a generation of ours, or nothing.
 State = Literal["brainy", "served", "generation", "empty"]
-#: Where the figures come from: everything read, a sample, or the manifests of a generation.
-Basis = Literal["inspection", "survey", "manifests"]
+#: Where the figures come from: everything read, a sample, the manifests of a generation, or what nodes serve.
+Basis = Literal["inspection", "survey", "manifests", "nodes"]
 
 
 class Answers(_Value):

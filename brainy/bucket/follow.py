@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from brainy.bucket import layout
-from brainy.bucket.records import Record
+from brainy.bucket.records import Record, Routing
 from brainy.clock import Clock
-from brainy.errors import ConflictError
+from brainy.errors import ConflictError, PreconditionError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
 from brainy.store.cas import CasRegister
@@ -64,7 +64,10 @@ async def change_choice(
 
     Raises:
         ConflictError: somebody else changed it at each attempt.
+        PreconditionError: it would begin beside a way back that a migration keeps (WRONG_PHASE).
     """
+    if follow or mirror:
+        await _require_alone(store)
     register = follow_register(store, clock=clock, ids=ids)
     for _ in range(_ATTEMPTS):
         found = await register.load()
@@ -80,3 +83,26 @@ async def change_choice(
         if await register.swap(new, None if found is None else found[1]):
             return new
     raise ConflictError("the choice was changed by somebody else each time", remedy="try again", key=layout.FOLLOW)
+
+
+async def _require_alone(store: ObjectStore) -> None:
+    """Refuse to begin beside a way back: the tree would be read, or written, from two generations in turn."""
+    found = await store.get(layout.ROUTING)
+    if found is None:
+        return
+    routing = Routing.decode(found.body, key=layout.ROUTING)
+    if any(placed.follow_from for placed in routing.generations.values()):
+        raise PreconditionError(
+            "a migration keeps a way back, and Brainy's own tree cannot be followed or mirrored to meanwhile",
+            reason="WRONG_PHASE",
+            remedy="complete the migration (brainy migrate complete), or roll it back and abort it",
+            migration=routing.migration,
+        )
+    if 0 < routing.rolled_back_from <= routing.active:
+        # Both begin with what was ever committed, in its order, and that alternates between two logs.
+        raise PreconditionError(
+            "the namespace was rolled back and went forward again: its commits cannot be told one after the other",
+            reason="WRONG_PHASE",
+            remedy="back it up, and restore it into another namespace",
+            generation=routing.active,
+        )

@@ -56,7 +56,7 @@ def _files_belong(manifest: Manifest) -> bool:
 
 
 def _cursor_never_falls(old: Manifest, new: Manifest) -> bool:
-    return all(
+    return old.source_generation != new.source_generation or all(
         new.source_cursor[shard] >= position
         for shard, position in old.source_cursor.items()
         if shard in new.source_cursor
@@ -108,7 +108,7 @@ MANIFEST_SWAP: Final[Sequence[SwapInvariant[Manifest]]] = (
     ),
     SwapInvariant("The epoch of a manifest never falls.", lambda old, new: new.epoch >= old.epoch),
     SwapInvariant("The position of a manifest never falls.", lambda old, new: new.position >= old.position),
-    SwapInvariant("The source cursor of a manifest never falls.", _cursor_never_falls),
+    SwapInvariant("The source cursor of a manifest never falls while it is of one generation.", _cursor_never_falls),
     SwapInvariant("Every write of a manifest has a fresh nonce.", lambda old, new: new.nonce != old.nonce),
     SwapInvariant("A key names the same bytes for ever.", _keys_name_the_same_bytes),
 )
@@ -145,12 +145,20 @@ def _holders_have_addresses(routing: Routing) -> bool:
     )
 
 
-def _building_follows_active(routing: Routing) -> bool:
+def _others_follow_active(routing: Routing) -> bool:
     return all(
-        (placement.follows == routing.active and number != routing.active)
-        if placement.state == "building"
-        else placement.follows is None
+        (placement.follows is None and not placement.follow_from)
+        if placement.state == "serving"
+        else (placement.follows == routing.active and number != routing.active)
         for number, placement in routing.generations.items()
+    )
+
+
+def _following_knows_from_where(routing: Routing) -> bool:
+    return all(
+        placement.follow_from.keys() == routing.generations[placement.follows].shards.keys()
+        for placement in routing.generations.values()
+        if placement.follows in routing.generations and (placement.state == "following" or placement.follow_from)
     )
 
 
@@ -197,8 +205,12 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
     ),
     Invariant("Every node that holds a shard has an address.", _holders_have_addresses),
     Invariant(
-        "A generation that is being built follows the active one, and one that serves follows none.",
-        _building_follows_active,
+        "One that is being built or kept as a way back follows the active generation, one that serves follows none.",
+        _others_follow_active,
+    ),
+    Invariant(
+        "A generation that was active knows a position of every shard it follows.",
+        _following_knows_from_where,
     ),
     Invariant(
         "Draining, adopted nodes and a second generation exist only while a migration is in charge.",

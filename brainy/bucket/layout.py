@@ -13,6 +13,7 @@ ROOT = "cluster/"
 ROUTING = ROOT + "routing.json"
 LOCKS = ROOT + "locks/"
 MIGRATIONS = ROOT + "migrations/"
+PLANS = MIGRATIONS + "plans/"
 GENERATIONS = ROOT + "generations/"
 #: Which quarantined objects were mended and written again, whatever the generation.
 REPLAYED = ROOT + "quarantine/replayed.json"
@@ -22,6 +23,7 @@ MIRROR_STATISTICS = MIRROR + "statistics.json"
 
 _LOG_KEY = re.compile(r"cluster/generations/(\d+)/change-log/(\d+)/(\d{20})\.log")
 _MIGRATION_KEY = re.compile(r"cluster/migrations/([a-z0-9-]+)/(\d{20})\.json")
+_PLAN_ID = re.compile(r"p-[0-9a-f]{20}")
 _GENERATION_KEY = re.compile(r"cluster/generations/(\d+)/")
 _MIRROR_KEY = re.compile(r"cluster/mirror/(\d+)/(\d+)\.json")
 
@@ -45,6 +47,11 @@ def parse_migration_event(key: str) -> tuple[str, int] | None:
     """Return (migration id, sequence), or None for another key."""
     match = _MIGRATION_KEY.fullmatch(key)
     return (match[1], int(match[2])) if match else None
+
+
+def migration_plan(plan_id: str) -> str | None:
+    """Key of a stored plan; None where that is no plan's id."""
+    return f"{PLANS}{plan_id}.json" if _PLAN_ID.fullmatch(plan_id) else None
 
 
 def seen_book(number: int, shard: int) -> str:

@@ -102,13 +102,22 @@ class Spec(Record):
     #: What its texts were embedded with; None while nobody wrote any.
     embedding: EmbeddingIdentity | None = None
 
+    @property
+    def made_of(self) -> int | None:
+        """The generation this one was filled from; None for the first of a namespace."""
+        if self.source.isdecimal():
+            return int(self.source)
+        # A target filled from Brainy's tree itself follows generation 0, which has its log beside the tree.
+        return 0 if self.source == "brainy" and self.generation > 0 else None
+
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Left out while there is none, so that software from before the field reads the record.
-        values: dict[str, Any] = serialize(self)
-        if values.get("embedding") is None:
-            values.pop("embedding", None)
-        return values
+        return _without(serialize(self), "embedding")
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    # Left out while there is nothing to say, so that software from before the field reads the record.
+    return {name: value for name, value in values.items() if value or name not in names}
 
 
 class ShardPlacement(BaseModel):
@@ -128,17 +137,21 @@ class GenerationPlacement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: building: the target of a migration; its shards are filled from ``follows`` and follow it.
-    state: Literal["serving", "building"]
+    #: following: the source of one that has switched; kept as a way back, it follows the target.
+    state: Literal["serving", "building", "following"]
     shard_count: int
     #: Label of the nodes that may hold its shards; "" for nodes without a label (brainy_coordinator.pools).
     pool: str = ""
-    #: The generation whose log this one follows while it is building.
+    #: The generation whose log this one follows while it is not serving.
     follows: int | None = None
+    #: Shard of the followed generation -> position of its log up to which everything is in here: set by the swap that
+    #: made the other one active. Empty for a target that was never active: its base says where it begins.
+    follow_from: dict[int, int] = {}
     shards: dict[int, ShardPlacement] = {}
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unpooled(serialize(self))
+        return _without(serialize(self), "pool", "follow_from")
 
 
 class NodeAddress(BaseModel):
@@ -153,12 +166,7 @@ class NodeAddress(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unpooled(serialize(self))
-
-
-def _unpooled(values: dict[str, Any]) -> dict[str, Any]:
-    # Left out while there is none, so that software from before the field reads the record.
-    return values if values.get("pool") else {name: value for name, value in values.items() if name != "pool"}
+        return _without(serialize(self), "pool")
 
 
 class Routing(Record):
@@ -184,14 +192,12 @@ class Routing(Record):
     generations: dict[int, GenerationPlacement] = {}
     #: Reads that are tried on the target of the migration; None while none are.
     reads: ReadTrial | None = None
+    #: The newest generation that was ever rolled back from: clients may hold positions of it. 0 for none.
+    rolled_back_from: int = 0
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Left out while there is none, so that software from before the field reads the record.
-        values: dict[str, Any] = serialize(self)
-        if values.get("reads") is None:
-            values.pop("reads", None)
-        return values
+        return _without(serialize(self), "reads", "rolled_back_from")
 
     def read_generation(self, node_id: str) -> int:
         """Generation that ``node_id`` answers reads from."""
@@ -221,6 +227,8 @@ class Manifest(Record):
     position: int
     #: Source shard -> position included, when the generation was filled from another.
     source_cursor: dict[int, int] = {}
+    #: The generation whose positions ``source_cursor`` names; None, of older software: the one it was made of.
+    source_generation: int | None = None
     nouns: tuple[StoredFile, ...] = ()
     verbs: tuple[StoredFile, ...] = ()
     #: The USearch file over the rows of ``nouns`` in order; None when nothing is indexed.
@@ -234,6 +242,13 @@ class Manifest(Record):
     recent_requests: dict[str, int] = {}
     #: Hex of the shard's multiset digest folded to 32 bytes (brainy.bucket.digest.fold).
     digest: str
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.source_generation is None:
+            values.pop("source_generation", None)
+        return values
 
 
 class Collected(Record):

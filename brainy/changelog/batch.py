@@ -11,7 +11,8 @@ found too.
 An owner encodes a record once, when it is queued (``encode_record``), and joins what it has encoded (``Draft``): every
 writer that waits pays for what lies between two PUTs. Protobuf writes the fields of a message in the order of their
 numbers, and an embedded message behind its tag and its length. So the payload is, byte for byte, what protobuf makes of
-the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys.
+the whole batch: fields 1 to 6, field 7 (``records``) once a record, field 8 (``source_cursor``) in the order of keys,
+field 9 (``source_generation``).
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Draft:
         header: log_pb2.LogBatch,
         encoded: Sequence[bytes],
         source_cursor: Mapping[int, int] | None = None,
+        source_generation: int | None = None,
     ) -> None:
         """Join a batch.
 
@@ -98,12 +100,14 @@ class Draft:
             header: the batch without records and without a cursor.
             encoded: its records, each as ``encode_record`` made it.
             source_cursor: source shard -> position.
+            source_generation: the generation of these positions.
 
         Raises:
             InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
         """
         _check_count(len(encoded))
-        tail = log_pb2.LogBatch(source_cursor=source_cursor).SerializeToString(deterministic=True)
+        cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
+        tail = cursor.SerializeToString(deterministic=True)
         self.body: bytes = _framed(b"".join((header.SerializeToString(), *encoded, tail)))
         #: Position of the first record.
         self.first: int = header.first_position
@@ -119,6 +123,14 @@ class Draft:
             # Whoever encoded the records answers for what they are, not for how many.
             assert len(self._batch.records) == self._count
         return Slot(batch=self._batch, body=self.body)
+
+
+def is_copy(batch: log_pb2.LogBatch) -> bool:
+    """Whether a batch holds what was copied from the generation this one was made of: it is in that one's log too.
+
+    What was followed back from a newer generation is not: nobody reads that one's log for this one.
+    """
+    return bool(batch.source_cursor) and batch.source_generation <= batch.generation
 
 
 def decode_batch(body: bytes, *, key: str) -> log_pb2.LogBatch:

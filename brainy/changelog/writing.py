@@ -190,6 +190,7 @@ class LogWriter:
         self,
         records: Sequence[log_pb2.LogRecord],
         source_cursor: Mapping[int, int] | None = None,
+        source_generation: int | None = None,
     ) -> Slot:
         """Append records as one object. Durable when this returns.
 
@@ -197,6 +198,7 @@ class LogWriter:
             records: in order; they get consecutive positions from ``next_position`` on. May be empty when a
                 cursor is given: an Advance record then carries it.
             source_cursor: source shard -> position included once this batch is applied.
+            source_generation: the generation of these positions.
 
         Raises:
             FencedError: a newer owner exists; terminal.
@@ -204,12 +206,15 @@ class LogWriter:
             PermissionDeniedError: the store refuses; nothing was written.
             CorruptDataError: the log holds what cannot be there; terminal.
         """
-        return await self.commit_encoded([encode_record(record) for record in records], source_cursor)
+        return await self.commit_encoded(
+            [encode_record(record) for record in records], source_cursor, source_generation
+        )
 
     async def commit_encoded(
         self,
         encoded: Sequence[bytes],
         source_cursor: Mapping[int, int] | None = None,
+        source_generation: int | None = None,
     ) -> Slot:
         """As ``commit``, of records that ``encode_record`` encoded."""
         self._check_open()
@@ -220,7 +225,7 @@ class LogWriter:
                 raise InvalidRequestError("a batch needs records or a cursor", log=self._log_prefix, epoch=self._epoch)
             stamp = Timestamp(seconds=int(self._clock.wall()))
             encoded = [encode_record(log_pb2.LogRecord(written_at=stamp, advance=log_pb2.Advance()))]
-        draft = self._draft(encoded, source_cursor)
+        draft = self._draft(encoded, source_cursor, source_generation)
         try:
             sent_at = self._clock.monotonic()
             slot, ours = await self._place(draft)
@@ -243,7 +248,12 @@ class LogWriter:
             self._close(error)
             raise
 
-    def _draft(self, encoded: Sequence[bytes], source_cursor: Mapping[int, int] | None) -> Draft:
+    def _draft(
+        self,
+        encoded: Sequence[bytes],
+        source_cursor: Mapping[int, int] | None,
+        source_generation: int | None = None,
+    ) -> Draft:
         header = log_pb2.LogBatch(
             format_version=FORMAT_VERSION,
             generation=self._generation,
@@ -252,7 +262,7 @@ class LogWriter:
             writer=log_pb2.Writer(node_id=self._writer_node, incarnation=self._incarnation, nonce=self._ids.nonce()),
             first_position=self._next,
         )
-        return Draft(header, encoded, source_cursor)
+        return Draft(header, encoded, source_cursor, source_generation)
 
     async def _place(self, draft: Draft) -> tuple[Slot, bool]:
         """Put a batch at its key; return what the key holds for certain, and whether that is ours."""

@@ -6,17 +6,26 @@ from types import TracebackType
 from typing import Self
 
 from brainy.sdk.backups import BackupCalls
-from brainy.sdk.control import ControlCalls
 from brainy.sdk.figures import FigureCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
+from brainy.sdk.plan_calls import PlanCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
 from brainy.sdk.traffic import TrafficCalls
+from brainy.sdk.turns import TurnCalls
 
 
 class AsyncBrainy(
-    ImportCalls, StoredCalls, SearchCalls, FigureCalls, ControlCalls, TrafficCalls, LockCalls, BackupCalls
+    ImportCalls,
+    StoredCalls,
+    SearchCalls,
+    FigureCalls,
+    TurnCalls,
+    PlanCalls,
+    TrafficCalls,
+    LockCalls,
+    BackupCalls,
 ):
     """A client of a cluster, for asyncio.
 

@@ -13,11 +13,9 @@ from brainy.errors import UnavailableError
 from brainy.sdk.connection import Connection
 from brainy.sdk.migration import (
     Migration,
-    MigrationPlan,
     Strategy,
     TargetSpec,
     migration_from_proto,
-    plan_from_proto,
     strategy_to_proto,
     target_to_proto,
 )
@@ -49,6 +47,8 @@ class ControlCalls(Connection):
                 memory_bytes=node.memory_bytes,
                 replicas=tuple(_replica(replica) for replica in node.replicas),
                 pool=node.pool,
+                version=node.version,
+                disk_free_bytes=node.disk_free_bytes if node.HasField("disk_free_bytes") else None,
             )
             for node in answer.nodes
         ]
@@ -126,27 +126,6 @@ class ControlCalls(Connection):
                 )
             await self._clock.sleep(_DRAIN_POLL_SECONDS)
 
-    async def plan_migration(
-        self,
-        strategy: Strategy | str = Strategy.ROLLING,
-        target: TargetSpec | None = None,
-        *,
-        quarantine_limit: int = 0,
-    ) -> MigrationPlan:
-        """Say what a migration would do, and which check it would not pass. Nothing is written.
-
-        Raises:
-            PreconditionError: it would be refused (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
-        """
-        request = migration_pb2.PlanMigrationRequest(
-            namespace=self.namespace,
-            strategy=strategy_to_proto(strategy),
-            target=target_to_proto(target),
-            quarantine_limit=quarantine_limit,
-        )
-        answer = await self._coordinators.unary(lambda leader: leader.migrations.PlanMigration, request, CONTROL)
-        return plan_from_proto(answer)
-
     async def start_migration(
         self,
         strategy: Strategy | str = Strategy.ROLLING,
@@ -157,8 +136,14 @@ class ControlCalls(Connection):
         pause_cap_seconds: float = 0.0,
         quarantine_limit: int = 0,
         writers_stopped: bool = False,
+        require_backup: str = "",
+        keep_way_back: bool = False,
+        hold_before_switch: bool = False,
+        observe_seconds: float = 0.0,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
+
+        A plan is made, stored and executed; what it asks to be confirmed counts as confirmed.
 
         Args:
             strategy: how nodes are moved.
@@ -171,12 +156,18 @@ class ControlCalls(Connection):
                 more than the source reported, aborted before anything has moved.
             writers_stopped: for COORDINATED, which is refused without it: every writer is stopped, and stays so until
                 the migration has ended.
+            keep_way_back: after the switch the source follows the target, so that ``rollback_migration`` loses nothing,
+                until ``complete_migration``.
+            hold_before_switch: do not switch before ``promote_migration``.
+            observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
         """
         pause = duration_pb2.Duration()
         pause.FromNanoseconds(round(pause_cap_seconds * 1e9))
+        observe = duration_pb2.Duration()
+        observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.StartMigrationRequest(
             namespace=self.namespace,
             strategy=strategy_to_proto(strategy),
@@ -187,6 +178,10 @@ class ControlCalls(Connection):
             pause_cap=pause if pause_cap_seconds else None,
             quarantine_limit=quarantine_limit,
             writers_stopped=writers_stopped,
+            require_backup=require_backup,
+            keep_way_back=keep_way_back,
+            hold_before_switch=hold_before_switch,
+            observe=observe if observe_seconds else None,
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE
@@ -194,14 +189,14 @@ class ControlCalls(Connection):
         return migration_from_proto(answer.migration)
 
     async def get_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
-        """Read a migration with its story.
+        """Read a migration with its story, held against its plan.
 
         Raises:
             NotFoundError: there is no such migration.
         """
         request = migration_pb2.GetMigrationRequest(id=id, namespace=self.namespace)
         answer = await self._coordinators.unary(lambda leader: leader.migrations.GetMigration, request, CONTROL)
-        return migration_from_proto(answer.migration)
+        return migration_from_proto(answer.migration, answer.outcome if answer.HasField("outcome") else None)
 
     async def list_migrations(self) -> list[Migration]:
         """List every migration of the namespace."""
@@ -244,6 +239,8 @@ class ControlCalls(Connection):
 
     async def wait_for_migration(self, id: str) -> Migration:  # noqa: A002 - as the field is called
         """Return a migration once it has ended.
+
+        One that keeps a way back ends only when it is completed; ``wait_until_migration_rests`` does not wait for that.
 
         Raises:
             NotFoundError: there is no such migration.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
+from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
 
 
 class Strategy(enum.Enum):
@@ -57,23 +58,6 @@ class TargetSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanStep:
-    """One step of a plan, in the order of execution."""
-
-    action: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MigrationPlan:
-    """What a migration would do."""
-
-    source_generation: int
-    target_generation: int
-    steps: tuple[PlanStep, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationEvent:
     """One entry of a migration's story."""
 
@@ -109,7 +93,21 @@ class Migration:
     write_pause_seconds: float
     digest_equal: bool
     message: str
+    #: After the switch the source follows the target, until the migration is completed.
+    keep_way_back: bool = False
+    #: It does not switch before it is promoted.
+    held: bool = False
+    #: Why it is paused; empty while it is not.
+    paused: tuple[str, ...] = ()
+    #: What it waits for, each with what to do about it.
+    waits_for: tuple[str, ...] = ()
+    #: Seconds after the switch after which it completes by itself; 0 for only when asked.
+    observe_seconds: float = 0.0
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
+    #: The plan it executes; "" for one that was started before plans were kept.
+    plan_id: str = ""
+    #: What was planned against what happened so far; only from ``get_migration``.
+    outcome: PlanOutcome | None = field(default=None, repr=False)
 
     @property
     def ended(self) -> bool:
@@ -121,6 +119,26 @@ class Migration:
         """Whether the target is in service and the source retired."""
         return self.state == "SUCCEEDED"
 
+    @property
+    def rests(self) -> bool:
+        """Whether it has ended, or takes no step before somebody asks: held, or switched with a way back kept."""
+        if self.state == "OBSERVING":
+            turns = [event.trigger for event in self.story if event.trigger in _TURNS]
+            return not turns or turns[-1] != _ROLLBACK_REQUESTED
+        return self.ended or (self.state == "READY" and self.held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What giving up a way back comes to."""
+
+    migration: Migration
+    #: Prefixes of objects that are not served any more; they stay where they are.
+    retired: tuple[str, ...]
+
+
+_ROLLBACK_REQUESTED = "rollback_requested"
+_TURNS = ("switched", _ROLLBACK_REQUESTED, "rollback_unequal", "rolled_back")
 
 _STRATEGIES = {
     Strategy.IN_PLACE_UPGRADE: migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
@@ -147,23 +165,16 @@ def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
     )
 
 
-def plan_from_proto(message: migration_pb2.PlanMigrationResponse) -> MigrationPlan:
-    """Convert from the wire."""
-    return MigrationPlan(
-        source_generation=message.source_generation,
-        target_generation=message.target_generation,
-        steps=tuple(PlanStep(action=step.action, detail=step.detail) for step in message.steps),
-    )
-
-
-def migration_from_proto(message: migration_pb2.Migration) -> Migration:
+def migration_from_proto(
+    message: migration_pb2.Migration, outcome: migration_pb2.PlanOutcome | None = None
+) -> Migration:
     """Convert from the wire."""
     strategy = migration_pb2.Strategy.Name(message.strategy).removeprefix("STRATEGY_")
     return Migration(
         id=message.id,
         namespace=message.namespace,
         strategy=strategy.lower().replace("_", "-"),
-        state=_state(message.state),
+        state=state_name(message.state),
         source_generation=message.source_generation,
         target_generation=message.target_generation,
         items_copied=message.items_copied,
@@ -173,12 +184,17 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
         write_pause_seconds=message.write_pause.ToNanoseconds() / 1e9,
         digest_equal=message.digest_equal,
         message=message.message,
+        keep_way_back=message.keep_way_back,
+        held=message.held,
+        paused=tuple(message.paused),
+        waits_for=tuple(message.waits_for),
+        observe_seconds=message.observe.ToNanoseconds() / 1e9,
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,
                 at=iso(event.at.ToNanoseconds() / 1e9),
-                from_state=_state(getattr(event, "from")),
-                to_state=_state(event.to),
+                from_state=state_name(getattr(event, "from")),
+                to_state=state_name(event.to),
                 trigger=event.trigger,
                 by=event.by,
                 leader_epoch=event.leader_epoch,
@@ -186,8 +202,6 @@ def migration_from_proto(message: migration_pb2.Migration) -> Migration:
             )
             for event in message.story
         ),
+        plan_id=message.plan_id,
+        outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )
-
-
-def _state(value: migration_pb2.MigrationState.ValueType) -> str:
-    return migration_pb2.MigrationState.Name(value).removeprefix("MIGRATION_STATE_")

@@ -262,6 +262,10 @@ class NodeInfo:
     replicas: tuple[ShardReplica, ...]
     #: Its label: which generations it may hold.
     pool: str = ""
+    #: Of its software; "" from one that is too old to say.
+    version: str = ""
+    #: Free where it keeps its bases; None where it does not say.
+    disk_free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

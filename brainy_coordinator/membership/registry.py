@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import NodeAddress
@@ -52,6 +52,13 @@ class Report:
     memory_bytes: int = 0
     #: Its label: which generations it may hold (``pools``).
     pool: str = ""
+    #: Of its software; empty, as 0 below, from one that is too old to say.
+    version: str = ""
+    protocol_version: int = 0
+    #: Free where it keeps its bases; None where it does not say.
+    disk_free_bytes: int | None = None
+    #: Namespace -> store calls since its start, by kind.
+    store_calls: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

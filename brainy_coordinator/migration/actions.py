@@ -70,7 +70,7 @@ class TakePositions:
 
 @dataclass(frozen=True, slots=True)
 class AwaitCatchUp:
-    """Wait until the target includes the final positions, never past the pause cap."""
+    """Wait until the side that follows includes the final positions, never past the pause cap."""
 
     generation: int
 
@@ -79,16 +79,16 @@ class AwaitCatchUp:
 class CompareDigests:
     """Add up both sides' digests and compare."""
 
-    source: int
-    target: int
+    leading: int
+    following: int
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The point of no return: one swap makes the target active and lets writes go on, there."""
+    """One swap makes the side that followed the active one and lets writes go on, there; see ``edits.commit``."""
 
-    source: int
-    target: int
+    leading: int
+    following: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class RetireSource:
 
 @dataclass(frozen=True, slots=True)
 class Undrain:
-    """Let writes go on, on the source."""
+    """Let writes go on, where they went."""
 
     generation: int
     why: str

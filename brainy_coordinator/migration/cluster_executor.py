@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from brainy.bucket.records import Routing, Spec
+from brainy.bucket.records import Routing
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
 from brainy.locks.base import LockProvider
@@ -23,9 +23,10 @@ from brainy_coordinator.migration.observation import (
     Still,
     followed_shards,
 )
-from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.preflight import Preflight, require
+from brainy_coordinator.migration.preflight_checks import target_spec
 from brainy_coordinator.migration.quarantine import QuarantineCount
-from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 from brainy_coordinator.ownership import with_epochs
@@ -43,25 +44,17 @@ _RETRY_SECONDS = 0.05
 _CALL_SECONDS = 2.0
 #: Longest an action waits while writes do, before others get a turn: a dead owner must be replaced meanwhile.
 _SLICE_SECONDS = 0.5
-#: States in which heartbeats are too old to judge by, so nodes are asked.
-_ASKED = (State.CATCHING_UP, State.READY)
+#: States in which writes are stopped by an attempt.
+_DRAINED = (State.CUTTING_OVER, State.VERIFYING, State.ROLLING_BACK)
 
 
-def target_spec(source: Spec, request: Request, *, created_at: str) -> Spec:
-    """Return the description of a migration's target: the source's, with what was wished for."""
-    wish = request.target
-    return Spec.model_validate(
-        {
-            **source.model_dump(exclude={"source_trees"}),
-            "generation": request.target_generation,
-            "metric": wish.metric or source.metric,
-            "scalar_kind": wish.scalar_kind or source.scalar_kind,
-            "connectivity": wish.connectivity or source.connectivity,
-            "shard_count": wish.shard_count or source.shard_count,
-            "source": str(request.source_generation),
-            "created_at": created_at,
-        }
-    )
+def _is_asked(record: MigrationRecord) -> bool:
+    """Whether heartbeats are too old to judge by, so that nodes are asked: right before the sides may change."""
+    if record.paused:
+        return False
+    if record.state is State.OBSERVING:
+        return record.wants_rollback
+    return record.state is State.CATCHING_UP or (record.state is State.READY and not record.held)
 
 
 class ClusterExecutor:
@@ -96,8 +89,9 @@ class ClusterExecutor:
     async def observe(self, record: MigrationRecord) -> Observation:
         """See ``Executor``."""
         routing = await self._routing()
+        self._note(record, routing)
         reachable = self._view.reachable()
-        fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if record.state in _ASKED else None
+        fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if _is_asked(record) else None
         return Observation(
             routing=routing,
             reachable=frozenset(reachable),
@@ -137,8 +131,8 @@ class ClusterExecutor:
             case act.RetireSource():
                 routing = await self._routing()
                 await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
-            case act.Undrain():
-                await self._undrain(record)
+            case act.Undrain(generation=generation):
+                await self._undrain(record, generation)
             case act.Undo():
                 routing = await self._routing()
                 await self._swap(routing, edits.undo(routing, record.id, target=record.target))
@@ -253,10 +247,16 @@ class ClusterExecutor:
         self.facts = replace(self.facts, still=still)
 
     async def _drain(self, record: MigrationRecord) -> None:
+        if record.request.keep_way_back:
+            # Somebody may have turned following or mirroring of the tree on since preflight.
+            require((await self._preflight.way_back(),))
+        if record.state is State.ROLLING_BACK:
+            await self._generations.carry_embedding(record.leading, record.following)
         started_at = self._clock.monotonic()
         routing = await self._routing()
         drained = await self._swap(routing, edits.drain(routing, record.id), tell=False)
-        self.facts = replace(self.facts, cut_over=CutOver(epoch=drained.epoch, started_at=started_at))
+        attempt = CutOver(epoch=drained.epoch, started_at=started_at, leading=record.leading)
+        self.facts = replace(self.facts, cut_over=attempt)
 
     def _remaining(self, record: MigrationRecord, attempt: CutOver) -> float:
         """Seconds to wait for at most: a slice, or what is left of the pause cap."""
@@ -265,14 +265,15 @@ class ClusterExecutor:
 
     async def _take_positions(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
-        source = routing.generations[record.source]
+        leading = record.leading
+        source = routing.generations[leading]
         # Silent nodes that own nothing are left out; an owner is waited for, whatever is thought of it.
-        required = self._owner_addresses(routing, record.source) | self._view.reachable()
+        required = self._owner_addresses(routing, leading) | self._view.reachable()
         acks = await self._barrier.pass_epoch(required, epoch=attempt.epoch, timeout=self._remaining(record, attempt))
         positions = {
-            shard: acks[where.owner].positions[record.source, shard]
+            shard: acks[where.owner].positions[leading, shard]
             for shard, where in source.shards.items()
-            if where.owner in acks and (record.source, shard) in acks[where.owner].positions
+            if where.owner in acks and (leading, shard) in acks[where.owner].positions
         }
         in_force = len(acks) == len(required) and all(ack.epoch == attempt.epoch for ack in acks.values())
         if in_force and positions.keys() == source.shards.keys():
@@ -285,13 +286,13 @@ class ClusterExecutor:
 
     async def _await_catch_up(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
-        owners = self._owner_addresses(routing, record.target)
+        owners = self._owner_addresses(routing, record.following)
         until = self._clock.monotonic() + self._remaining(record, attempt)
         while (remaining := until - self._clock.monotonic()) > 0:
             answers = await self._barrier.shard_states(owners, timeout=remaining)
             replicas = tuple(ReplicaSeen.of(node, r) for node, reports in answers.items() for r in reports)
             seen = Observation(routing=routing, reachable=frozenset(answers), replicas=replicas)
-            if _includes(seen, record, attempt.positions or {}):
+            if _includes(seen, record.leading, record.following, attempt.positions or {}):
                 self.facts = replace(self.facts, cut_over=replace(attempt, caught_up=True))
                 return
             await self._clock.sleep(min(_POLL_SECONDS, remaining))
@@ -303,12 +304,12 @@ class ClusterExecutor:
             await self._barrier.digest(
                 routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
             )
-            for number in (record.source, record.target)
+            for number in (record.leading, record.following)
         ]
         if source is None or target is None:
             await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
             return
-        final = {(record.source, shard): position for shard, position in (attempt.positions or {}).items()}
+        final = {(record.leading, shard): position for shard, position in (attempt.positions or {}).items()}
         if any(source.positions.get(key, position) != position for key, position in final.items()):
             # Somebody wrote after the barrier: what was compared is not what would be switched.
             _log.error("write_after_barrier", migration=record.id, final=final, seen=source.positions)
@@ -323,14 +324,46 @@ class ClusterExecutor:
                 source_items=(source.nouns, source.verbs),
                 target_items=(target.nouns, target.verbs),
             )
-        self.facts = replace(self.facts, cut_over=replace(attempt, digest_equal=equal))
+        # Both were equal with the other side at these positions, and nobody but the followers writes there.
+        follow_from = {shard: position for (_, shard), position in target.positions.items()}
+        self.facts = replace(self.facts, cut_over=replace(attempt, digest_equal=equal, follow_from=follow_from))
 
     async def _commit(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
-        committed = edits.commit(routing, record.id, source=record.source, target=record.target, epoch=attempt.epoch)
+        committed = edits.commit(
+            routing,
+            record.id,
+            leading=record.leading,
+            following=record.following,
+            epoch=attempt.epoch,
+            follow_from=attempt.follow_from if record.request.keep_way_back else None,
+            back=record.state is State.ROLLING_BACK,
+        )
         await self._swap(routing, committed)
-        pause = self._clock.monotonic() - attempt.started_at
-        self.facts = replace(self.facts, write_pause_seconds=pause)
+        self._turned(attempt)
+
+    def _turned(self, attempt: CutOver) -> None:
+        """The sides have changed: everything that was learnt of the nodes is of before."""
+        self.facts = replace(
+            self.facts,
+            cut_over=None,
+            gave_up_at=None,
+            waiting_since=attempt.started_at,
+            write_pause_seconds=self._clock.monotonic() - attempt.started_at,
+            adopted_in_force=frozenset(),
+            released=frozenset(),
+        )
+
+    def _note(self, record: MigrationRecord, routing: Routing) -> None:
+        """Learn from the routing record what this leader did without seeing the end of it."""
+        attempt, since = self.facts.cut_over, self.facts.observing_since
+        if attempt is not None and routing.active != attempt.leading:
+            self._turned(attempt)
+        elif attempt is not None and record.state not in _DRAINED:
+            self.facts = replace(self.facts, cut_over=None)
+        observed = record.state is State.OBSERVING
+        if observed != (since is not None) and record.state is not State.ROLLING_BACK:
+            self.facts = replace(self.facts, observing_since=self._clock.monotonic() if observed else None)
 
     async def _release(self) -> None:
         routing = await self._routing()
@@ -339,15 +372,15 @@ class ClusterExecutor:
         self.facts = replace(self.facts, released=self.facts.released | acks.keys())
         if len(acks) < len(waiting):
             await self._clock.sleep(_RETRY_SECONDS)
-        elif self.facts.cut_over is not None:
-            pause = self._clock.monotonic() - self.facts.cut_over.started_at
-            self.facts = replace(self.facts, write_pause_seconds=pause, cut_over=None)
+        elif self.facts.waiting_since is not None:
+            pause = self._clock.monotonic() - self.facts.waiting_since
+            self.facts = replace(self.facts, write_pause_seconds=pause, waiting_since=None)
 
-    async def _undrain(self, record: MigrationRecord) -> None:
+    async def _undrain(self, record: MigrationRecord, generation: int) -> None:
         # Whatever was thought before, look again: the swap that ends the draining must not be missed.
         self._register.forget()
         routing = await self._routing()
-        if routing.active == record.target:
+        if routing.active != generation:
             return
         self.facts = replace(self.facts, cut_over=None, gave_up_at=self._clock.monotonic())
         await self._swap(routing, edits.undrain(routing, record.id))
@@ -363,14 +396,14 @@ class ClusterExecutor:
         return {owner: reachable.get(owner) or routing.nodes[owner].address for owner in owners}
 
 
-def _includes(seen: Observation, record: MigrationRecord, positions: Mapping[int, int]) -> bool:
-    """Whether every target shard includes the final positions of the source shards it follows."""
-    source, target = seen.generation(record.source), seen.generation(record.target)
+def _includes(seen: Observation, leading: int, following: int, positions: Mapping[int, int]) -> bool:
+    """Whether every shard that follows includes the final positions of the shards it follows."""
+    source, target = seen.generation(leading), seen.generation(following)
     if source is None or target is None:
         return False
-    owners = seen.owners(record.target)
+    owners = seen.owners(following)
     return all(
-        (owner := owners.get(shard)) is not None and owner.source_cursor.get(followed, 0) >= positions[followed]
+        (owner := owners.get(shard)) is not None and owner.reached(leading, followed) >= positions[followed]
         for shard in target.shards
         for followed in followed_shards(shard, source_count=source.shard_count, target_count=target.shard_count)
     )

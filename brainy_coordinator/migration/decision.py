@@ -8,55 +8,39 @@ record alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from brainy_coordinator.migration.actions import (
-    Action,
-    AwaitCatchUp,
-    Commit,
-    CompareDigests,
     CountQuarantine,
     CreateTarget,
-    Drain,
     PlaceTarget,
     Release,
     RetireSource,
     RunPreflight,
-    TakePositions,
     Undo,
     Undrain,
 )
-from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined, lag_of_shard
+from brainy_coordinator.migration.cut_over import (
+    LAG_EXCEEDED_LIMIT,
+    LAG_LIMIT,
+    Decision,
+    backs_off,
+    behind,
+    comparing,
+    retry_delay,
+    taking_positions,
+    unready_leaders,
+)
+from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined
+from brainy_coordinator.migration.observing import observing, rolling_back
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
 
-#: Records a target shard may be behind when the cut-over begins; they are caught up while writes wait.
-LAG_LIMIT = 1000
-#: READY is left only from here on, so that it does not flutter around the limit.
-LAG_EXCEEDED_LIMIT = 10 * LAG_LIMIT
-#: Seconds between attempts to cut over: doubled each time, from the first to the last.
-RETRY_FIRST_SECONDS = 1.0
-RETRY_LAST_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The next step. Without trigger and actions there is nothing to do but wait."""
-
-    trigger: Trigger | None = None
-    #: Why, for the story.
-    detail: str = ""
-    write_pause_seconds: float | None = None
-    actions: tuple[Action, ...] = ()
-
-    @property
-    def waits(self) -> bool:
-        """Whether only the passing of time, or others, can help."""
-        return self.trigger is None and not self.actions
-
+__all__ = ["LAG_EXCEEDED_LIMIT", "LAG_LIMIT", "Decision", "decide", "journal", "retry_delay"]
 
 _WAIT = Decision()
+#: States in which a pause holds everything; elsewhere what has begun is finished first.
+_PAUSABLE = (State.PENDING, State.PREFLIGHTING, State.COPYING, State.CATCHING_UP, State.READY)
 
 
 def decide(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -69,15 +53,24 @@ def decide(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     """
     if record.state.is_terminal:
         return _WAIT
-    if seen.routing.active == record.target and not record.state.is_committed:
-        pause = seen.facts.write_pause_seconds
-        return Decision(trigger=Trigger.COMMITTED, write_pause_seconds=pause)
+    happened = journal(record, seen)
+    if happened is not None:
+        return happened
+    if record.paused and record.state in _PAUSABLE:
+        # Writes are let go whatever anybody wants.
+        return _flowing(record, seen) or _WAIT
     return _DECIDERS[record.state](record, seen, now)
 
 
-def retry_delay(retries: int) -> float:
-    """Seconds to wait before the next attempt, after ``retries`` of them were given up."""
-    return min(RETRY_LAST_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** max(0, min(retries, 16) - 1))
+def journal(record: MigrationRecord, seen: Observation) -> Decision | None:
+    """Return what the routing record says has happened and the history does not know yet, or None."""
+    pause = seen.facts.write_pause_seconds
+    if seen.routing.active == record.target and not record.state.is_committed:
+        trigger = Trigger.SWITCHED if record.request.keep_way_back else Trigger.COMMITTED
+        return Decision(trigger=trigger, write_pause_seconds=pause)
+    if seen.routing.active == record.source and record.state in (State.OBSERVING, State.ROLLING_BACK):
+        return Decision(trigger=Trigger.ROLLED_BACK, write_pause_seconds=pause)
+    return None
 
 
 def _pending(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -132,45 +125,22 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     problem = behind(record, seen, LAG_EXCEEDED_LIMIT)
     if problem:
         return Decision(trigger=Trigger.LAG_EXCEEDED, detail=problem)
+    if record.held:
+        return _WAIT
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
     if moves:
         return Decision(actions=moves)
-    gave_up_at = seen.facts.gave_up_at
-    if gave_up_at is not None and now - gave_up_at < retry_delay(record.retries):
-        return _WAIT
-    if behind(record, seen, LAG_LIMIT) or _unready_sources(record, seen):
+    if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
         return _WAIT
     return Decision(trigger=Trigger.PROMOTED)
 
 
 def _cutting_over(record: MigrationRecord, seen: Observation, now: float) -> Decision:
-    attempt = seen.facts.cut_over
-    if attempt is None and not seen.is_draining():
-        return Decision(actions=(Drain(record.source),))
-    given_up = _give_up(record, seen, now)
-    if given_up is not None:
-        return given_up
-    if attempt is None or attempt.positions is None:
-        return Decision(actions=(TakePositions(record.source),))
-    return Decision(trigger=Trigger.DRAINED)
+    return taking_positions(record, seen, now, interrupted=Trigger.CUT_OVER_INTERRUPTED)
 
 
 def _verifying(record: MigrationRecord, seen: Observation, now: float) -> Decision:
-    given_up = _give_up(record, seen, now)
-    if given_up is not None:
-        return given_up
-    attempt = seen.facts.cut_over
-    if attempt is None or not attempt.caught_up:
-        return Decision(actions=(AwaitCatchUp(record.target),))
-    if attempt.digest_equal is None:
-        return Decision(actions=(CompareDigests(record.source, record.target),))
-    if not attempt.digest_equal:
-        return Decision(
-            trigger=Trigger.DIGEST_UNEQUAL,
-            detail="source and target differ; nothing was changed",
-            actions=(Undrain(record.source, "the digests differ"),),
-        )
-    return Decision(actions=(Commit(record.source, record.target),))
+    return comparing(record, seen, now, interrupted=Trigger.CUT_OVER_INTERRUPTED, unequal=Trigger.DIGEST_UNEQUAL)
 
 
 def _completing(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -195,6 +165,8 @@ _DECIDERS: Mapping[State, Callable[[MigrationRecord, Observation, float], Decisi
     State.READY: _ready,
     State.CUTTING_OVER: _cutting_over,
     State.VERIFYING: _verifying,
+    State.OBSERVING: observing,
+    State.ROLLING_BACK: rolling_back,
     State.COMPLETING: _completing,
     State.ABORTING: _aborting,
 }
@@ -202,57 +174,17 @@ _DECIDERS: Mapping[State, Callable[[MigrationRecord, Observation, float], Decisi
 
 def _restore_order(record: MigrationRecord, seen: Observation) -> Decision | None:
     """What every state between preflight and cut-over insists on: writes flow, and the target is placed."""
-    if seen.is_draining() and seen.routing.migration == record.id:
-        return Decision(actions=(Undrain(record.source, "left by an attempt that was given up"),))
+    flowing = _flowing(record, seen)
+    if flowing is not None:
+        return flowing
     if record.target not in seen.routing.generations:
         return Decision(actions=(CreateTarget(record.target), PlaceTarget(record.target, record.source)))
     return None
 
 
-def _give_up(record: MigrationRecord, seen: Observation, now: float) -> Decision | None:
-    """Whether the attempt to cut over must end: interrupted, or writes have waited too long."""
-    attempt = seen.facts.cut_over
-    trigger: Trigger | None = None
-    detail = ""
-    if attempt is None:
-        trigger, detail = Trigger.CUT_OVER_INTERRUPTED, "the leader that stopped the writes is gone"
-    elif not seen.is_draining() or attempt.epoch != seen.routing.epoch:
-        trigger, detail = Trigger.CUT_OVER_INTERRUPTED, "the routing record changed while writes were stopped"
-    elif now - attempt.started_at > record.request.pause_cap_seconds:
-        trigger = Trigger.PAUSE_CAP_EXCEEDED
-        detail = f"writes had waited {now - attempt.started_at:.3f} s"
-    if trigger is None:
-        return None
-    return Decision(trigger=trigger, detail=detail, actions=(Undrain(record.source, detail),))
-
-
-def behind(record: MigrationRecord, seen: Observation, limit: int) -> str:
-    """Return what keeps the target from being ready, or ""."""
-    placed = seen.generation(record.target)
-    if placed is None:
-        return "the target is not placed"
-    for shard, where in sorted(placed.shards.items()):
-        for node_id in (where.owner, *where.replicas):
-            found = seen.replica(record.target, shard, node_id)
-            if found is None or found.state is not ReplicaState.READY:
-                state = "unseen" if found is None else found.state.name.lower()
-                return f"shard {shard} on {node_id} is {state}"
-        lag = lag_of_shard(seen, record.source, record.target, shard)
-        if lag is None:
-            return f"the lag of shard {shard} is not known"
-        if lag > limit:
-            return f"shard {shard} is {lag} records behind"
-    return ""
-
-
-def _unready_sources(record: MigrationRecord, seen: Observation) -> bool:
-    """Whether stopping the writes now would only wait for an owner that cannot answer."""
-    placed = seen.generation(record.source)
-    if placed is None:
-        return True
-    return any(
-        where.owner not in seen.reachable
-        or (found := seen.replica(record.source, shard, where.owner)) is None
-        or found.state is not ReplicaState.READY
-        for shard, where in placed.shards.items()
-    )
+def _flowing(record: MigrationRecord, seen: Observation) -> Decision | None:
+    if seen.is_draining() and seen.routing.migration == record.id:
+        return Decision(actions=(Undrain(record.source, "left by an attempt that was given up"),))
+    if record.rolled_back and seen.reachable - seen.facts.released:
+        return Decision(actions=(Release(record.source),))
+    return None

@@ -23,7 +23,7 @@ from brainy_coordinator.migration.observation import (
 )
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.stages import STAGES
-from brainy_coordinator.migration.state import Trigger
+from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 from brainy_coordinator.migration.transitions import next_state
 from brainy_coordinator.placement import Assignment, place
@@ -75,6 +75,8 @@ class DryRunExecutor:
         self._checks = checks
         self._facts = Facts()
         self.steps: list[PlanStep] = []
+        #: The history it would have, played.
+        self.story: list[Event] = []
 
     async def observe(self, record: MigrationRecord) -> Observation:
         """Every replica that should exist is ready and has caught up."""
@@ -123,11 +125,17 @@ class DryRunExecutor:
             case act.CompareDigests():
                 facts = replace(facts, cut_over=replace(self._attempt(), digest_equal=True))
             case act.Commit():
+                placed = routing.generations[record.following].shards
                 routing = edits.commit(
-                    routing, record.id, source=record.source, target=record.target, epoch=routing.epoch
+                    routing,
+                    record.id,
+                    leading=record.leading,
+                    following=record.following,
+                    epoch=routing.epoch,
+                    follow_from=dict.fromkeys(placed, 0) if record.request.keep_way_back else None,
                 )
             case act.Release():
-                facts = replace(facts, released=self._reachable)
+                facts = replace(facts, released=self._reachable, cut_over=None)
             case act.RetireSource():
                 routing = edits.retire_source(routing, record.id, source=record.source)
             case act.CreateTarget() | act.CountQuarantine() | act.Undrain() | act.Undo():
@@ -173,16 +181,29 @@ class DryRunExecutor:
                 return "every node confirms that no write is in flight"
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
-            case act.CompareDigests(source=source, target=target):
-                return f"the digests of generations {source} and {target} are equal, or it is aborted"
-            case act.Commit(target=target):
-                return f"point of no return: one swap makes generation {target} active; writes go on there"
+            case act.CompareDigests(leading=leading, following=following):
+                return f"the digests of generations {leading} and {following} are equal, or it is aborted"
+            case act.Commit(leading=leading, following=following):
+                if record.request.keep_way_back:
+                    return f"one swap makes generation {following} active; generation {leading} follows it from there"
+                return f"point of no return: one swap makes generation {following} active; writes go on there"
             case act.Release():
                 return "every node confirms the new record"
             case act.RetireSource(generation=number):
                 return f"generation {number} leaves the routing record; its objects stay"
             case act.CountQuarantine() | act.Undrain() | act.Undo():
                 return ""
+
+
+def _asked(record: MigrationRecord) -> tuple[Trigger, tuple[str, str]] | None:
+    """What somebody has to ask for before an otherwise ideal migration goes on."""
+    if record.state is State.READY and record.held:
+        return Trigger.PROMOTE_REQUESTED, ("Hold", "nothing moves before it is promoted (brainy migrate promote)")
+    if record.state is State.OBSERVING:
+        after = record.request.observe_seconds
+        when = f"after {after:g} s, or earlier when asked" if after else "when asked (brainy migrate complete)"
+        return Trigger.COMPLETE_REQUESTED, ("Observe", f"until then it can be rolled back; it completes {when}")
+    return None
 
 
 async def plan(executor: DryRunExecutor, migration_id: str, request: Request) -> tuple[PlanStep, ...]:
@@ -204,16 +225,23 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
         )
 
     record = fold(migration_id, [event(None, Trigger.REQUESTED)])
+    executor.story.extend(record.story)
     for _ in range(_MOST_STEPS):
         if record.state.is_terminal:
             break
         decision = decide(record, await executor.observe(record), 0.0)
         if decision.trigger is not None:
             record = record.apply(event(record, decision.trigger))
+            executor.story.append(record.story[-1])
             if record.state in purposes:
                 executor.steps.append(PlanStep(record.state.name, purposes[record.state]))
         for action in decision.actions:
             await executor.perform(action, record)
         if decision.waits:
-            break
+            asked = _asked(record)
+            if asked is None:
+                break
+            executor.steps.append(PlanStep(*asked[1]))
+            record = record.apply(event(record, asked[0]))
+            executor.story.append(record.story[-1])
     return tuple(executor.steps)

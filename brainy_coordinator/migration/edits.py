@@ -68,27 +68,55 @@ def undrain(routing: Routing, migration_id: str) -> Routing:
     return _changed(routing, phase="serving")
 
 
-def commit(routing: Routing, migration_id: str, *, source: int, target: int, epoch: int) -> Routing:
-    """Make the target the truth.
+def commit(
+    routing: Routing,
+    migration_id: str,
+    *,
+    leading: int,
+    following: int,
+    epoch: int,
+    follow_from: Mapping[int, int] | None = None,
+    back: bool = False,
+) -> Routing:
+    """Make the side that followed the truth.
+
+    Args:
+        routing: the record in force.
+        migration_id: who asks.
+        leading: the generation that is active until now.
+        following: the one that will be.
+        epoch: of the record whose drain was verified.
+        follow_from: position of each shard of ``following`` at which both sides were found equal: the other side then
+            follows from there. None: it is not kept.
+        back: whether this is a rollback. What is left behind is then a target again (``building``), else a way back
+            (``following``).
 
     Raises:
-        ConflictError: the record is not the one whose drain was verified.
+        ConflictError: the record is not the one whose drain was verified, or positions are missing.
     """
     verified = routing.phase == "draining" and routing.migration == migration_id and routing.epoch == epoch
-    placed = routing.generations.get(target)
-    if not verified or routing.active != source or placed is None:
+    placed, other = routing.generations.get(following), routing.generations.get(leading)
+    if not verified or routing.active != leading or placed is None or other is None:
         raise ConflictError(
             "the namespace is not drained for this migration any more", migration=migration_id, epoch=epoch
         )
-    serving = placed.model_copy(update={"state": "serving", "follows": None})
+    if follow_from is not None:
+        if follow_from.keys() != placed.shards.keys():
+            raise ConflictError("not every position to follow from is known", migration=migration_id, epoch=epoch)
+        role = "building" if back else "following"
+        other = other.model_copy(
+            update={"state": role, "follows": following, "follow_from": dict(sorted(follow_from.items()))}
+        )
+    serving = placed.model_copy(update={"state": "serving", "follows": None, "follow_from": {}})
     return _changed(
         routing,
-        active=target,
-        write=target,
+        active=following,
+        write=following,
         phase="serving",
         adopted={},
         reads=None,
-        generations={**routing.generations, target: serving},
+        generations={**routing.generations, leading: other, following: serving},
+        rolled_back_from=max(routing.rolled_back_from, leading) if back else routing.rolled_back_from,
     )
 
 

@@ -14,6 +14,8 @@ Cancel safety: as a crash.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from brainy.bucket import layout
 from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, ConflictError, FencedError, UnavailableError
@@ -39,7 +41,8 @@ class History:
 
     async def load_all(self) -> dict[str, MigrationRecord]:
         """Read every migration of the namespace, by id."""
-        keys = [meta.key async for page in self._store.list(layout.MIGRATIONS) for meta in page]
+        found = [meta.key async for page in self._store.list(layout.MIGRATIONS) for meta in page]
+        keys = [key for key in found if layout.parse_migration_event(key) is not None]
         grouped: dict[str, list[Event]] = {}
         for key, event in zip(keys, await self._read(keys), strict=True):
             parsed = layout.parse_migration_event(key)
@@ -63,14 +66,16 @@ class History:
             events.append(Event.decode(found.body, key=key) if found is not None and known else None)
         return events
 
-    async def create(self, migration_id: str, request: Request, *, by: str) -> MigrationRecord:
+    async def create(
+        self, migration_id: str, request: Request, *, by: str, store_calls: Mapping[str, int] | None = None
+    ) -> MigrationRecord:
         """Write the first event.
 
         Raises:
             AlreadyExistsError: the migration exists.
             UnavailableError: this process is not the leader, or the store cannot be reached.
         """
-        event = self._event(None, Trigger.REQUESTED, sequence=1, by=by, request=request)
+        event = self._event(None, Trigger.REQUESTED, sequence=1, by=by, request=request, store_calls=store_calls)
         if not await self._put(migration_id, event):
             raise AlreadyExistsError("the migration exists", migration=migration_id)
         return fold(migration_id, [event])
@@ -84,6 +89,8 @@ class History:
         detail: str = "",
         write_pause_seconds: float | None = None,
         items: tuple[int, int] | None = None,
+        store_calls: Mapping[str, int] | None = None,
+        request_id: str = "",
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -94,6 +101,8 @@ class History:
             detail: why, for the story.
             write_pause_seconds: how long writes waited, where that is known now.
             items: items copied and in all, where that is known now.
+            store_calls: calls of nodes and leader until now, by kind.
+            request_id: the caller's key, where somebody asked for it.
 
         Returns:
             The record after it.
@@ -112,6 +121,8 @@ class History:
             detail=detail,
             write_pause_seconds=write_pause_seconds,
             items=items,
+            store_calls=store_calls,
+            request_id=request_id,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -144,6 +155,8 @@ class History:
         request: Request | None = None,
         write_pause_seconds: float | None = None,
         items: tuple[int, int] | None = None,
+        store_calls: Mapping[str, int] | None = None,
+        request_id: str = "",
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -160,6 +173,8 @@ class History:
             write_pause_seconds=write_pause_seconds,
             items_copied=items[0] if items else None,
             items_total=items[1] if items else None,
+            store_calls=None if store_calls is None else dict(store_calls),
+            request_id=request_id,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

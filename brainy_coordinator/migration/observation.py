@@ -34,12 +34,19 @@ class ReplicaSeen:
     epoch: int = 0
     #: Highest position applied.
     applied: int = 0
-    #: Source shard -> position included.
+    #: Shard of the generation it follows or followed last -> position included; None: a node that does not say which.
     source_cursor: Mapping[int, int] = field(default_factory=dict)
+    source_generation: int | None = None
     copied: int = 0
     total: int = 0
     quarantined: int = 0
     message: str = ""
+
+    def reached(self, generation: int, shard: int) -> int:
+        """Position of another generation's shard that is included; 0 while it is not followed."""
+        if self.source_generation not in (None, generation):
+            return 0
+        return self.source_cursor.get(shard, 0)
 
     @classmethod
     def of(cls, node_id: str, report: control_pb2.ShardReplica) -> ReplicaSeen:
@@ -52,6 +59,7 @@ class ReplicaSeen:
             epoch=report.epoch,
             applied=report.applied,
             source_cursor=dict(report.source_cursor),
+            source_generation=report.source_generation if report.HasField("source_generation") else None,
             copied=report.copied,
             total=report.total,
             quarantined=report.quarantined,
@@ -69,6 +77,8 @@ class Check:
     detail: str
     #: ErrorReason a failure is reported with.
     reason: str = "WRONG_PHASE"
+    #: False in a dry run for a check that writes to find out; it counts as passed.
+    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +89,13 @@ class CutOver:
     epoch: int
     #: Monotonic seconds just before the record was swapped.
     started_at: float
-    #: Source shard -> final position; None until every node has passed the barrier.
+    #: The side that is active.
+    leading: int = 0
+    #: Its shard -> final position; None until every node has passed the barrier.
     positions: Mapping[int, int] | None = None
     caught_up: bool = False
+    #: Shard of the other side -> position at which the digests were compared.
+    follow_from: Mapping[int, int] = field(default_factory=dict)
     #: None until compared.
     digest_equal: bool | None = None
 
@@ -121,8 +135,12 @@ class Facts:
     adopted_in_force: frozenset[str] = frozenset()
     #: Nodes that confirmed the record of the commit or a later one.
     released: frozenset[str] = frozenset()
-    #: How long writes waited in the attempt that committed.
+    #: Since when writes have waited in the attempt that committed, until every node has confirmed; monotonic seconds.
+    waiting_since: float | None = None
+    #: How long they did.
     write_pause_seconds: float | None = None
+    #: When this leader first saw the target active with a way back kept, monotonic seconds.
+    observing_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +212,7 @@ def lag_of_shard(seen: Observation, source: int, target: int, target_shard: int)
         leader = leaders.get(shard)
         if leader is None or follower is None:
             return None
-        lag += max(0, leader.applied - follower.source_cursor.get(shard, 0))
+        lag += max(0, leader.applied - follower.reached(source, shard))
     return lag
 
 
@@ -207,7 +225,7 @@ def total_lag(seen: Observation, source: int, target: int) -> int:
     behind = 0
     for shard, leader in seen.owners(source).items():
         cursors = [
-            follower.source_cursor.get(shard, 0)
+            follower.reached(source, shard)
             for target_shard, follower in followers.items()
             if follower is not None
             and shard

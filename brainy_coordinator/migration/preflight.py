@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from brainy.api.node.v1 import control_pb2
-from brainy.bucket.records import Routing
+from brainy.bucket.follow import FollowChoice
+from brainy.bucket.records import Routing, Spec
+from brainy.clock import Clock
 from brainy.errors import BrainyError, PreconditionError
+from brainy.ids import Ids
+from brainy.legacy.writers import signs_of_writers
+from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration.observation import Check, ReplicaSeen, ReplicaState
+from brainy_coordinator.migration.preflight_checks import (
+    disk_needed,
+    no_foreign_writers,
+    space,
+    spec_holds_data,
+    target_differs,
+    target_spec,
+    versions,
+)
+from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.migration.strategies.checks import STRATEGY_REMEDIES, strategy_checks
 from brainy_coordinator.nodes import NodeCalls
+from brainy_coordinator.pools import eligible
 from brainy_coordinator.view import NamespaceView
 
 _TIMEOUT_SECONDS = 3.0
@@ -25,10 +41,23 @@ REMEDIES: Mapping[str, str] = {
     "dimensions_known": "write the first item before migrating an empty namespace",
     "nodes_reachable": "start or remove the nodes that do not answer",
     "source_shards_ready": "wait until every shard of the source answers",
+    "permissions": "let the coordinator's identity get, put, list and delete under cluster/",
+    "versions": "bring all nodes to the same version of the software, one after the other",
+    "target_differs": "look at brainy status, then plan again",
+    "spec_holds_data": "correct the target; nothing was changed",
+    "space": "free disk on the nodes named, or add a node",
+    "no_foreign_writers": (
+        "stop the Brainy processes and wait five minutes, or let the cluster follow them (brainy follow --on)"
+    ),
+    "backup_present": "name a backup that brainy verify-backup finds whole, by its path as the coordinator sees it",
     **STRATEGY_REMEDIES,
     "quarantine_within_limit": (
         "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
         " (their bytes are kept); nothing was changed"
+    ),
+    "way_back_possible": (
+        "turn following and mirroring of brainy's tree off (brainy follow, brainy mirror), or migrate without a way"
+        " back"
     ),
 }
 
@@ -44,6 +73,10 @@ class Preflight:
         nodes: NodeCalls,
         view: NamespaceView,
         quarantine: QuarantineCount,
+        store: ObjectStore,
+        clock: Clock,
+        ids: Ids,
+        tree_choice: Callable[[], Awaitable[FollowChoice]],
     ) -> None:
         #: Returns "" when the store keeps its conditions, else what is wrong.
         self._store_fitness = store_fitness
@@ -51,26 +84,41 @@ class Preflight:
         self._nodes = nodes
         self._view = view
         self._quarantine = quarantine
+        self._store_itself = store
+        self._clock = clock
+        self._ids = ids
+        self._backups = BackupChecks()
+        self._tree_choice = tree_choice
 
-    async def run(self, request: Request, routing: Routing, *, others: Collection[str]) -> tuple[Check, ...]:
+    async def run(
+        self, request: Request, routing: Routing, *, others: Collection[str], dry_run: bool = False
+    ) -> tuple[Check, ...]:
         """Run every check; none changes anything.
 
         Args:
             request: what is asked for.
             routing: the record in force.
             others: ids of other migrations that have not ended.
+            dry_run: leave out what can only be found out by writing (a probe object).
         """
-        replicas, silent = await self._ask_nodes()
+        answers, silent = await self._ask_nodes()
+        replicas = self._view.replicas(answers)
+        source = await self._generations.spec(request.source_generation)
         return (
-            await self._store(),
+            untried("store_conditional_writes") if dry_run else await self._store(),
+            untried("permissions") if dry_run else await permissions(self._store_itself, self._ids),
             _no_other(others),
-            await self._dimensions(request),
+            target_differs(request, routing),
+            _dimensions(source),
             Check(
                 name="nodes_reachable",
                 passed=not silent and bool(replicas or self._view.reachable()),
                 detail=", ".join(silent) or "every node answers",
                 reason="UNAVAILABLE",
             ),
+            versions(self._view.reports()),
+            *(await self._about_the_source(request, routing, source, answers) if source is not None else ()),
+            await self._backups.check(request.require_backup),
             _shards_ready(request, routing, replicas),
             *strategy_checks(request, routing, self._view.labels()),
             await self._quarantine.check(
@@ -80,6 +128,17 @@ class Preflight:
                 limit=request.quarantine_limit,
                 lenient=True,
             ),
+            *([await self.way_back()] if request.keep_way_back else []),
+        )
+
+    async def way_back(self) -> Check:
+        """Whether a way back can be kept: Brainy's tree has one writer and one reader only while nothing follows it."""
+        choice = await self._tree_choice()
+        used = [name for name, on in (("followed", choice.follow), ("mirrored to", bool(choice.mirror))) if on]
+        return Check(
+            name="way_back_possible",
+            passed=not used,
+            detail=f"brainy's own tree is {' and '.join(used)}" if used else "brainy's own tree is left alone",
         )
 
     async def _store(self) -> Check:
@@ -91,12 +150,36 @@ class Preflight:
             reason="STORE_UNFIT",
         )
 
-    async def _dimensions(self, request: Request) -> Check:
-        spec = await self._generations.spec(request.source_generation)
-        dimensions = spec.dimensions if spec else 0
-        return Check(name="dimensions_known", passed=dimensions > 0, detail=f"{dimensions} dimensions")
+    async def _about_the_source(
+        self,
+        request: Request,
+        routing: Routing,
+        source: Spec,
+        answers: Mapping[str, Sequence[control_pb2.ShardReplica]],
+    ) -> tuple[Check, ...]:
+        fit = spec_holds_data(request, source)
+        choice = await self._tree_choice()
+        signs: tuple[str, ...] = ()
+        if source.source == "brainy" and not choice.follow:
+            mirrored = bool(choice.mirror)
+            signs = await signs_of_writers(self._store_itself, self._clock.wall(), mirrored=mirrored)
+        writers = no_foreign_writers(signs)
+        if not fit.passed:
+            return fit, writers
+        target = target_spec(source, request, created_at="")
+        nouns, verbs = counted_items(routing, request.source_generation, answers)
+        held = routing.generations.get(request.source_generation)
+        pool = request.target.pool or (held.pool if held else "")
+        holders = eligible(pool, self._view.labels())
+        reports = {node: report for node, report in self._view.reports().items() if node in holders}
+        room = space(reports, needed=disk_needed(nouns, verbs, target), replication=target.replication)
+        return fit, room, writers
 
-    async def _ask_nodes(self) -> tuple[tuple[ReplicaSeen, ...], list[str]]:
+    async def ask_nodes(self) -> dict[str, list[control_pb2.ShardReplica]]:
+        """Return what the nodes that answer say of their replicas now."""
+        return (await self._ask_nodes())[0]
+
+    async def _ask_nodes(self) -> tuple[dict[str, list[control_pb2.ShardReplica]], list[str]]:
         async def ask(address: str) -> list[control_pb2.ShardReplica] | None:
             try:
                 return list(
@@ -108,7 +191,27 @@ class Preflight:
         reachable = self._view.reachable()
         answers = dict(zip(reachable, await asyncio.gather(*map(ask, reachable.values())), strict=True))
         silent = sorted(node for node, answer in answers.items() if answer is None)
-        return self._view.replicas({node: answer for node, answer in answers.items() if answer}), silent
+        return {node: answer for node, answer in answers.items() if answer}, silent
+
+
+def counted_items(
+    routing: Routing, generation: int, answers: Mapping[str, Sequence[control_pb2.ShardReplica]]
+) -> tuple[int, int]:
+    """Return the nouns and verbs that the owners of a generation's shards report."""
+    placed = routing.generations.get(generation)
+    owners = {shard: where.owner for shard, where in (placed.shards if placed else {}).items()}
+    owned = [
+        report
+        for node, reports in answers.items()
+        for report in reports
+        if report.generation == generation and owners.get(report.shard) == node
+    ]
+    return sum(report.noun_count for report in owned), sum(report.verb_count for report in owned)
+
+
+def _dimensions(spec: Spec | None) -> Check:
+    dimensions = spec.dimensions if spec else 0
+    return Check(name="dimensions_known", passed=dimensions > 0, detail=f"{dimensions} dimensions")
 
 
 def _no_other(others: Collection[str]) -> Check:

@@ -12,18 +12,20 @@ Cancel safety: as a crash.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.changes import ChangeSignal
 from brainy_coordinator.migration.actions import AwaitQuiet
-from brainy_coordinator.migration.decision import decide
+from brainy_coordinator.migration.decision import decide, journal
 from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.interventions import Intervention
 from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
+from brainy_coordinator.migration.obstacles import obstacles
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State, Trigger
 
@@ -39,6 +41,8 @@ class Progress:
     lag: int = 0
     adopted: tuple[str, ...] = ()
     message: str = ""
+    #: What it waits for, and what to do about it.
+    waits_for: tuple[str, ...] = ()
 
 
 class Reconciler:
@@ -51,11 +55,14 @@ class Reconciler:
         executor_for: Callable[[MigrationRecord, Collection[str]], Executor],
         clock: Clock,
         changes: ChangeSignal,
+        store_calls: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._history = history
         self._executor_for = executor_for
         self._clock = clock
         self._changes = changes
+        #: What nodes and leader have called of the store until now, for the events.
+        self._store_calls = store_calls
         self._turn = asyncio.Lock()
         self._records: dict[str, MigrationRecord] = {}
         self._executors: dict[str, Executor] = {}
@@ -114,7 +121,7 @@ class Reconciler:
                 raise PreconditionError(
                     "another migration is running",
                     reason="MIGRATION_RUNNING",
-                    remedy="wait for it, or abort it",
+                    remedy="wait for it, abort it, or complete it where it has switched",
                     migration=running.id,
                 )
             self._begun[migration_id] = request
@@ -128,7 +135,9 @@ class Reconciler:
 
     async def _begin(self, migration_id: str, request: Request) -> None:
         try:
-            record = await self._history.create(migration_id, request, by=request.requested_by)
+            record = await self._history.create(
+                migration_id, request, by=request.requested_by, store_calls=self._store_calls()
+            )
         except AlreadyExistsError:
             # Written by a call whose answer was lost, here or under an earlier leader.
             found = await self._history.load(migration_id)
@@ -169,7 +178,9 @@ class Reconciler:
                 seen = await self._executor(record).observe(record)
                 if seen.routing.active == record.target and not record.state.is_committed:
                     raise PastPointOfNoReturnError(
-                        "the migration has committed; it can only go forward", migration=migration_id
+                        "the migration has committed; it can only go forward",
+                        remedy="roll it back (brainy migrate rollback)" if record.request.keep_way_back else "",
+                        migration=migration_id,
                     )
             if record.reason:
                 return record
@@ -181,6 +192,54 @@ class Reconciler:
                 self._stale.add(record.id)
                 raise
             self._keep(record)
+            return record
+
+    async def intervene(
+        self,
+        migration_id: str,
+        intervention: Intervention,
+        *,
+        by: str,
+        detail: str = "",
+        request_id: str = "",
+        validate_only: bool = False,
+    ) -> MigrationRecord:
+        """Persist what somebody asks for; ticks do the rest. Repeating it with the same request id changes nothing.
+
+        With ``validate_only`` it is refused where it would be, and nothing that was asked for is persisted.
+
+        Raises:
+            NotFoundError: there is none of that id.
+            PreconditionError: as the intervention says.
+        """
+        async with self._turn:
+            record = self.get(migration_id)
+            if request_id and request_id in record.requests:
+                return record
+            try:
+                if record.id in self._stale:
+                    record = await self._reread(record)
+                executor = self._executor(record)
+                seen = await executor.observe(record)
+                happened = journal(record, seen)
+                if happened is not None and happened.trigger is not None:
+                    record = await self._history.append(
+                        record, happened.trigger, write_pause_seconds=happened.write_pause_seconds
+                    )
+                    self._keep(record)
+                trigger = intervention(record, seen)
+                if trigger is not None and not validate_only:
+                    record = await self._history.append(record, trigger, by=by, detail=detail, request_id=request_id)
+                    self._keep(record)
+                    self._note_progress(record, seen)
+            except PreconditionError:
+                raise
+            except BaseException:
+                self._stale.add(migration_id)
+                raise
+            finally:
+                if record.state.is_terminal:
+                    self._executors.pop(record.id, None)
             return record
 
     async def tick(self) -> bool:
@@ -199,9 +258,7 @@ class Reconciler:
 
     async def _step(self, record: MigrationRecord) -> bool:
         if record.id in self._stale:
-            record = await self._history.load(record.id) or record
-            self._keep(record)
-            self._stale.discard(record.id)
+            record = await self._reread(record)
             if record.state.is_terminal:
                 return True
         executor = self._executor(record)
@@ -216,6 +273,7 @@ class Reconciler:
                 detail=decision.detail,
                 write_pause_seconds=decision.write_pause_seconds,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
+                store_calls=self._store_calls(),
             )
             self._keep(record)
         for action in decision.actions:
@@ -224,6 +282,12 @@ class Reconciler:
             await executor.perform(action, record)
         # Whether the source is still shows in time; the others get their turn meanwhile.
         return not decision.waits and not any(isinstance(action, AwaitQuiet) for action in decision.actions)
+
+    async def _reread(self, record: MigrationRecord) -> MigrationRecord:
+        record = await self._history.load(record.id) or record
+        self._keep(record)
+        self._stale.discard(record.id)
+        return record
 
     def _executor(self, record: MigrationRecord) -> Executor:
         found = self._executors.get(record.id)
@@ -242,7 +306,7 @@ class Reconciler:
             self._executors.pop(record.id, None)
 
     def _note_progress(self, record: MigrationRecord, seen: Observation) -> None:
-        owners = [owner for owner in seen.owners(record.target).values() if owner is not None]
+        owners = [owner for owner in seen.owners(record.following).values() if owner is not None]
         failed = [owner for owner in owners if owner.state is ReplicaState.FAILED]
         complaints = [f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed]
         if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
@@ -250,14 +314,18 @@ class Reconciler:
         now = Progress(
             copied=sum(owner.copied for owner in owners),
             total=sum(owner.total for owner in owners),
-            lag=total_lag(seen, record.source, record.target),
+            lag=total_lag(seen, record.leading, record.following),
             adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
             message="; ".join(complaints),
+            waits_for=obstacles(record, seen, self._clock.monotonic()),
         )
-        if not owners:
+        if record.state.is_committed:
+            # What was copied is told by the history; what follows back now was not copied.
+            now = replace(now, copied=0, total=0)
+        elif not owners:
             # The target is not, or no longer, placed: keep what was copied for those who look back.
             before = self.progress(record.id)
-            now = Progress(copied=before.copied, total=before.total, adopted=now.adopted)
+            now = replace(now, copied=before.copied, total=before.total, lag=0, message="")
         if now != self._progress.get(record.id):
             self._progress[record.id] = now
             self._changes.bump()

@@ -48,10 +48,20 @@ class Request(BaseModel):
     quarantine_limit: int = 0
     #: The caller's word that nobody writes until the migration has ended; ``coordinated`` asks for it.
     writers_stopped: bool = False
+    #: A backup that must be whole, by its path as the coordinator sees it; "" for none.
+    require_backup: str = ""
+    #: The plan that is executed; "" in histories from before plans were kept.
+    plan_id: str = ""
+    #: After the switch the source follows the target, until the migration is completed.
+    keep_way_back: bool = False
+    #: Do not switch before somebody promotes it.
+    hold_before_switch: bool = False
+    #: With a way back: complete by itself after so long; 0 for only when asked.
+    observe_seconds: float = 0.0
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
-        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": ""}
+        ignored = {"source_generation": 0, "target_generation": 0, "requested_by": "", "plan_id": ""}
         return self.model_copy(update=ignored) == other.model_copy(update=ignored)
 
 
@@ -73,11 +83,15 @@ class Event(Record):
     detail: str = ""
     #: Only in REQUESTED.
     request: Request | None = None
-    #: Only in COMMITTED and COMPLETED: how long writes waited, measured by one leader's monotonic clock.
+    #: Only in COMMITTED, SWITCHED, ROLLED_BACK and COMPLETED: how long writes waited, by one leader's monotonic clock.
     write_pause_seconds: float | None = None
     #: Only in COPY_DONE: items copied, and how many there were to copy.
     items_copied: int | None = None
     items_total: int | None = None
+    #: Store calls that all nodes and the leader have reported until then, by kind.
+    store_calls: dict[str, int] | None = None
+    #: Only in what somebody asked for: the caller's idempotency key.
+    request_id: str = ""
 
     @property
     def line(self) -> str:
@@ -108,6 +122,18 @@ class MigrationRecord:
     digest_equal: bool = False
     #: Why it was aborted.
     reason: str = ""
+    #: It does not switch before somebody promotes it.
+    held: bool = False
+    #: Somebody wants the source back.
+    wants_rollback: bool = False
+    #: The last rollback found that both sides differ: somebody has to look before anything is given up.
+    differs: bool = False
+    #: How often the source was made active again.
+    rolled_back: int = 0
+    #: Why it was paused; empty while it is not.
+    paused: tuple[str, ...] = ()
+    #: Keys of what was asked for, so that a repeat changes nothing.
+    requests: frozenset[str] = frozenset()
 
     @property
     def source(self) -> int:
@@ -118,6 +144,16 @@ class MigrationRecord:
     def target(self) -> int:
         """The generation that is built."""
         return self.request.target_generation
+
+    @property
+    def leading(self) -> int:
+        """The side that is active as far as the history knows."""
+        return self.target if self.state.is_committed else self.source
+
+    @property
+    def following(self) -> int:
+        """The side that follows it."""
+        return self.source if self.state.is_committed else self.target
 
     def apply(self, event: Event) -> MigrationRecord:
         """Return the record after one more event.
@@ -145,7 +181,9 @@ class MigrationRecord:
                 state=self.state.value,
                 event=event.line,
             )
-        gave_up = event.trigger in (Trigger.CUT_OVER_INTERRUPTED, Trigger.PAUSE_CAP_EXCEEDED)
+        gave_up = event.trigger in _GAVE_UP
+        switched = event.trigger in (Trigger.COMMITTED, Trigger.SWITCHED)
+        asked = {event.request_id} - {""}
         aborts = event.to_state is State.ABORTING and self.state is not State.ABORTING
         return replace(
             self,
@@ -153,20 +191,50 @@ class MigrationRecord:
             sequence=event.sequence,
             leader_epoch=event.leader_epoch,
             story=(*self.story, event),
-            retries=self.retries + gave_up,
+            retries=0 if event.trigger in _TURNED else self.retries + gave_up,
             write_pause_seconds=(
                 self.write_pause_seconds if event.write_pause_seconds is None else event.write_pause_seconds
             ),
             items_copied=self.items_copied if event.items_copied is None else event.items_copied,
             items_total=self.items_total if event.items_total is None else event.items_total,
-            digest_equal=self.digest_equal or event.trigger is Trigger.COMMITTED,
+            digest_equal=self.digest_equal or switched,
             reason=(event.detail or event.trigger.value) if aborts else self.reason,
+            held=_HELD.get(event.trigger, self.held),
+            wants_rollback=_WANTS_ROLLBACK.get(event.trigger, self.wants_rollback),
+            differs=_DIFFERS.get(event.trigger, self.differs),
+            rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
+            paused=_paused(self.paused, event),
+            requests=self.requests | asked,
         )
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The story, one line an event."""
         return tuple(event.line for event in self.story)
+
+
+_GAVE_UP = (Trigger.CUT_OVER_INTERRUPTED, Trigger.PAUSE_CAP_EXCEEDED, Trigger.ROLLBACK_INTERRUPTED)
+_TURNED = (Trigger.SWITCHED, Trigger.ROLLED_BACK)
+_HELD = {Trigger.PROMOTE_REQUESTED: False, Trigger.ROLLED_BACK: True}
+_WANTS_ROLLBACK = {
+    Trigger.ROLLBACK_REQUESTED: True,
+    Trigger.ROLLBACK_UNEQUAL: False,
+    Trigger.ROLLED_BACK: False,
+    Trigger.COMPLETE_REQUESTED: False,
+}
+
+
+_DIFFERS = {
+    Trigger.ROLLBACK_UNEQUAL: True,
+    Trigger.ROLLBACK_REQUESTED: False,
+    Trigger.COMPLETE_REQUESTED: False,
+}
+
+
+def _paused(before: tuple[str, ...], event: Event) -> tuple[str, ...]:
+    if event.trigger is Trigger.PAUSE_REQUESTED:
+        return (*before, event.detail)
+    return () if event.trigger is Trigger.RESUME_REQUESTED else before
 
 
 def fold(migration_id: str, events: Iterable[Event]) -> MigrationRecord:
@@ -196,6 +264,7 @@ def _first(migration_id: str, event: Event) -> MigrationRecord:
         sequence=1,
         leader_epoch=event.leader_epoch,
         story=(event,),
+        held=event.request.hold_before_switch,
     )
 
 

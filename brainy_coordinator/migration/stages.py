@@ -29,5 +29,15 @@ STAGES: tuple[Stage, ...] = (
         "writes go on; retried",
     ),
     Stage(State.VERIFYING, "the target reaches the final positions; digests are compared", "writes go on; retried"),
+    Stage(
+        State.OBSERVING,
+        "the target is the truth, the source follows it; it can be rolled back without loss",
+        "owners go on following; the time to observe begins anew",
+    ),
+    Stage(
+        State.ROLLING_BACK,
+        "writes wait; the source reaches the final positions and is compared; it becomes the truth again",
+        "writes go on, on the target; retried",
+    ),
     Stage(State.COMPLETING, "the target is the truth; nodes confirm; the source is retired", "goes on forward"),
 )

@@ -2,15 +2,17 @@
 
 ```
  PENDING ─▶ PREFLIGHTING ─▶ COPYING ─▶ CATCHING_UP ⇄ READY ─▶ CUTTING_OVER ─▶ VERIFYING ═▶ COMPLETING
-                                           ▲                       │             │      ║       │
-                                           └── writes had waited ──┴─────────────┘      ║       ▼
-                                               too long, or the leader or an owner died ║   SUCCEEDED
-    any state left of the commit ─▶ ABORTING ─▶ ABORTED                                 ║
-                                             the commit: one swap of the routing record ╝
+                                           ▲           ▲           │             │      ║       │    ▲
+                                           └── writes had waited ──┴─────────────┘      ║       ▼    │ asked, or
+                                               too long, or the leader or an owner died ║   SUCCEEDED│ seen enough
+    any state left of the commit ─▶ ABORTING ─▶ ABORTED                                 ║            │
+                                             the commit: one swap of the routing record ╚═▶ OBSERVING┘
+                                                       ║   (with a way back kept)            │     ▲
+                                                       ╚═══════ one swap back ═══ ROLLING_BACK ────┘
 ```
 
-The commit is the point of no return: left of it every failure leads back to the source, right of it only
-forward.
+Left of the commit every failure leads back to the source. Without a way back the commit is the point of no return;
+with one, it is completion. Which side is active the routing record says, never the history.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ class State(enum.Enum):
     CUTTING_OVER = "cutting_over"
     #: Writes are stopped; the target reaches the final positions and is compared.
     VERIFYING = "verifying"
+    #: Committed, and the source follows the target: it can be rolled back to.
+    OBSERVING = "observing"
+    #: Writes to the target are stopped, or about to be; the source reaches the final positions and is compared.
+    ROLLING_BACK = "rolling_back"
     #: Committed; nodes are told, then the source is retired.
     COMPLETING = "completing"
     SUCCEEDED = "succeeded"
@@ -43,8 +49,8 @@ class State(enum.Enum):
 
     @property
     def is_committed(self) -> bool:
-        """Whether the point of no return has been passed."""
-        return self in (State.COMPLETING, State.SUCCEEDED)
+        """Whether the target is the active side."""
+        return self in (State.OBSERVING, State.ROLLING_BACK, State.COMPLETING, State.SUCCEEDED)
 
 
 class Trigger(enum.Enum):
@@ -71,6 +77,24 @@ class Trigger(enum.Enum):
     DIGEST_UNEQUAL = "digest_unequal"
     #: The routing record says that the target is active.
     COMMITTED = "committed"
+    #: The same, and the source follows it.
+    SWITCHED = "switched"
+    #: Somebody wants the source back; it begins when the source is close behind.
+    ROLLBACK_REQUESTED = "rollback_requested"
+    ROLLBACK_BEGUN = "rollback_begun"
+    #: The leader or an owner changed, or writes had waited too long; it is begun again.
+    ROLLBACK_INTERRUPTED = "rollback_interrupted"
+    #: Source and target differ; the target stays active, and somebody has to look.
+    ROLLBACK_UNEQUAL = "rollback_unequal"
+    #: The routing record says that the source is active again.
+    ROLLED_BACK = "rolled_back"
+    COMPLETE_REQUESTED = "complete_requested"
+    #: The time for which the way back was to be kept is over.
+    OBSERVED = "observed"
+    #: It may switch; it was held.
+    PROMOTE_REQUESTED = "promote_requested"
+    PAUSE_REQUESTED = "pause_requested"
+    RESUME_REQUESTED = "resume_requested"
     COMPLETED = "completed"
     ABORT_REQUESTED = "abort_requested"
     #: Nothing of the migration is left in the routing record.

@@ -22,6 +22,17 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.VERIFYING, Trigger.CUT_OVER_INTERRUPTED): State.CATCHING_UP,
     (State.VERIFYING, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
     (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
+    (State.READY, Trigger.PROMOTE_REQUESTED): State.READY,
+    (State.OBSERVING, Trigger.ROLLBACK_REQUESTED): State.OBSERVING,
+    (State.OBSERVING, Trigger.ROLLBACK_BEGUN): State.ROLLING_BACK,
+    (State.ROLLING_BACK, Trigger.ROLLBACK_INTERRUPTED): State.OBSERVING,
+    (State.ROLLING_BACK, Trigger.PAUSE_CAP_EXCEEDED): State.OBSERVING,
+    (State.ROLLING_BACK, Trigger.ROLLBACK_UNEQUAL): State.OBSERVING,
+    (State.OBSERVING, Trigger.COMPLETE_REQUESTED): State.COMPLETING,
+    (State.OBSERVING, Trigger.OBSERVED): State.COMPLETING,
+    # The outcome of the swap back may have been unknown for a while.
+    (State.ROLLING_BACK, Trigger.ROLLED_BACK): State.READY,
+    (State.OBSERVING, Trigger.ROLLED_BACK): State.READY,
     (State.COMPLETING, Trigger.COMPLETED): State.SUCCEEDED,
     (State.ABORTING, Trigger.UNDONE): State.ABORTED,
 }
@@ -43,6 +54,13 @@ _ABORTABLE = (
 TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **_FORWARD,
     **{(state, Trigger.COMMITTED): State.COMPLETING for state in _MAY_FIND_COMMIT},
+    **{(state, Trigger.SWITCHED): State.OBSERVING for state in _MAY_FIND_COMMIT},
+    **{
+        (state, trigger): state
+        for state in State
+        for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED)
+        if not state.is_terminal
+    },
     **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},
     **{(state, Trigger.LEADER_CHANGED): state for state in State if not state.is_terminal},
 }
@@ -67,9 +85,14 @@ def next_state(state: State | None, trigger: Trigger, *, story: Sequence[str] = 
         return found
     name = "nothing" if state is None else state.value
     if state is not None and state.is_committed and trigger is Trigger.ABORT_REQUESTED:
+        kept = state in (State.OBSERVING, State.ROLLING_BACK)
         raise PastPointOfNoReturnError(
-            "the migration has committed; it can only go forward",
-            remedy="start another migration to change the namespace again",
+            "the migration has switched; abort undoes only what has not"
+            if kept
+            else "the migration has committed; it can only go forward",
+            remedy="roll it back (brainy migrate rollback); then it can be aborted"
+            if kept
+            else "start another migration to change the namespace again",
             state=name,
             story="; ".join(story),
         )

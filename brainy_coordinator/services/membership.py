@@ -55,6 +55,10 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 draining=request.draining,
                 memory_bytes=request.memory_bytes,
                 pool=request.pool,
+                version=request.version,
+                protocol_version=request.protocol_version,
+                disk_free_bytes=request.disk_free_bytes if request.HasField("disk_free_bytes") else None,
+                store_calls={each.namespace: dict(each.calls) for each in request.store_calls},
             ),
             self._clock.monotonic(),
         )
@@ -138,6 +142,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                     replicas=member.report.replicas,
                     memory_bytes=member.report.memory_bytes,
                     pool=member.report.pool,
+                    version=member.report.version,
+                    protocol_version=member.report.protocol_version,
+                    disk_free_bytes=member.report.disk_free_bytes,
                 )
             )
         return response

@@ -6,34 +6,44 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from pydantic import ValidationError
-
 from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
 from brainy.bucket import layout
-from brainy.bucket.records import Spec
-from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError, UnavailableError
+from brainy.bucket.records import Routing
+from brainy.errors import InvalidRequestError, NotFoundError, UnavailableError
 from brainy.rpc.interceptors import Context
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
-from brainy_coordinator.migration.cluster_executor import target_spec
-from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
+from brainy_coordinator.migration import interventions
 from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.plan_outcome import outcome_of
+from brainy_coordinator.migration.plan_store import Plans
+from brainy_coordinator.migration.planner import Wish
 from brainy_coordinator.migration.preflight import require
 from brainy_coordinator.migration.reconciler import Progress
-from brainy_coordinator.migration.record import MigrationRecord, Request, migration_id_for
-from brainy_coordinator.pools import eligible
+from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
+    STRATEGY_NUMBERS,
     migration_message,
     request_value,
 )
 from brainy_coordinator.services.namespaces import resolve
+from brainy_coordinator.services.plan_messages import answers_value, outcome_message, plan_message, steps_of
+from brainy_coordinator.services.planning import execute, make_plan, not_adopted, start_unplanned
 
 _DEFAULT_PAGE = 50
 _LONGEST_PAGE = 1000
 #: How often a watcher looks when nothing wakes it: on a follower, or after the leadership has moved.
 _WATCH_SECONDS = 1.0
 
+_Asked = (
+    migration_pb2.PromoteMigrationRequest
+    | migration_pb2.PauseMigrationRequest
+    | migration_pb2.ResumeMigrationRequest
+    | migration_pb2.RollbackMigrationRequest
+    | migration_pb2.CompleteMigrationRequest
+)
 Seen = tuple[MigrationRecord, Progress | None]
 
 
@@ -47,73 +57,111 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     async def PlanMigration(
         self, request: migration_pb2.PlanMigrationRequest, context: Context
     ) -> migration_pb2.PlanMigrationResponse:
-        """Play the migration against an ideal cluster and return each step. Nothing is written."""
+        """Say what a migration would do and why, and keep the plan; with ``dry_run`` nothing is written."""
         control = self._control(request.namespace)
-        wish = await self._request(control, request.strategy, request.target, quarantine_limit=request.quarantine_limit)
-        routing = await control.register.current()
-        spec = await control.generations.spec(wish.source_generation)
-        if routing is None or spec is None:
-            raise _not_adopted(control.namespace)
-        target = _checked_target(spec, wish)
-        pool = wish.target.pool or routing.generations[wish.source_generation].pool
-        executor = DryRunExecutor(
-            routing,
-            reachable=frozenset(control.view.reachable()),
-            shard_count=target.shard_count,
-            replication=target.replication,
-            checks=await control.preflight.run(wish, routing, others=_running(control)),
-            pool=pool,
-            holders=eligible(pool, control.view.labels()),
+        chosen = request.strategy == migration_pb2.STRATEGY_UNSPECIFIED
+        wish = await self._request(
+            control,
+            migration_pb2.STRATEGY_IN_PLACE_UPGRADE if chosen else request.strategy,
+            request.target,
+            request_id=request.request_id or self._components.ids.uuid(),
+            requested_by=request.requested_by,
+            pause_cap_seconds=_pause_cap(request),
+            quarantine_limit=request.quarantine_limit,
+            writers_stopped=request.writers_stopped,
+            require_backup=request.require_backup,
+            keep_way_back=request.keep_way_back,
+            hold_before_switch=request.hold_before_switch,
+            observe_seconds=_observe(request),
         )
-        steps = await plan(executor, "plan", wish)
+        if not 0.0 <= request.item_tolerance <= 1.0:
+            raise InvalidRequestError(
+                "item_tolerance is a share", remedy="0 to 1", item_tolerance=request.item_tolerance
+            )
+        what = Wish(
+            answers=answers_value(request.answers),
+            choose=chosen,
+            tolerance=request.item_tolerance,
+            dry_run=request.dry_run,
+        )
+        made = await make_plan(control, wish, what)
         return migration_pb2.PlanMigrationResponse(
-            source_generation=wish.source_generation,
-            target_generation=wish.target_generation,
-            steps=[migration_pb2.PlanStep(action=step.action, detail=step.detail) for step in steps],
+            source_generation=made.request.source_generation,
+            target_generation=made.request.target_generation,
+            steps=steps_of(made),
+            plan=plan_message(made, stored=not request.dry_run),
         )
+
+    async def GetMigrationPlan(
+        self, request: migration_pb2.GetMigrationPlanRequest, context: Context
+    ) -> migration_pb2.GetMigrationPlanResponse:
+        """Return a stored plan; any coordinator does."""
+        found = await self._plans(resolve(request.namespace, self._components.stores)).get(request.id)
+        return migration_pb2.GetMigrationPlanResponse(plan=plan_message(found))
 
     async def StartMigration(
         self, request: migration_pb2.StartMigrationRequest, context: Context
     ) -> migration_pb2.StartMigrationResponse:
-        """Check, and write the request down; a repeated request_id returns the first one's migration."""
+        """Execute a plan, or make one and execute it; a repeated request_id or plan returns the first migration."""
         control = self._control(request.namespace)
-        cap = DEFAULT_PAUSE_CAP_SECONDS
-        if request.HasField("pause_cap"):
-            cap = request.pause_cap.ToNanoseconds() / 1e9
-        wish = await self._request(
+        if request.plan_id:
+            plan, found = await execute(
+                control,
+                request.plan_id,
+                next_generation=await self._next_generation(control, await self._routing(control)),
+                confirmed=request.confirm,
+                requested_by=request.requested_by,
+                validate_only=request.validate_only,
+                clock=self._components.clock,
+            )
+            wish, strategy = plan.request, STRATEGY_NUMBERS[plan.request.strategy]
+        else:
+            wish, strategy = await self._wished(control, request), request.strategy
+            found = await start_unplanned(
+                control, wish, validate_only=request.validate_only, clock=self._components.clock
+            )
+        if found is None:
+            return migration_pb2.StartMigrationResponse(
+                migration=migration_pb2.Migration(
+                    namespace=control.namespace,
+                    strategy=strategy,
+                    source_generation=wish.source_generation,
+                    target_generation=wish.target_generation,
+                    message="every check passes; nothing was started",
+                    plan_id=request.plan_id,
+                )
+            )
+        progress = control.migrations.progress(found.id)
+        return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
+
+    async def _wished(self, control: NamespaceControl, request: migration_pb2.StartMigrationRequest) -> Request:
+        return await self._request(
             control,
             request.strategy,
             request.target,
             request_id=request.request_id or self._components.ids.uuid(),
             requested_by=request.requested_by,
-            pause_cap_seconds=cap,
+            pause_cap_seconds=_pause_cap(request),
             quarantine_limit=request.quarantine_limit,
             writers_stopped=request.writers_stopped,
+            require_backup=request.require_backup,
+            keep_way_back=request.keep_way_back,
+            hold_before_switch=request.hold_before_switch,
+            observe_seconds=_observe(request),
         )
-        migration_id = migration_id_for(control.namespace, wish.request_id)
-        found = control.migrations.same(migration_id, wish)
-        if found is None:
-            await self._require_fit(control, wish)
-            if request.validate_only:
-                return migration_pb2.StartMigrationResponse(
-                    migration=migration_pb2.Migration(
-                        namespace=control.namespace,
-                        strategy=request.strategy,
-                        source_generation=wish.source_generation,
-                        target_generation=wish.target_generation,
-                        message="every check passes; nothing was started",
-                    )
-                )
-            found = await control.migrations.start(migration_id, wish)
-        progress = control.migrations.progress(migration_id)
-        return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
 
     async def GetMigration(
         self, request: migration_pb2.GetMigrationRequest, context: Context
     ) -> migration_pb2.GetMigrationResponse:
-        """Return one migration."""
+        """Return one migration, held against its plan."""
         record, progress = await self._get(request.namespace, request.id)
-        return migration_pb2.GetMigrationResponse(migration=migration_message(record, progress))
+        response = migration_pb2.GetMigrationResponse(migration=migration_message(record, progress))
+        if record.request.plan_id:
+            name = resolve(request.namespace, self._components.stores)
+            planned = await self._plans(name).load(record.request.plan_id)
+            if planned is not None:
+                response.outcome.CopyFrom(outcome_message(outcome_of(planned, record)))
+        return response
 
     async def ListMigrations(
         self, request: migration_pb2.ListMigrationsRequest, context: Context
@@ -173,6 +221,67 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         progress = control.migrations.progress(record.id)
         return migration_pb2.AbortMigrationResponse(migration=migration_message(record, progress))
 
+    async def PromoteMigration(
+        self, request: migration_pb2.PromoteMigrationRequest, context: Context
+    ) -> migration_pb2.PromoteMigrationResponse:
+        """Release the hold, where everything is ready."""
+        return migration_pb2.PromoteMigrationResponse(migration=await self._intervene(request, interventions.promote))
+
+    async def PauseMigration(
+        self, request: migration_pb2.PauseMigrationRequest, context: Context
+    ) -> migration_pb2.PauseMigrationResponse:
+        """Take no further step."""
+        detail = request.reason or f"asked for by {request.requested_by}"
+        migration = await self._intervene(request, interventions.pause, detail=detail)
+        return migration_pb2.PauseMigrationResponse(migration=migration)
+
+    async def ResumeMigration(
+        self, request: migration_pb2.ResumeMigrationRequest, context: Context
+    ) -> migration_pb2.ResumeMigrationResponse:
+        """Go on."""
+        return migration_pb2.ResumeMigrationResponse(migration=await self._intervene(request, interventions.resume))
+
+    async def RollbackMigration(
+        self, request: migration_pb2.RollbackMigrationRequest, context: Context
+    ) -> migration_pb2.RollbackMigrationResponse:
+        """Ask for the source back; the loop does it when the source is close behind."""
+        control = self._control(request.namespace)
+        record = control.migrations.get(request.id)
+        if record.state is State.OBSERVING:
+            # Somebody may have turned following or mirroring of the tree on since the switch.
+            require((await control.preflight.way_back(),))
+        migration = await self._intervene(request, interventions.rollback, detail=request.reason)
+        return migration_pb2.RollbackMigrationResponse(migration=migration)
+
+    async def CompleteMigration(
+        self, request: migration_pb2.CompleteMigrationRequest, context: Context
+    ) -> migration_pb2.CompleteMigrationResponse:
+        """Give up the way back. What leaves the record is listed; its objects stay."""
+        control = self._control(request.namespace)
+        record = control.migrations.get(request.id)
+        retired = [layout.generation(record.source)]
+        migration = await self._intervene(request, interventions.complete, validate_only=request.validate_only)
+        return migration_pb2.CompleteMigrationResponse(migration=migration, retired=retired)
+
+    async def _intervene(
+        self,
+        request: _Asked,
+        intervention: interventions.Intervention,
+        *,
+        detail: str = "",
+        validate_only: bool = False,
+    ) -> migration_pb2.Migration:
+        control = self._control(request.namespace)
+        record = await control.migrations.intervene(
+            request.id,
+            intervention,
+            by=request.requested_by,
+            detail=detail,
+            request_id=request.request_id,
+            validate_only=validate_only,
+        )
+        return migration_message(record, control.migrations.progress(record.id))
+
     def _control(self, namespace: str) -> NamespaceControl:
         """The namespace under this leader."""
         term = self._coordinator.term()
@@ -195,32 +304,37 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
         quarantine_limit: int = 0,
         writers_stopped: bool = False,
+        require_backup: str = "",
+        keep_way_back: bool = False,
+        hold_before_switch: bool = False,
+        observe_seconds: float = 0.0,
     ) -> Request:
-        routing = await control.register.current()
-        if routing is None:
-            raise _not_adopted(control.namespace)
-        numbers = {*await control.generations.numbers(), *routing.generations, routing.active}
+        routing = await self._routing(control)
         return request_value(
             namespace=control.namespace,
             strategy=strategy,
             target=target,
             source_generation=routing.active,
-            target_generation=max(numbers) + 1,
+            target_generation=await self._next_generation(control, routing),
             request_id=request_id,
             requested_by=requested_by,
             pause_cap_seconds=pause_cap_seconds,
             quarantine_limit=quarantine_limit,
             writers_stopped=writers_stopped,
+            require_backup=require_backup,
+            keep_way_back=keep_way_back,
+            hold_before_switch=hold_before_switch,
+            observe_seconds=observe_seconds,
         )
 
-    async def _require_fit(self, control: NamespaceControl, wish: Request) -> None:
-        """Fail where the migration would."""
+    async def _routing(self, control: NamespaceControl) -> Routing:
         routing = await control.register.current()
-        spec = await control.generations.spec(wish.source_generation)
-        if routing is None or spec is None:
-            raise _not_adopted(control.namespace)
-        _checked_target(spec, wish)
-        require(await control.preflight.run(wish, routing, others=_running(control)))
+        if routing is None:
+            raise not_adopted(control.namespace)
+        return routing
+
+    async def _next_generation(self, control: NamespaceControl, routing: Routing) -> int:
+        return max({*await control.generations.numbers(), *routing.generations, routing.active}) + 1
 
     async def _get(self, namespace: str, migration_id: str) -> Seen:
         name = resolve(namespace, self._components.stores)
@@ -245,6 +359,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         loaded = (await self._history(name).load_all()).values()
         return [(record, None) for record in sorted(loaded, key=lambda r: (-r.story[0].at, r.id))]
 
+    def _plans(self, name: str) -> Plans:
+        return Plans(self._components.stores[name], clock=self._components.clock, ids=self._components.ids)
+
     def _history(self, name: str) -> History:
         return History(
             self._components.stores[name],
@@ -254,24 +371,9 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         )
 
 
-def _checked_target(source: Spec, wish: Request) -> Spec:
-    try:
-        return target_spec(source, wish, created_at="")
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidRequestError(
-            f"the target cannot be so: {first['msg'].lower()}",
-            remedy="correct the target; nothing was changed",
-            field=".".join(map(str, first["loc"])),
-        ) from error
+def _pause_cap(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:
+    return request.pause_cap.ToNanoseconds() / 1e9 if request.HasField("pause_cap") else DEFAULT_PAUSE_CAP_SECONDS
 
 
-def _running(control: NamespaceControl) -> list[str]:
-    running = control.migrations.running()
-    return [running.id] if running else []
-
-
-def _not_adopted(namespace: str) -> PreconditionError:
-    return PreconditionError(
-        "the namespace is not served yet", remedy="start enough nodes, then try again", namespace=namespace
-    )
+def _observe(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:
+    return request.observe.ToNanoseconds() / 1e9 if request.HasField("observe") else 0.0

@@ -23,7 +23,8 @@ _STRATEGIES: Mapping[int, Strategy] = {
     migration_pb2.STRATEGY_BLUE_GREEN: "blue_green",
     migration_pb2.STRATEGY_COORDINATED: "coordinated",
 }
-_STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
+#: Strategies as the protos number them.
+STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
     "in_place_upgrade": migration_pb2.STRATEGY_IN_PLACE_UPGRADE,
     "rolling": migration_pb2.STRATEGY_ROLLING,
     "blue_green": migration_pb2.STRATEGY_BLUE_GREEN,
@@ -50,6 +51,10 @@ def request_value(
     pause_cap_seconds: float = DEFAULT_PAUSE_CAP_SECONDS,
     quarantine_limit: int = 0,
     writers_stopped: bool = False,
+    require_backup: str = "",
+    keep_way_back: bool = False,
+    hold_before_switch: bool = False,
+    observe_seconds: float = 0.0,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -72,6 +77,12 @@ def request_value(
         )
     if target.shard_count > _MOST_SHARDS:
         raise InvalidRequestError("too many shards", remedy=f"at most {_MOST_SHARDS}", shards=target.shard_count)
+    if observe_seconds < 0.0 or (observe_seconds and not keep_way_back):
+        raise InvalidRequestError(
+            "a time to observe needs a way back",
+            remedy="ask for keep_way_back, or leave the time out",
+            observe=observe_seconds,
+        )
     return Request(
         request_id=request_id,
         namespace=namespace,
@@ -89,6 +100,10 @@ def request_value(
         pause_cap_seconds=pause_cap_seconds,
         quarantine_limit=quarantine_limit,
         writers_stopped=writers_stopped,
+        require_backup=require_backup,
+        keep_way_back=keep_way_back,
+        hold_before_switch=hold_before_switch,
+        observe_seconds=observe_seconds,
     )
 
 
@@ -98,7 +113,7 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
     return migration_pb2.Migration(
         id=record.id,
         namespace=record.request.namespace,
-        strategy=_STRATEGY_NUMBERS[record.request.strategy],
+        strategy=STRATEGY_NUMBERS[record.request.strategy],
         state=state_number(record.state),
         source_generation=record.source,
         target_generation=record.target,
@@ -110,6 +125,12 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         digest_equal=record.digest_equal,
         message=progress.message or record.reason,
         story=[_event_message(event) for event in record.story],
+        plan_id=record.request.plan_id,
+        keep_way_back=record.request.keep_way_back,
+        held=record.held,
+        paused=record.paused,
+        waits_for=progress.waits_for,
+        observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
     )
 
 

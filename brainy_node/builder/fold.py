@@ -73,6 +73,8 @@ def _write(contents: Contents, shard: Shard, directory: Path, threads: int) -> b
         return writer.finish(
             position=shard.applied,
             source_cursor=shard.source_cursor,
+            # Left out where it says nothing new, so that software from before the field reads the manifest.
+            source_generation=None if shard.source_generation == shard.spec.made_of else shard.source_generation,
             recent_requests=shard.recent_requests(),
             threads=threads,
             make_index=_FoldedIndex(contents, shard, threads).make,

@@ -166,6 +166,7 @@ def _write(
     return writer.finish(
         position=manifest.position,
         source_cursor=manifest.source_cursor,
+        source_generation=manifest.source_generation,
         recent_requests=manifest.recent_requests,
         threads=context.job.threads,
         make_index=indexing.make,

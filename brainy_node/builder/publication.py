@@ -164,6 +164,7 @@ async def _write_files(context: Context, base: Base, epoch: int, quarantine: Sto
         nonce=context.ids.nonce().hex(),
         position=record.position,
         source_cursor=record.source_cursor,
+        source_generation=record.source_generation,
         recent_requests=record.recent_requests,
         nouns=tuple(nouns),
         verbs=tuple(verbs),

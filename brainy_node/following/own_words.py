@@ -13,7 +13,7 @@ from typing import Literal
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
-from brainy.changelog.batch import Slot
+from brainy.changelog.batch import Slot, is_copy
 from brainy.store.base import ObjectStore
 
 ItemKind = Literal["noun", "verb"]
@@ -72,7 +72,7 @@ class OwnWords:
         """
         place = Place(slot.batch.generation, slot.batch.shard, slot.first)
         names = spoken_names(iter(slot.batch.records))
-        if slot.batch.source_cursor:
+        if is_copy(slot.batch):
             return any(True for _ in names)
         for name in names:
             known = self._said.get(name)

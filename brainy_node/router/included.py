@@ -102,8 +102,8 @@ def positions_of(generation: int, numbers: Iterable[int], shards: Iterable[Shard
     found: list[Position] = []
     for number, shard in zip(numbers, shards, strict=True):
         found.append(Position(generation=generation, shard=number, position=shard.applied))
-        if shard.spec.source.isdigit():
-            source = int(shard.spec.source)
+        source = shard.source_generation
+        if source is not None:
             found += [
                 Position(generation=source, shard=of, position=position) for of, position in shard.source_cursor.items()
             ]

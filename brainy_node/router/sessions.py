@@ -17,16 +17,17 @@ def outstanding(routing: Routing, generation: int, shard: int, session: Iterable
     * Same generation: those of this very shard.
     * An older generation: all of them. The cut-over waits for the owner of the new one, not for each replica; what a
       replica includes of its source is for the runtime to say.
-    * A newer generation: the routing record in force here is behind the client's.
+    * A newer generation that was rolled back from: all of them, likewise.
+    * Any other newer generation: the routing record in force here is behind the client's.
 
     Raises:
         UnavailableError: STALE_ROUTING, a position of a newer generation.
     """
     binding: list[Position] = []
     for position in session:
-        if position.generation > generation:
+        if position.generation > max(generation, routing.rolled_back_from):
             raise stale(routing, generation, f"the session is of generation {position.generation}")
-        if position.generation < generation or position.shard == shard:
+        if position.generation != generation or position.shard == shard:
             binding.append(position)
     return binding
 

@@ -105,7 +105,7 @@ class RoutingRefresher:
             routing = runtime.routing
             generation = routing.read_generation(runtime.node_id)
             placement = routing.generations.get(generation)
-            if placement is not None and newest <= generation:
+            if placement is not None and newest <= max(generation, routing.rolled_back_from):
                 return View(routing=routing, generation=generation, placement=placement)
             if deadline.passed:
                 raise stale(routing, generation, f"the session is of generation {newest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from brainy.bucket.records import Routing
@@ -18,7 +19,7 @@ class Assignment:
     #: Node that owns it, and the epoch of that ownership.
     owner: str
     epoch: int
-    #: The generation this one is being filled from and follows, while a migration builds it.
+    #: The generation this one follows: while a migration builds it from that one, or keeps it as a way back from it.
     follows: int | None
 
 
@@ -35,9 +36,26 @@ def assignments(routing: Routing, node_id: str) -> dict[tuple[int, int], Assignm
                 is_owner=node_id == placement.owner,
                 owner=placement.owner,
                 epoch=placement.epoch,
-                follows=generation.follows if generation.state == "building" else None,
+                follows=None if generation.state == "serving" else generation.follows,
             )
     return wanted
+
+
+def start_cursor(
+    routing: Routing, target: int, shard: int, *, reached: Mapping[int, int], reached_in: int | None
+) -> dict[int, int]:
+    """Return the positions after which a target shard has to follow, by followed shard.
+
+    Two things are known: what the shard itself has persisted (``reached``, positions of generation ``reached_in``,
+    which counts only if that is the one followed now) and, once the two sides have changed roles, what the swap said
+    it holds (``follow_from``). Positions of a log only grow, so the higher one is right.
+    """
+    placement = routing.generations[target]
+    own = reached if reached_in == placement.follows else {}
+    return {
+        number: max(own.get(number, 0), placement.follow_from.get(number, 0))
+        for number in followed_shards(routing, target, shard)
+    }
 
 
 def followed_shards(routing: Routing, target: int, shard: int) -> tuple[int, ...]:

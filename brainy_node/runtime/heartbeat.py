@@ -16,6 +16,7 @@ from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, UnavailableError
 from brainy.rpc.channel import ChannelPool, call
+from brainy.rpc.protocol import PROTOCOL_VERSION, SOFTWARE_VERSION
 from brainy.telemetry.logs import get_logger
 from brainy_node.runtime.namespace import HostedNamespaces
 
@@ -45,6 +46,7 @@ class Heartbeat:
         namespaces: HostedNamespaces,
         peers: ChannelPool,
         clock: Clock,
+        disk_free: Callable[[], int] | None = None,
     ) -> None:
         self._node_id = node_id
         self._incarnation = incarnation
@@ -54,6 +56,8 @@ class Heartbeat:
         self._namespaces = namespaces
         self._peers = peers
         self._clock = clock
+        #: Bytes free where the bases are; None where that is not told.
+        self._disk_free = disk_free
         self._process = psutil.Process()
         #: Seconds since the last answer of a leader; the loop's lag.
         self.last_answer = clock.monotonic()
@@ -97,6 +101,13 @@ class Heartbeat:
             draining=self.draining,
             memory_bytes=self._process.memory_info().rss,
             pool=self._pool,
+            version=SOFTWARE_VERSION,
+            protocol_version=PROTOCOL_VERSION,
+            disk_free_bytes=self._disk_free() if self._disk_free is not None else None,
+            store_calls=[
+                membership_pb2.StoreCalls(namespace=namespace.name, calls=namespace.metrics)
+                for namespace in self._namespaces.all()
+            ],
         )
         return await self._leader(
             lambda stub, deadline: call(stub.Heartbeat, request, deadline=deadline), _RPC_TIMEOUT_SECONDS

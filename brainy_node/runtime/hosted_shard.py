@@ -5,7 +5,7 @@ States (``brainy.api.node.v1.ShardState``):
     LOADING / COPYING ──▶ REPLAYING ──▶ READY ◀──▶ (FAILED, retried)
                                           └──▶ FENCED (final until the routing record says otherwise)
 
-Steps of a duty (they start over whenever the assignment changes in role or epoch):
+Steps of a duty (they start over whenever the assignment changes in role or epoch, or an owner is to follow):
   1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0),
      from the published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, by
      filling it from the source.
@@ -13,7 +13,8 @@ Steps of a duty (they start over whenever the assignment changes in role or epoc
      back to 1: a newer checkpoint is there.
   3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's
      target follows its source (``source_follower``) until the routing record says it serves; then, like any
-     owner, it takes client writes through group commit.
+     owner, it takes client writes through group commit. When a migration that keeps a way back has switched, its
+     source follows the target in the same way: the duty starts over from 2, with a fence of the same epoch.
      Replica: follow the owner's stream.
 
 Crash at any step: nothing is shared but the log; the next duty begins at 1 and finds the truth in the bucket.
@@ -39,7 +40,7 @@ from brainy.clock import Deadline
 from brainy.errors import BrainyError, CorruptDataError, FencedError, LogCollectedError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.job import JobKind
-from brainy_node.runtime.assignment import Assignment, followed_shards
+from brainy_node.runtime.assignment import Assignment
 from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
@@ -99,7 +100,7 @@ class HostedShard:
         self._duty = asyncio.create_task(self._run(), name=f"shard-{self._label}", context=self._host.context.copy())
 
     async def assign(self, new: Assignment) -> None:
-        """Take over a changed assignment; a change of role or epoch starts the duty anew."""
+        """Take over a changed assignment; a change of role or epoch, or one to follow, starts the duty anew."""
         async with self._changing:
             await self._assign(new)
 
@@ -108,7 +109,8 @@ class HostedShard:
         if (old.is_owner, old.epoch) == (new.is_owner, new.epoch):
             if new.follows is None:
                 self._follow_no_more.set()
-            if self._duty is not None and not self._duty.done():
+            begins_to_follow = new.is_owner and new.follows is not None and old.follows != new.follows
+            if self._duty is not None and not self._duty.done() and not begins_to_follow:
                 return
         await self._stop_duty()
         self.start()
@@ -296,24 +298,14 @@ class HostedShard:
             self._window = None
 
     async def _follow_sources(self, writer: LogWriter) -> None:
-        duty, routing, shard = self.assignment, self._host.routing, self.shard
+        duty, shard = self.assignment, self.shard
         assert shard is not None
-        assert duty.follows is not None
 
         async def commit(records: Sequence[log_pb2.LogRecord], cursor: Mapping[int, int]) -> None:
-            await self._apply(await writer.commit(records, cursor))
+            await self._apply(await writer.commit(records, cursor, duty.follows))
 
-        follower = SourceFollower(
-            self._host,
-            source_generation=duty.follows,
-            source_shards=followed_shards(routing, duty.generation, duty.shard),
-            target_shard=duty.shard,
-            target_shard_count=routing.generations[duty.generation].shard_count,
-            cursor=shard.source_cursor,
-            commit=commit,
-        )
         try:
-            await follower.run(self._follow_no_more)
+            await SourceFollower.of(self._host, duty, shard, commit).run(self._follow_no_more)
         except* BrainyError as group:
             raise _first(group) from group
 

@@ -253,23 +253,27 @@ class HostedNamespace:
             UnavailableError: NOT_OWNER, STALE_ROUTING, SHARD_NOT_READY or BUFFER_FULL; nothing was written.
             FencedError: a newer owner exists.
         """
-        await self._await_serving()
-        if generation != self.routing.write:
-            raise UnavailableError(
-                "another generation accepts writes now",
-                reason="STALE_ROUTING",
-                remedy="re-read the routing record and retry",
-                write=self.routing.write,
-            )
-        hosted = self._shards.get((generation, shard))
-        if hosted is None:
-            raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
-        await hosted.settle_dimensions()
+        while True:
+            await self._await_serving()
+            if generation != self.routing.write:
+                raise UnavailableError(
+                    "another generation accepts writes now",
+                    reason="STALE_ROUTING",
+                    remedy="re-read the routing record and retry",
+                    write=self.routing.write,
+                )
+            hosted = self._shards.get((generation, shard))
+            if hosted is None:
+                raise UnavailableError("this node does not serve the shard", reason="NOT_OWNER", shard=shard)
+            await hosted.settle_dimensions()
+            commits = await hosted.writable(_TAKEOVER_SECONDS)
+            # A shard that was just taken over knows nothing of a drain or a switch that came while it was waited for.
+            if not self._drains and generation == self.routing.write:
+                break
         written_at = Timestamp()
         written_at.FromNanoseconds(int(self._clock.wall() * 1e9))
         for record in records:
             record.written_at.CopyFrom(written_at)
-        commits = await hosted.writable(_TAKEOVER_SECONDS)
         return await commits.commit(records)
 
     @property
@@ -313,11 +317,15 @@ class HostedNamespace:
         """Wait until a local replica includes the session's writes.
 
         Raises:
-            UnavailableError: it did not get there in time (SHARD_NOT_READY): ask the owner.
+            UnavailableError: it did not get there in time (SHARD_NOT_READY): ask the owner; or another generation is
+                to be read by now (STALE_ROUTING).
         """
         hosted = self._shards.get((generation, shard))
+        if any(token.generation > generation for token in session):
+            # Of a generation that was rolled back from, unless that one has become active again meanwhile.
+            await self._check_still_read(generation, session, hosted)
         while hosted is not None and hosted.shard is not None:
-            if self._includes(generation, shard, hosted.shard, session):
+            if includes(hosted.shard, session):
                 return
             if deadline.passed or not await hosted.wait_progress(deadline.remaining()):
                 break
@@ -328,22 +336,20 @@ class HostedNamespace:
             shard=shard,
         )
 
-    def _includes(self, generation: int, shard: int, replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
-        """Whether a replica has what a session has seen.
-
-        A generation's cursors name the source shards that may hold its items, from the fill on, and stay after the
-        cut-over. What lies further back than the source was included before the source began to serve.
-        """
-        for token in session:
-            if token.generation == generation:
-                if token.shard == shard and replica.applied < token.position:
-                    return False
-            elif (
-                str(token.generation) == replica.spec.source
-                and replica.source_cursor.get(token.shard, token.position) < token.position
-            ):
-                return False
-        return True
+    async def _check_still_read(
+        self, generation: int, session: Sequence[common_pb2.Position], hosted: HostedShard | None
+    ) -> None:
+        replica = hosted.shard if hosted is not None else None
+        if replica is None or includes(replica, session):
+            return
+        await self._view.refresh()
+        if self.routing.read_generation(self.node_id) != generation:
+            raise UnavailableError(
+                "another generation is read now",
+                reason="STALE_ROUTING",
+                remedy="read the routing record again and retry",
+                generation=generation,
+            )
 
     # --- control --------------------------------------------------------------------------------
 
@@ -417,6 +423,26 @@ class HostedNamespace:
         return all(
             (hosted := self._shards.get(key)) is not None and (hosted.readable or hosted.hopeless) for key in wanted
         )
+
+
+def includes(replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
+    """Whether a replica has what a session has seen.
+
+    A generation's cursor names the shards of the generation it follows or followed last, from the fill or from the
+    begin of following on, and stays when that ends. What lies further back than the followed one was included before
+    that one began to serve; what is newer and was not followed later is not.
+    """
+    followed = replica.source_generation
+    for token in session:
+        if token.generation == replica.generation:
+            if token.shard == replica.number and replica.applied < token.position:
+                return False
+        elif token.generation == followed:
+            if replica.source_cursor.get(token.shard, token.position) < token.position:
+                return False
+        elif token.generation > replica.generation and (followed is None or followed < token.generation):
+            return False
+    return True
 
 
 class HostedNamespaces:

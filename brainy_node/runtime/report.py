@@ -40,6 +40,8 @@ def replica_message(namespace: str, replica: Reported) -> control_pb2.ShardRepli
         statistics = shard.statistics()
         message.applied = shard.applied
         message.source_cursor.update(shard.source_cursor)
+        if shard.source_generation is not None:
+            message.source_generation = shard.source_generation
         message.noun_count = statistics.nouns
         message.verb_count = statistics.verbs
         message.quarantined = statistics.quarantined

@@ -27,7 +27,7 @@ from typing import Any
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
 from brainy.bucket.mirroring import LimitMet, MirrorCursor
-from brainy.changelog.batch import Slot
+from brainy.changelog.batch import Slot, is_copy
 from brainy.changelog.collection import collected_position
 from brainy.errors import BrainyError, FencedError, UnavailableError
 from brainy.legacy.dialect.entries import Place
@@ -187,7 +187,7 @@ class ShardMirror:
             listened.set()
 
     def _is_copy(self, slot: Slot) -> bool:
-        return bool(self._sources) and bool(slot.batch.source_cursor)
+        return bool(self._sources) and is_copy(slot.batch)
 
     async def _hear_out(self, listeners: Sequence[asyncio.Future[Any]]) -> None:
         if not listeners:

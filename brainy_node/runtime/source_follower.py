@@ -1,9 +1,13 @@
-"""Following a source generation: how the target of a migration keeps up with writes.
+"""Following another generation: how the target of a migration keeps up with writes, and its source after the switch.
 
-Before: the target shard holds the state of its source at ``shard.source_cursor``, and this node owns it
-(its fence is in the target's log).
+"Source" and "target" mean the one that is followed and the one that follows, whichever way that is.
+
+Before: the target shard holds the state of its source at the cursor (``assignment.start_cursor``), and this node owns
+it (its fence is in the target's log).
 
 Steps, repeated:
+  0. Once, if the shard's log does not say so yet: commit an ``Advance`` with the cursor to begin from, so that replicas
+     and reports speak of this source.
   1. One reader a followed source shard streams its slots, in order, from the owner of that shard,
      starting right after the cursor.
   2. The committer takes what has arrived, keeps the records whose id belongs to the target shard
@@ -30,9 +34,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.partition import shard_of
 from brainy.changelog.batch import Slot
-from brainy.errors import BrainyError
+from brainy.errors import BrainyError, UnavailableError
 from brainy.telemetry.logs import get_logger
+from brainy_node.runtime.assignment import Assignment, followed_shards, start_cursor
 from brainy_node.runtime.host import Host
+from brainy_node.shard.shard import Shard
 
 _log = get_logger(__name__)
 _QUEUED_SLOTS = 256
@@ -53,6 +59,7 @@ class SourceFollower:
         target_shard: int,
         target_shard_count: int,
         cursor: Mapping[int, int],
+        announced: bool = True,
         commit: Commit,
     ) -> None:
         self._host = host
@@ -61,8 +68,38 @@ class SourceFollower:
         self._target_shard = target_shard
         self._target_shard_count = target_shard_count
         self._cursor = {shard: cursor.get(shard, 0) for shard in source_shards}
+        self._announced = announced
         self._commit = commit
         self._arrived: asyncio.Queue[tuple[int, Slot]] = asyncio.Queue(_QUEUED_SLOTS)
+
+    @classmethod
+    def of(cls, host: Host, duty: Assignment, shard: Shard, commit: Commit) -> SourceFollower:
+        """Follow what a duty says, from where its shard and the routing record say.
+
+        Raises:
+            UnavailableError: the routing record has moved on; the duty is about to change (STALE_ROUTING).
+        """
+        assert duty.follows is not None
+        routing, reached, reached_in = host.routing, shard.source_cursor, shard.source_generation
+        placement = routing.generations.get(duty.generation)
+        if placement is None or placement.follows != duty.follows:
+            raise UnavailableError(
+                "the routing record has moved on",
+                reason="STALE_ROUTING",
+                remedy="nothing; the replica gets another duty, or ends",
+                generation=duty.generation,
+            )
+        cursor = start_cursor(routing, duty.generation, duty.shard, reached=reached, reached_in=reached_in)
+        return cls(
+            host,
+            source_generation=duty.follows,
+            source_shards=followed_shards(routing, duty.generation, duty.shard),
+            target_shard=duty.shard,
+            target_shard_count=placement.shard_count,
+            cursor=cursor,
+            announced=reached_in == duty.follows and all(reached.get(n, 0) == at for n, at in cursor.items()),
+            commit=commit,
+        )
 
     async def run(self, until: asyncio.Event) -> None:
         """Follow until the event is set.
@@ -71,6 +108,8 @@ class SourceFollower:
             ExceptionGroup: holding the BrainyError that a commit to the target ended with.
         """
         async with asyncio.TaskGroup() as group:
+            if not self._announced:
+                await self._commit([log_pb2.LogRecord(advance=log_pb2.Advance())], dict(self._cursor))
             readers = [group.create_task(self._read(shard)) for shard in self._source_shards]
             # The committer is never cancelled inside a PUT by a regular end: it looks at `until` between batches.
             await self._commit_arrivals(until)

@@ -112,7 +112,7 @@ class Specs:
         return decided
 
     async def _inherited(self, spec: Spec) -> EmbeddingIdentity | None:
-        while spec.embedding is None and (source := _source(spec)) is not None:
+        while spec.embedding is None and (source := spec.made_of) is not None:
             found = await self._store.get(layout.spec(source))
             if found is None:
                 return None
@@ -144,11 +144,3 @@ class Specs:
             )
         self._specs[generation] = spec = Spec.decode(found.body, key=key)
         return spec, found.etag
-
-
-def _source(spec: Spec) -> int | None:
-    """The generation a generation was made of."""
-    if spec.source.isdecimal():
-        return int(spec.source)
-    # A target filled from Brainy's tree itself follows generation 0, which has its log beside the tree.
-    return 0 if spec.source == "brainy" and spec.generation > 0 else None

@@ -125,6 +125,13 @@ class Base:
         return dict(self.record.source_cursor)
 
     @property
+    def source_generation(self) -> int | None:
+        """The generation of these positions; None where there are none."""
+        if self.record.source_generation is not None:
+            return self.record.source_generation
+        return self.record.spec.made_of if self.record.source_cursor else None
+
+    @property
     def vector_bytes(self) -> int:
         """What the indexed vectors take as float32."""
         return 4 * self.record.indexed_count * self.record.spec.dimensions

@@ -51,6 +51,8 @@ class BaseRecord(Record):
     position: int
     #: Source shard -> position included, when the generation was filled from another.
     source_cursor: dict[int, int] = Field(default_factory=dict)
+    #: The generation of these positions; None, of older software: the one it was made of.
+    source_generation: int | None = None
     #: The generation's description when the base was built; ``dimensions`` is that of its matrix.
     spec: Spec
     noun_count: int

@@ -64,8 +64,9 @@ class Shard:
         self.number = base.record.shard
         #: Highest log position applied.
         self.applied: int = base.position
-        #: Source shard -> position included, while or since this generation followed another.
+        #: Source shard -> position included, while or since this generation followed another; and which one.
         self.source_cursor = base.source_cursor
+        self.source_generation = base.source_generation
         #: Highest ownership epoch seen in the log.
         self.epoch = 0
         #: Calls of ``search``, and those of them during which the process had to read from disk.
@@ -157,8 +158,18 @@ class Shard:
                 self.applied = batch.first_position + len(records) - 1
             self._requests.remember(seen)
             self.epoch = max(self.epoch, batch.epoch)
-            for source, reached in batch.source_cursor.items():
-                self.source_cursor[source] = max(reached, self.source_cursor.get(source, 0))
+            if batch.source_cursor:
+                self._advance(batch)
+
+    def _advance(self, batch: log_pb2.LogBatch) -> None:
+        tagged = batch.HasField("source_generation")
+        generation = batch.source_generation if tagged else self.spec.made_of
+        if generation != self.source_generation:
+            if batch.first_position + len(batch.records) - 1 < self.applied:
+                return  # a repeat of what was applied before it followed another
+            self.source_cursor, self.source_generation = {}, generation
+        for source, reached in batch.source_cursor.items():
+            self.source_cursor[source] = max(reached, self.source_cursor.get(source, 0))
 
     def recent_requests(self) -> dict[str, int]:
         """Return the newest request ids -> positions, oldest first: what the next base has to remember."""

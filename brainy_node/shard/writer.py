@@ -175,6 +175,7 @@ class BaseWriter:
         *,
         position: int,
         source_cursor: Mapping[int, int] | None = None,
+        source_generation: int | None = None,
         recent_requests: Mapping[str, int] | None = None,
         threads: int = 0,
         make_index: IndexMaker | None = None,
@@ -184,6 +185,7 @@ class BaseWriter:
         Args:
             position: log position the items stand for.
             source_cursor: source positions they stand for.
+            source_generation: the generation of these; None for the one it was made of.
             recent_requests: request ids that must still be recognised -> position, oldest first.
             threads: for building the index; 0 means one per core.
             make_index: writes the index file instead of building it from nothing.
@@ -217,6 +219,7 @@ class BaseWriter:
             shard=self._shard,
             position=position,
             source_cursor=dict(source_cursor or {}),
+            source_generation=source_generation,
             recent_requests=dict(recent_requests or {}),
             spec=self._spec,
             noun_count=self._nouns.rows,

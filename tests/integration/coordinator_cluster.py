@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from coordinator_fakes import NAMESPACE, FakeNode, World, until
 
-from brainy.api.coordinator.v1 import membership_pb2
+from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.records import Routing
 from brainy.clock import SystemClock
@@ -16,7 +17,7 @@ from brainy.config.settings import CoordinatorSettings
 from brainy.errors import UnavailableError
 from brainy.ids import Ids
 from brainy.locks.object_store import ObjectStoreLocks
-from brainy.rpc.channel import ChannelPool
+from brainy.rpc.channel import ChannelPool, call
 from brainy.store.base import ObjectStore, PutOutcome, StoredObject
 from brainy.store.memory import MemoryStore
 from brainy_coordinator.control import Components, Term
@@ -24,6 +25,7 @@ from brainy_coordinator.membership.registry import Report
 from brainy_coordinator.migration.record import MigrationRecord, Request, TargetWish, migration_id_for
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.nodes import GrpcNodeCalls
+from brainy_coordinator.server import CoordinatorServer
 
 SETTINGS = CoordinatorSettings(
     listen="127.0.0.1:0",
@@ -240,3 +242,40 @@ def assert_migrated(cluster: Cluster, record: MigrationRecord) -> None:
     assert routing.adopted == {}
     state = cluster.world.state(routing)
     assert {key: state.get(key) for key in cluster.world.acked} == cluster.world.acked
+
+
+def live(servers: Sequence[CoordinatorServer]) -> list[CoordinatorServer]:
+    return [s for s in servers if s.coordinator.leadership.is_leader]
+
+
+@asynccontextmanager
+async def coordinators(
+    cluster: Cluster, count: int, store: ObjectStore | None = None, settings: CoordinatorSettings = SETTINGS
+) -> AsyncIterator[list[CoordinatorServer]]:
+    """Coordinators as servers, with another way to the store for all but their locks; yields those that live."""
+    servers = [
+        await CoordinatorServer.start(
+            replace(cluster.components(cluster.store, settings), stores={NAMESPACE: store or cluster.store}),
+            coordinator_id=f"c{i}",
+        )
+        for i in range(count)
+    ]
+    alive = list(servers)
+
+    async def heartbeat(request: membership_pb2.HeartbeatRequest) -> membership_pb2.HeartbeatResponse:
+        for server in alive:
+            stub = cluster.pool.stub(server.address, membership_pb2_grpc.MembershipServiceStub)
+            try:
+                return await call(stub.Heartbeat, request)
+            except UnavailableError:
+                continue
+        raise UnavailableError("nobody leads")
+
+    cluster.heartbeat = heartbeat  # type: ignore[method-assign]
+    for node in cluster.nodes():
+        node.heartbeat = heartbeat
+    try:
+        yield alive
+    finally:
+        for server in servers:
+            await server.stop(0.0)

@@ -19,7 +19,7 @@ from brainy.api.node.v1 import control_pb2, control_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.partition import shard_of
-from brainy.bucket.records import Routing
+from brainy.bucket.records import GenerationPlacement, Routing
 from brainy.clock import SystemClock
 from brainy.errors import BrainyError
 from brainy.ids import Ids
@@ -37,6 +37,8 @@ class Log:
     records: list[tuple[str, str]] = field(default_factory=list)
     epoch: int = 0
     cursor: dict[int, int] = field(default_factory=dict)
+    #: Of which generation these positions are.
+    cursor_of: int | None = None
     copied: bool = False
 
     def items(self) -> dict[str, str]:
@@ -87,6 +89,10 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.draining = False
         #: Never let the barrier pass while set.
         self.stuck = False
+        self.version = "1.0"
+        self.protocol_version = 1
+        self.disk_free: int | None = None
+        self.quarantined = 0
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
@@ -118,6 +124,9 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 replicas=self.replicas(),
                 draining=self.draining,
                 pool=self.pool,
+                version=self.version,
+                protocol_version=self.protocol_version,
+                disk_free_bytes=self.disk_free,
             )
             with contextlib.suppress(BrainyError):
                 await self.heartbeat(request)
@@ -145,20 +154,23 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         while True:
             routing = self.routing
             for number, placed in routing.generations.items() if routing else ():
-                if placed.state == "building" and placed.follows is not None:
+                if placed.state != "serving" and placed.follows is not None:
                     for shard, where in placed.shards.items():
                         if where.owner == self.node_id:
-                            self._follow(number, shard, placed.shard_count, placed.follows)
+                            self._follow(number, shard, placed, placed.follows)
             await asyncio.sleep(0.004)
 
-    def _follow(self, number: int, shard: int, count: int, source: int) -> None:
+    def _follow(self, number: int, shard: int, placed: GenerationPlacement, source: int) -> None:
         assert self.routing is not None
-        log = self.world.log(number, shard)
+        count, log = placed.shard_count, self.world.log(number, shard)
+        if log.cursor_of != source:
+            log.cursor, log.cursor_of = {}, source
         source_count = self.routing.generations[source].shard_count
         followed = [shard] if source_count == count else range(source_count)
         for from_shard in followed:
             origin = self.world.log(source, from_shard)
-            for key, value in origin.records[log.cursor.get(from_shard, 0) :]:
+            reached = max(log.cursor.get(from_shard, 0), placed.follow_from.get(from_shard, 0))
+            for key, value in origin.records[reached:]:
                 if key and key != self.world.lose and shard_of(key, count) == shard:
                     log.records.append((key, value))
             log.cursor[from_shard] = len(origin.records)
@@ -201,7 +213,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 if self.node_id not in (where.owner, *where.replicas):
                     continue
                 log = self.world.log(number, shard)
-                copying = placed.state == "building" and not log.copied
+                copying = placed.state == "building" and not log.copied and not placed.follow_from
                 owner = where.owner == self.node_id
                 found.append(
                     control_pb2.ShardReplica(
@@ -213,8 +225,11 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                         epoch=where.epoch,
                         applied=len(log.records),
                         source_cursor=log.cursor,
+                        source_generation=log.cursor_of,
                         copied=len(log.records),
                         total=len(log.records),
+                        noun_count=len(log.items()),
+                        quarantined=self.quarantined if owner else 0,
                     )
                 )
         return found

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from coordinator_cluster import MIGRATION, Cluster, ended, request_for
+from coordinator_cluster import MIGRATION, Cluster, coordinators, ended, live, request_for
 from coordinator_fakes import NAMESPACE, until
 
 from brainy.api.coordinator.v1 import (
@@ -32,7 +31,6 @@ from brainy.errors import (
 )
 from brainy.rpc.channel import ChannelPool, call, stream
 from brainy_coordinator.migration.state import State
-from brainy_coordinator.server import CoordinatorServer
 
 
 @pytest.fixture
@@ -42,36 +40,6 @@ async def cluster() -> AsyncIterator[Cluster]:
         await found.node(name)
     yield found
     await found.close()
-
-
-def live(servers: Sequence[CoordinatorServer]) -> list[CoordinatorServer]:
-    return [s for s in servers if s.coordinator.leadership.is_leader]
-
-
-@asynccontextmanager
-async def coordinators(cluster: Cluster, count: int) -> AsyncIterator[list[CoordinatorServer]]:
-    servers = [
-        await CoordinatorServer.start(cluster.components(cluster.store), coordinator_id=f"c{i}") for i in range(count)
-    ]
-    alive = list(servers)
-
-    async def heartbeat(request: membership_pb2.HeartbeatRequest) -> membership_pb2.HeartbeatResponse:
-        for server in alive:
-            stub = cluster.pool.stub(server.address, membership_pb2_grpc.MembershipServiceStub)
-            try:
-                return await call(stub.Heartbeat, request)
-            except UnavailableError:
-                continue
-        raise UnavailableError("nobody leads")
-
-    cluster.heartbeat = heartbeat  # type: ignore[method-assign]
-    for node in cluster.nodes():
-        node.heartbeat = heartbeat
-    try:
-        yield alive
-    finally:
-        for server in servers:
-            await server.stop(0.0)
 
 
 async def test_everything_over_grpc(cluster: Cluster) -> None:
@@ -120,13 +88,27 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
         actions = [step.action for step in planned.steps]
         assert actions.count("AdoptNode") == 3
         assert actions.index("CompareDigests") < actions.index("Commit") < actions.index("RetireSource")
+        kept = await call(
+            stub.PlanMigration,
+            migration_pb2.PlanMigrationRequest(
+                namespace=NAMESPACE,
+                strategy=migration_pb2.STRATEGY_ROLLING,
+                keep_way_back=True,
+                hold_before_switch=True,
+            ),
+        )
+        turned = [step.action for step in kept.steps]
+        order = [turned.index(name) for name in ("Hold", "AdoptNode", "Commit", "OBSERVING", "Observe", "RetireSource")]
+        assert order == sorted(order)
+        assert "RunPreflight" in turned
+        assert any("way_back_possible passes" in step.detail for step in kept.steps)
         assert layout.spec(1) not in cluster.store._objects
 
         dry = migration_pb2.StartMigrationRequest()
         dry.CopyFrom(start)
         dry.validate_only = True
         await call(stub.StartMigration, dry)
-        assert not [key for key in cluster.store._objects if key.startswith(layout.MIGRATIONS)]
+        assert not [key for key in cluster.store._objects if layout.parse_migration_event(key)]
         dry.target.metric = "manhattan"
         with pytest.raises(Exception, match="the target cannot be so"):
             await call(stub.StartMigration, dry)

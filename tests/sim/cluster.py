@@ -54,6 +54,8 @@ NAMESPACE = "memory://sim"
 #: Label and name of the nodes that blue-green moves to.
 _GREEN = "green"
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
+#: Of four seeds this one goes there and back.
+_TURNING = 2
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -82,6 +84,8 @@ class ClusterSettings:
     #: Change-log objects after which a base is folded.
     fold_slots: int = 10_000
     migrates: bool = True
+    #: How often the migration is rolled back and promoted again; with any, a way back is kept.
+    turns: int = 0
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
 
@@ -114,6 +118,8 @@ def drawn(seed: int) -> ClusterSettings:
         target_shards=rng.choice((shards, shards, 2, 3)),
         replication=rng.choice((1, 2)),
         fold_slots=rng.choice((10_000, 10_000, 6)),
+        # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
+        turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
     )
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
@@ -403,6 +409,7 @@ class ClusterWorld:
                 ),
                 writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
+                keep_way_back=self.settings.turns > 0,
             ),
         )
         question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
@@ -411,9 +418,30 @@ class ClusterWorld:
             await process.clock.sleep(1.0)
             state = (await self._ask(process, pool, "GetMigration", question)).migration.state
             self.trace.event("migration", state=migration_pb2.MigrationState.Name(state))
+            if self.settings.turns:
+                await self._turn(process, pool, question)
 
-    async def _ask(self, process: SimProcess, pool: ChannelPool, method: str, request: Any) -> Any:
-        while True:
+    async def _turn(self, process: SimProcess, pool: ChannelPool, question: migration_pb2.GetMigrationRequest) -> None:
+        """Ask for the next turn where the migration rests; a refusal or a lost answer is asked again, with its id."""
+        seen = (await self._ask(process, pool, "GetMigration", question)).migration
+        turned = sum(event.trigger == "rolled_back" for event in seen.story)
+        if seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
+            promote = migration_pb2.PromoteMigrationRequest(
+                id=seen.id, namespace=NAMESPACE, request_id=f"promote-{turned}"
+            )
+            await self._ask(process, pool, "PromoteMigration", promote, rounds=1)
+        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING and turned < self.settings.turns:
+            back = migration_pb2.RollbackMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id=f"back-{turned}")
+            await self._ask(process, pool, "RollbackMigration", back, rounds=1)
+        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING:
+            done = migration_pb2.CompleteMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id="complete")
+            await self._ask(process, pool, "CompleteMigration", done, rounds=1)
+
+    async def _ask(
+        self, process: SimProcess, pool: ChannelPool, method: str, request: Any, *, rounds: float = float("inf")
+    ) -> Any:
+        while rounds > 0:
+            rounds -= 1
             for place in self.coordinators:
                 stub = pool.stub(place.address, migration_pb2_grpc.MigrationServiceStub)
                 try:
@@ -421,6 +449,7 @@ class ClusterWorld:
                 except BrainyError as error:
                     self.trace.event("refused", method=method, by=place.name, reason=error.reason)
             await process.clock.sleep(process.rng.uniform(0.3, 1.0))
+        return None
 
 
 def run(seed: int, *, settings: ClusterSettings | None = None, clean_up: bool = True) -> Outcome:

@@ -50,6 +50,13 @@ class FakeCluster(
         self.lost: collections.Counter[str] = collections.Counter()
         self.hang: collections.Counter[str] = collections.Counter()
         self.break_stream_after: int | None = None
+        self.outcome: migration_pb2.PlanOutcome | None = None
+        self.plan = migration_pb2.MigrationPlan(
+            id="p-1",
+            target_generation=1,
+            confirmations=[migration_pb2.PlanConfirmation(name="no-way-back", message="not kept up to date")],
+            checks=[migration_pb2.PlanCheck(name="space", passed=True, tried=True)],
+        )
         self.migration = migration_pb2.Migration(id="m-1", namespace="", strategy="STRATEGY_ROLLING")
         self.watch_states: list[int] = []
         self.alive: list[str] = []
@@ -236,7 +243,18 @@ class FakeCluster(
     async def PlanMigration(self, request, context):
         await self._enter("PlanMigration", request, context)
         step = migration_pb2.PlanStep(action="fill", detail="4 shards")
-        return migration_pb2.PlanMigrationResponse(source_generation=0, target_generation=1, steps=[step])
+        self.plan.strategy = request.strategy or migration_pb2.STRATEGY_ROLLING
+        self.plan.ClearField("steps")
+        self.plan.steps.append(step)
+        return migration_pb2.PlanMigrationResponse(
+            source_generation=0, target_generation=1, steps=[step], plan=self.plan
+        )
+
+    async def GetMigrationPlan(self, request, context):
+        await self._enter("GetMigrationPlan", request, context)
+        if request.id != self.plan.id:
+            await fail(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        return migration_pb2.GetMigrationPlanResponse(plan=self.plan)
 
     async def StartMigration(self, request, context):
         await self._enter("StartMigration", request, context)
@@ -247,7 +265,7 @@ class FakeCluster(
         await self._enter("GetMigration", request, context)
         if request.id != self.migration.id:
             await fail(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
-        return migration_pb2.GetMigrationResponse(migration=self.migration)
+        return migration_pb2.GetMigrationResponse(migration=self.migration, outcome=self.outcome)
 
     async def ListMigrations(self, request, context):
         await self._enter("ListMigrations", request, context)
@@ -266,6 +284,38 @@ class FakeCluster(
     async def AbortMigration(self, request, context):
         await self._enter("AbortMigration", request, context)
         await fail(context, grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
+
+    def _turned(self, state: migration_pb2.MigrationState.ValueType, trigger: str) -> migration_pb2.Migration:
+        self.migration.state = state
+        self.migration.story.append(migration_pb2.MigrationEvent(trigger=trigger))
+        return self.migration
+
+    async def PromoteMigration(self, request, context):
+        await self._enter("PromoteMigration", request, context)
+        self.migration.held = False
+        migration = self._turned(migration_pb2.MIGRATION_STATE_READY, "promote_requested")
+        return migration_pb2.PromoteMigrationResponse(migration=migration)
+
+    async def PauseMigration(self, request, context):
+        await self._enter("PauseMigration", request, context)
+        self.migration.paused.append(request.reason)
+        return migration_pb2.PauseMigrationResponse(migration=self.migration)
+
+    async def ResumeMigration(self, request, context):
+        await self._enter("ResumeMigration", request, context)
+        del self.migration.paused[:]
+        return migration_pb2.ResumeMigrationResponse(migration=self.migration)
+
+    async def RollbackMigration(self, request, context):
+        await self._enter("RollbackMigration", request, context)
+        migration = self._turned(migration_pb2.MIGRATION_STATE_OBSERVING, "rollback_requested")
+        return migration_pb2.RollbackMigrationResponse(migration=migration)
+
+    async def CompleteMigration(self, request, context):
+        await self._enter("CompleteMigration", request, context)
+        if not request.validate_only:
+            self._turned(migration_pb2.MIGRATION_STATE_COMPLETING, "complete_requested")
+        return migration_pb2.CompleteMigrationResponse(migration=self.migration, retired=["cluster/generations/0/"])
 
 
 async def fail(context: grpc.aio.ServicerContext, code: grpc.StatusCode, reason: str) -> None:

@@ -113,6 +113,9 @@ ROUTINGS: Mapping[str, Routing] = {
     "not among its replicas": routing(generations={1: placement(shards=shards("a", ("a",)))}),
     "has an address": routing(nodes={}),
     "follows none": routing(generations={1: placement(), 2: placement(state="building", follows=2)}),
+    "position of every shard": routing(
+        generations={1: placement(), 2: placement(state="following", follows=1, follow_from={1: 3})}
+    ),
     "only while a migration is in charge": routing(phase="draining", migration=None, generations={1: placement()}),
     "tried only on a placed generation": routing(reads=ReadTrial(generation=1, weight=0.5)),
 }

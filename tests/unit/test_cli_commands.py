@@ -143,6 +143,75 @@ def test_migration_from_plan_to_abort(cluster):
     assert brainy("migrate", "show", "m-9", *coordinator).exit_code == Exit.NOT_FOUND
 
 
+def test_the_way_back_on_the_command_line(cluster):
+    coordinator = ("-c", cluster.address)
+    begun = brainy("migrate", "start", "--keep-way-back", "--hold", "--observe", "60", *coordinator, "--json")
+    assert begun.exit_code == 0
+    (request,) = cluster.calls("StartMigration")
+    assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    assert brainy("migrate", "promote", "m-1", *coordinator).exit_code == 0
+    assert json.loads(brainy("migrate", "pause", "m-1", "--reason", "lunch", *coordinator, "--json").stdout)[
+        "paused"
+    ] == ["lunch"]
+    assert brainy("migrate", "resume", "m-1", *coordinator).exit_code == 0
+    assert brainy("migrate", "rollback", "m-1", "--reason", "slow", *coordinator).exit_code == 0
+    assert cluster.calls("RollbackMigration")[-1].reason == "slow"
+    dry = brainy("migrate", "complete", "m-1", "--dry-run", *coordinator)
+    assert "cluster/generations/0/ would not be served any more; its objects stay" in " ".join(dry.stdout.split())
+    assert cluster.calls("CompleteMigration")[-1].validate_only
+    done = json.loads(brainy("migrate", "complete", "m-1", *coordinator, "--json").stdout)
+    assert (done["state"], done["retired"]) == ("COMPLETING", ["cluster/generations/0/"])
+    cluster.refuse("RollbackMigration", grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
+    assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION
+
+
+def test_a_plan_is_shown_and_executed_by_its_id(cluster):
+    coordinator = ("-c", cluster.address)
+    told = brainy("migrate", "plan", "--shared", "--downtime", "inf", "--tolerance", "0.2", "--dry-run", *coordinator)
+    assert told.exit_code == 0
+    assert "brainy migrate start" in told.stdout
+    assert "--plan p-1 --confirm no-way-back" in told.stdout
+    (request,) = cluster.calls("PlanMigration")
+    assert request.strategy == migration_pb2.STRATEGY_UNSPECIFIED
+    assert request.dry_run
+    assert request.item_tolerance == 0.2
+    assert request.answers.shared
+    assert not request.answers.HasField("old_writers")
+    assert request.answers.downtime.seconds == 10**9
+    shown = brainy("migrate", "show", "p-1", *coordinator, "--json")
+    assert json.loads(shown.stdout)["confirmations"][0]["name"] == "no-way-back"
+    assert brainy("migrate", "show", "p-2", *coordinator).exit_code == Exit.NOT_FOUND
+
+    begun = brainy("migrate", "start", "--plan", "p-1", "--confirm", "a", "--confirm", "b", *coordinator)
+    assert begun.exit_code == 0
+    (request,) = cluster.calls("StartMigration")
+    assert (request.plan_id, list(request.confirm), request.strategy) == ("p-1", ["a", "b"], 0)
+    assert brainy("migrate", "start", "--plan", "p-1", "--shards", "8", *coordinator).exit_code == Exit.USAGE
+    assert brainy("migrate", "start", "--confirm", "a", *coordinator).exit_code == Exit.USAGE
+
+    cluster.plan.checks.add(name="space", passed=False, detail="n1 has 10", remedy="free disk")
+    told = brainy("migrate", "plan", *coordinator)
+    assert told.exit_code == Exit.PRECONDITION
+    assert "space: n1 has 10 (free disk)" in told.stdout
+
+
+def test_show_holds_a_migration_against_its_plan(cluster):
+    cluster.outcome = migration_pb2.PlanOutcome(
+        plan_id="p-1",
+        as_planned=True,
+        remaining=3,
+        disturbances=["5 leader_changed: copying -> copying"],
+        predicted=migration_pb2.PlanFigures(calls={"get": 1000}),
+        measured=migration_pb2.PlanFigures(calls={"get": 1234}),
+    )
+    told = brainy("migrate", "show", "m-1", "-c", cluster.address).stdout
+    assert "as planned, 3 transitions to come" in told
+    assert "1,234 or more" in told
+    assert "leader_changed" in told
+    found = json.loads(brainy("migrate", "show", "m-1", "-c", cluster.address, "--json").stdout)
+    assert found["outcome"]["measured"]["calls"] == {"get": 1234}
+
+
 def test_watch_ends_with_the_migration(cluster):
     cluster.watch_states = [
         migration_pb2.MIGRATION_STATE_COPYING,

@@ -125,7 +125,7 @@ def test_a_whole_migration_breaks_none() -> None:
         lambda r: edits.drain(r, ID),
         lambda r: edits.undrain(r, ID),
         lambda r: edits.drain(r, ID),
-        lambda r: edits.commit(r, ID, source=0, target=1, epoch=r.epoch),
+        lambda r: edits.commit(r, ID, leading=0, following=1, epoch=r.epoch),
         lambda r: edits.retire_source(r, ID, source=0),
     ]
     before = BASE
@@ -134,6 +134,49 @@ def test_a_whole_migration_breaks_none() -> None:
         check_routing_swap(before, after)
         before = after
     assert (before.active, set(before.generations), before.migration) == (1, {1}, None)
+
+
+def test_forward_and_back_and_forward_again_break_none() -> None:
+    steps: list[Callable[[Routing], Routing]] = [
+        lambda r: edits.place_target(r, ID, target=1, shards=TARGET.shards),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.commit(r, ID, leading=0, following=1, epoch=r.epoch, follow_from={0: 5}),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.undrain(r, ID),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.commit(r, ID, leading=1, following=0, epoch=r.epoch, follow_from={0: 9, 1: 8}, back=True),
+        lambda r: edits.drain(r, ID),
+        lambda r: edits.commit(r, ID, leading=0, following=1, epoch=r.epoch, follow_from={0: 12}),
+        lambda r: edits.retire_source(r, ID, source=0),
+    ]
+    shards = {0: shard("a", 1, ()), 1: shard("b", 1, ())}
+    two = GenerationPlacement(state="serving", shard_count=2, shards=shards)
+    before = change(BASE, generations={0: two})
+    seen: list[tuple[str, str, int]] = []
+    for step in steps:
+        after = change(step(before), epoch=before.epoch + 1, nonce=f"{before.nonce}n")
+        after = Routing.decode(after.encode(), key="routing")
+        check_routing_swap(before, after)
+        before = after
+        if {0, 1} <= after.generations.keys():
+            seen.append((after.generations[0].state, after.generations[1].state, after.rolled_back_from))
+    assert seen == [
+        ("serving", "building", 0),
+        ("serving", "building", 0),
+        *[("following", "serving", 0)] * 4,
+        *[("serving", "building", 1)] * 2,
+        ("following", "serving", 1),
+    ]
+    assert (before.active, set(before.generations), before.migration) == (1, {1}, None)
+
+
+def test_a_commit_that_keeps_a_way_back_needs_every_position() -> None:
+    drained = change(DRAINING, epoch=7)
+    with pytest.raises(ConflictError):
+        edits.commit(drained, ID, leading=0, following=1, epoch=7, follow_from={})
+    kept = edits.commit(drained, ID, leading=0, following=1, epoch=7, follow_from={0: 4})
+    assert kept.generations[0].follow_from == {0: 4}
+    assert b"follow_from" not in DRAINING.encode()  # absent until it says something: older software reads the record
 
 
 async def test_a_breach_is_refused_and_nothing_is_written() -> None:

@@ -32,6 +32,7 @@ ALLOWED = {
     S.READY: {
         T.LAG_EXCEEDED: S.CATCHING_UP,
         T.PROMOTED: S.CUTTING_OVER,
+        T.PROMOTE_REQUESTED: S.READY,
         T.COMMITTED: S.COMPLETING,
         T.ABORT_REQUESTED: S.ABORTING,
     },
@@ -49,6 +50,19 @@ ALLOWED = {
         T.COMMITTED: S.COMPLETING,
         T.ABORT_REQUESTED: S.ABORTING,
     },
+    S.OBSERVING: {
+        T.ROLLBACK_REQUESTED: S.OBSERVING,
+        T.ROLLBACK_BEGUN: S.ROLLING_BACK,
+        T.ROLLED_BACK: S.READY,
+        T.COMPLETE_REQUESTED: S.COMPLETING,
+        T.OBSERVED: S.COMPLETING,
+    },
+    S.ROLLING_BACK: {
+        T.ROLLED_BACK: S.READY,
+        T.ROLLBACK_INTERRUPTED: S.OBSERVING,
+        T.PAUSE_CAP_EXCEEDED: S.OBSERVING,
+        T.ROLLBACK_UNEQUAL: S.OBSERVING,
+    },
     S.COMPLETING: {T.COMPLETED: S.SUCCEEDED},
     S.ABORTING: {T.UNDONE: S.ABORTED, T.COMMITTED: S.COMPLETING},
     S.SUCCEEDED: {},
@@ -56,7 +70,10 @@ ALLOWED = {
 }
 for _state in S:
     if _state not in (S.SUCCEEDED, S.ABORTED):
-        ALLOWED[_state][T.LEADER_CHANGED] = _state
+        ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED), _state)
+    if T.COMMITTED in ALLOWED[_state]:
+        # The same discovery, where a way back is kept.
+        ALLOWED[_state][T.SWITCHED] = S.OBSERVING
 
 
 @pytest.mark.parametrize(("state", "trigger"), list(itertools.product(State, Trigger)))
@@ -68,7 +85,7 @@ def test_every_pair_is_allowed_or_refused_with_the_story(state: State, trigger: 
     with pytest.raises(PreconditionError) as refused:
         next_state(state, trigger, story=("1 requested: - -> pending",))
     assert refused.value.fields["story"] == "1 requested: - -> pending"
-    committed = state in (S.COMPLETING, S.SUCCEEDED)
+    committed = state in (S.OBSERVING, S.ROLLING_BACK, S.COMPLETING, S.SUCCEEDED)
     assert isinstance(refused.value, PastPointOfNoReturnError) is (committed and trigger is T.ABORT_REQUESTED)
 
 
@@ -83,9 +100,16 @@ def test_the_table_says_no_more() -> None:
     assert dict(TRANSITIONS) == {(state, trigger): to for state, row in ALLOWED.items() for trigger, to in row.items()}
 
 
-def test_nothing_leads_back_over_the_commit() -> None:
-    for (state, _), to in TRANSITIONS.items():
-        assert to.is_committed or not state.is_committed
+def test_nothing_but_a_rollback_leads_back_over_the_commit() -> None:
+    for (state, trigger), to in TRANSITIONS.items():
+        assert to.is_committed or not state.is_committed or trigger is T.ROLLED_BACK
+
+
+def test_what_is_kept_is_rolled_back_and_not_aborted() -> None:
+    for state, word in ((S.OBSERVING, "roll"), (S.ROLLING_BACK, "roll"), (S.COMPLETING, "another migration")):
+        with pytest.raises(PastPointOfNoReturnError) as refused:
+            next_state(state, T.ABORT_REQUESTED)
+        assert word in refused.value.remedy
 
 
 def test_every_state_is_decided_on_and_every_stage_has_a_state() -> None:
@@ -97,5 +121,7 @@ def test_every_state_is_decided_on_and_every_stage_has_a_state() -> None:
         S.READY,
         S.CUTTING_OVER,
         S.VERIFYING,
+        S.OBSERVING,
+        S.ROLLING_BACK,
         S.COMPLETING,
     ]

@@ -9,6 +9,7 @@ import pytest
 
 from brainy.bucket import layout
 from brainy.bucket.follow import FollowChoice, change_choice, read_choice
+from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement
 from brainy.errors import CorruptDataError, PreconditionError
 from brainy.ids import Ids
 from brainy.legacy.deletions import Deletions, Suspect
@@ -152,3 +153,38 @@ async def test_a_sweep_of_a_log_without_news_lists_only() -> None:
     before = dict(log.store.calls)
     assert await words.sweep() == []
     assert {kind for kind, count in log.store.calls.items() if count != before[kind]} == {"list"}
+
+
+async def test_nothing_begins_beside_a_way_back() -> None:
+    clock, ids, store = ManualClock(), Ids(), MemoryStore()
+    shards = {0: ShardPlacement(owner="a", epoch=1)}
+    serving = GenerationPlacement(state="serving", shard_count=1, shards=shards)
+    kept = GenerationPlacement(state="following", shard_count=1, follows=1, follow_from={0: 3}, shards=shards)
+    routing = Routing(
+        namespace="memory://n",
+        epoch=4,
+        nonce="n",
+        leader_epoch=1,
+        active=1,
+        write=1,
+        migration="m",
+        generations={0: kept, 1: serving},
+    )
+    await store.put(layout.ROUTING, routing.encode())
+    for wish in ({"follow": True}, {"mirror": "entity"}):
+        with pytest.raises(PreconditionError) as refused:
+            await change_choice(store, **wish, changed_at="t", clock=clock, ids=ids)  # type: ignore[arg-type]
+        assert "complete" in refused.value.remedy
+    await change_choice(store, follow=False, changed_at="t", clock=clock, ids=ids)
+    # Forward again after a rollback, and complete: what was said when is spread over two logs.
+    done = routing.model_copy(update={"migration": None, "generations": {1: serving}, "rolled_back_from": 1})
+    await store.put(layout.ROUTING, done.encode())
+    for wish in ({"follow": True}, {"mirror": "entity"}):
+        with pytest.raises(PreconditionError):
+            await change_choice(store, **wish, changed_at="t", clock=clock, ids=ids)  # type: ignore[arg-type]
+    # Back, and aborted: one log has it all.
+    back = routing.model_copy(
+        update={"active": 0, "write": 0, "migration": None, "generations": {0: serving}, "rolled_back_from": 1}
+    )
+    await store.put(layout.ROUTING, back.encode())
+    assert (await change_choice(store, follow=True, mirror="entity", changed_at="t", clock=clock, ids=ids)).follow

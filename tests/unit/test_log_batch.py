@@ -17,6 +17,7 @@ from brainy.changelog.batch import (
     decode_slot,
     encode_batch,
     encode_record,
+    is_copy,
 )
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
 
@@ -94,16 +95,20 @@ def test_size_limits() -> None:
     assert caught.value.reason == "BATCH_TOO_LARGE"
 
 
-def assert_as_protobuf_itself(records: list[log_pb2.LogRecord], cursor: dict[int, int]) -> None:
+def assert_as_protobuf_itself(
+    records: list[log_pb2.LogRecord], cursor: dict[int, int], source_generation: int | None = None
+) -> None:
     header = batch()
     del header.records[:]
     header.source_cursor.clear()
-    draft = Draft(header, [encode_record(record) for record in records], cursor)
+    draft = Draft(header, [encode_record(record) for record in records], cursor, source_generation)
     whole = batch()
     del whole.records[:]
     whole.source_cursor.clear()
     whole.records.extend(records)
     whole.source_cursor.update(cursor)
+    if source_generation is not None:
+        whole.source_generation = source_generation
     assert draft.body == encode_batch(whole)
     assert draft.body[40:] == whole.SerializeToString(deterministic=True)
     assert (draft.first, draft.nonce) == (7, b"0" * 16)
@@ -134,13 +139,26 @@ _records = st.builds(
 @given(
     records=st.lists(_records, min_size=1, max_size=8),
     cursor=st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), max_size=6),
+    source_generation=st.none() | st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=150, deadline=None)
-def test_a_draft_is_what_protobuf_makes_of_any_batch(records: list[log_pb2.LogRecord], cursor: dict[int, int]) -> None:
-    assert_as_protobuf_itself(records, cursor)
+def test_a_draft_is_what_protobuf_makes_of_any_batch(
+    records: list[log_pb2.LogRecord], cursor: dict[int, int], source_generation: int | None
+) -> None:
+    assert_as_protobuf_itself(records, cursor, source_generation)
 
 
 def test_a_draft_has_between_one_and_the_maximum_of_records() -> None:
     for records in ([], [b"\x3a\x00"] * (MAX_SLOT_RECORDS + 1)):
         with pytest.raises(InvalidRequestError):
             Draft(log_pb2.LogBatch(), records)
+
+
+@pytest.mark.parametrize(
+    ("generation", "cursor", "tag", "copied"),
+    [(1, {0: 4}, None, True), (1, {0: 4}, 0, True), (0, {0: 4}, 1, False), (1, {0: 4}, 2, False), (1, {}, None, False)],
+)
+def test_what_was_followed_back_is_no_copy(
+    generation: int, cursor: dict[int, int], tag: int | None, copied: bool
+) -> None:
+    assert is_copy(log_pb2.LogBatch(generation=generation, source_cursor=cursor, source_generation=tag)) is copied

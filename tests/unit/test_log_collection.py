@@ -326,6 +326,19 @@ async def test_followers_hold_what_their_manifests_have_not_reached() -> None:
     assert await held(store, 1, g1=fewer) == 0  # its cursor says nothing of shard 1
 
 
+async def test_a_kept_source_holds_from_where_it_begins() -> None:
+    store = MemoryStore(ManualClock())
+    follow_from = {0: 40, 1: 50}
+    back = GenerationPlacement(state="following", shard_count=2, follows=0, follow_from=follow_from)
+    assert await held(store, 0, g1=back) == 40
+    # A cursor that does not say of what is of the generation it was made of, not of this one.
+    await publish(store, 9, epoch=1, cursor={0: 70})
+    assert await held(store, 0, g1=back) == 40
+    # After a rollback the target follows the one it was made of again.
+    again = back.model_copy(update={"state": "building"})
+    assert await held(store, 0, g1=again) == 70
+
+
 def test_the_record() -> None:
     record = Collected(generation=1, shard=2, epoch=3, nonce="n", position=4)
     assert Collected.decode(record.encode(), key="k") == record

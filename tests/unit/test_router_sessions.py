@@ -44,3 +44,12 @@ def test_newer_positions_mean_that_the_record_here_is_old() -> None:
     with pytest.raises(UnavailableError) as caught:
         outstanding(routing(follows=None), 0, 0, [position(1, 0, 1)])
     assert caught.value.reason == "STALE_ROUTING"
+
+
+def test_positions_of_a_generation_that_was_rolled_back_from_bind() -> None:
+    back = routing(follows=0).model_copy(update={"active": 0, "rolled_back_from": 1})
+    session = [position(1, 0, 7), position(0, 1, 3)]
+    assert outstanding(back, 0, 0, session) == [position(1, 0, 7)]
+    assert outstanding(back, 0, 1, session) == session
+    with pytest.raises(UnavailableError):
+        outstanding(back, 0, 0, [position(2, 0, 1)])

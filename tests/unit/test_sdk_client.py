@@ -256,7 +256,12 @@ async def test_reads_carry_the_newest_positions_of_own_writes(brainy, cluster):
     cluster.generation = 1
     await brainy.add([1.0], id="c")
     await brainy.search([1.0], 1)
-    assert [(p.generation, p.position) for p in cluster.calls("Search")[-1].session] == [(1, 3)]
+    # Both sides of a change of generations count: replicas of the new one may be behind, and it may be rolled back.
+    assert [(p.generation, p.position) for p in cluster.calls("Search")[-1].session] == [(0, 2), (1, 3)]
+    cluster.generation = 2
+    await brainy.add([1.0], id="d")
+    await brainy.search([1.0], 1)
+    assert [(p.generation, p.position) for p in cluster.calls("Search")[-1].session] == [(1, 3), (2, 4)]
 
 
 async def test_scan_goes_on_where_a_broken_stream_stopped(brainy, cluster):
@@ -275,12 +280,20 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.delete("a"),
             brainy.add_verb("a", "b", "t"),
             brainy.delete_verb("a"),
+            brainy.plan_migration(),
+            brainy.execute_plan("p-1"),
             brainy.start_migration(),
             brainy.abort_migration("m"),
+            brainy.promote_migration("m"),
+            brainy.pause_migration("m"),
+            brainy.resume_migration("m"),
+            brainy.rollback_migration("m"),
+            brainy.complete_migration("m"),
         ):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
         assert cluster.requests == []
+        assert (await brainy.plan_migration(dry_run=True)).steps
         assert await brainy.get("a") is None
 
 
@@ -345,6 +358,15 @@ async def test_what_cannot_be_found_is_listed(brainy):
 async def test_migration_calls(brainy, cluster):
     plan = await brainy.plan_migration("in_place_upgrade")
     assert plan.steps[0].action == "fill"
+    assert (plan.id, plan.strategy, plan.passes) == ("p-1", "in-place-upgrade", True)
+    assert await brainy.get_plan("p-1") == plan
+    with pytest.raises(NotFoundError):
+        await brainy.get_plan("p-2")
+    executed = await brainy.execute_plan("p-1", confirm=["no-way-back"], requested_by="test")
+    assert executed.state == "PENDING"
+    (request,) = cluster.calls("StartMigration")
+    assert (request.plan_id, list(request.confirm)) == ("p-1", ["no-way-back"])
+    cluster.requests.clear()
     started = await brainy.start_migration(
         "rolling", TargetSpec(shard_count=8), pause_cap_seconds=1.5, requested_by="test"
     )
@@ -360,6 +382,36 @@ async def test_migration_calls(brainy, cluster):
         await brainy.abort_migration("m-1")
     with pytest.raises(InvalidRequestError, match="unknown migration strategy"):
         await brainy.start_migration("sideways")
+
+
+async def test_turning_a_migration(brainy, cluster):
+    cluster.migration.held = True
+    cluster.migration.waits_for.append("held before the switch (promote it)")
+    cluster.migration.observe.FromSeconds(60)
+    await brainy.start_migration("rolling", keep_way_back=True, hold_before_switch=True, observe_seconds=60.0)
+    (request,) = cluster.calls("StartMigration")
+    assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    await brainy.plan_migration("rolling", keep_way_back=True)
+    assert cluster.calls("PlanMigration")[-1].keep_way_back
+    shown = await brainy.get_migration("m-1")
+    assert (shown.held, shown.waits_for, shown.observe_seconds) == (
+        True,
+        ("held before the switch (promote it)",),
+        60.0,
+    )
+    assert not (await brainy.promote_migration("m-1")).held
+    assert (await brainy.pause_migration("m-1", reason="lunch")).paused == ("lunch",)
+    assert (await brainy.resume_migration("m-1")).paused == ()
+    # What was asked for and is not done yet is no rest.
+    back = await brainy.rollback_migration("m-1", reason="slow", requested_by="ann")
+    assert not back.rests
+    (request,) = cluster.calls("RollbackMigration")
+    assert (request.reason, request.requested_by, bool(request.request_id)) == ("slow", "ann", True)
+    cluster._turned(migration_pb2.MIGRATION_STATE_OBSERVING, "rollback_unequal")
+    assert (await brainy.wait_until_migration_rests("m-1")).state == "OBSERVING"
+    done = await brainy.complete_migration("m-1", validate_only=True)
+    assert (done.migration.state, done.retired) == ("OBSERVING", ("cluster/generations/0/",))
+    assert (await brainy.complete_migration("m-1")).migration.state == "COMPLETING"
 
 
 async def test_watch_survives_the_coordinator_and_ends_with_the_migration(brainy, cluster):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from brainy.api.common.v1.common_pb2 import Position
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import digest_of
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.records import Spec
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
+from brainy_node.runtime.namespace import includes
 from brainy_node.shard import requests as module
 from brainy_node.shard.base import Base
 from brainy_node.shard.shard import Shard
@@ -200,3 +202,44 @@ def test_nouns_taken_in_together_are_as_if_one_by_one(tmp_path, metric, dimensio
         one, other = (each.search(queries, 20, include_soft_deleted=True) for each in (together, single))
         assert one.ids == other.ids
         assert one.distances.tolist() == other.distances.tolist()
+
+
+def test_a_cursor_is_of_one_generation_and_outlives_a_fold(tmp_path):
+    spec = SPEC.model_copy(update={"source": "0"})
+    shard = Shard.open(base_of(tmp_path / "base", [noun("a")], spec=spec), spec, threads=1)
+    advance = log_pb2.LogRecord(advance=log_pb2.Advance())
+    assert shard.source_generation is None
+    # Batches of older software do not say whose positions they are: those of the generation this one was made of.
+    shard.apply(batch(1, advance, source_cursor={0: 7}))
+    assert (shard.source_generation, shard.source_cursor) == (0, {0: 7})
+    shard.apply(batch(2, advance, source_cursor={0: 3, 1: 4}, source_generation=2))
+    assert (shard.source_generation, shard.source_cursor) == (2, {0: 3, 1: 4})
+    # A repeat of what was applied before it followed another changes nothing.
+    shard.apply(batch(1, advance, source_cursor={0: 7}))
+    shard.apply(batch(3, advance, source_cursor={1: 9}, source_generation=2))
+    assert (shard.source_generation, shard.source_cursor) == (2, {0: 3, 1: 9})
+    with BaseWriter(tmp_path / "fold", spec=spec, shard=0) as writer:
+        writer.finish(position=3, source_cursor=shard.source_cursor, source_generation=2, threads=1)
+    again = Shard.open(Base.open(tmp_path / "fold"), spec, threads=1)
+    assert (again.source_generation, again.source_cursor) == (2, {0: 3, 1: 9})
+
+
+def test_a_replica_says_whether_it_includes_what_a_session_saw(tmp_path):
+    spec = SPEC.model_copy(update={"source": "0", "shard_count": 2})
+    shard = Shard.open(base_of(tmp_path / "base", [], spec=spec), spec, threads=1)
+    advance = log_pb2.LogRecord(advance=log_pb2.Advance())
+
+    def seen(generation: int, number: int, position: int) -> bool:
+        return includes(shard, [Position(generation=generation, shard=number, position=position)])
+
+    shard.apply(batch(1, advance, source_cursor={0: 7}))
+    assert [seen(1, 0, 1), seen(1, 0, 2), seen(1, 1, 99)] == [True, False, True]
+    assert [seen(0, 0, 7), seen(0, 0, 8), seen(0, 1, 99)] == [True, False, True]
+    # Of a newer generation nothing is included before it was followed.
+    assert not seen(2, 0, 1)
+    shard.apply(batch(2, advance, source_cursor={0: 5}, source_generation=2))
+    assert [seen(2, 0, 5), seen(2, 0, 6), seen(2, 1, 99)] == [True, False, True]
+    # What lies further back was included before; what was never followed was not.
+    assert [seen(0, 0, 8), seen(3, 0, 1)] == [True, False]
+    shard.apply(batch(3, advance, source_cursor={0: 1}, source_generation=4))
+    assert seen(3, 0, 1)

@@ -72,6 +72,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An embedder answered what is no embedding of the texts it was given. Raised by clients."""
     ERROR_REASON_NO_TEXT: _ErrorReason.ValueType  # 42
     """Nothing in the metadata can be embedded. Raised by clients."""
+    ERROR_REASON_PLAN_OUTDATED: _ErrorReason.ValueType  # 50
+    """The plan no longer holds, for what it rests on has changed or it is too old: make another."""
+    ERROR_REASON_CONFIRMATION_MISSING: _ErrorReason.ValueType  # 51
+    """The plan asks for something to be confirmed by its name."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable causes, sent as google.rpc.ErrorInfo.reason with domain "brainy"."""
@@ -123,6 +127,10 @@ ERROR_REASON_EMBEDDING_FAILED: ErrorReason.ValueType  # 41
 """An embedder answered what is no embedding of the texts it was given. Raised by clients."""
 ERROR_REASON_NO_TEXT: ErrorReason.ValueType  # 42
 """Nothing in the metadata can be embedded. Raised by clients."""
+ERROR_REASON_PLAN_OUTDATED: ErrorReason.ValueType  # 50
+"""The plan no longer holds, for what it rests on has changed or it is too old: make another."""
+ERROR_REASON_CONFIRMATION_MISSING: ErrorReason.ValueType  # 51
+"""The plan asks for something to be confirmed by its name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -53,6 +53,10 @@ class HeartbeatRequest(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_CALLS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     """Fresh for each start of the process."""
@@ -62,8 +66,16 @@ class HeartbeatRequest(_message.Message):
     memory_bytes: _builtins.int
     pool: _builtins.str
     """Label of the node (node.pool)."""
+    version: _builtins.str
+    """Of the node's software; empty from one that is too old to say."""
+    protocol_version: _builtins.int
+    """Which wire protocol it speaks; all nodes of a cluster must agree before a migration."""
+    disk_free_bytes: _builtins.int
+    """Free where the node keeps its bases; absent from one that does not say."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_control_pb2.ShardReplica]: ...
+    @_builtins.property
+    def store_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreCalls]: ...
     def __init__(
         self,
         *,
@@ -74,14 +86,65 @@ class HeartbeatRequest(_message.Message):
         draining: _builtins.bool = ...,
         memory_bytes: _builtins.int = ...,
         pool: _builtins.str = ...,
+        version: _builtins.str = ...,
+        protocol_version: _builtins.int = ...,
+        disk_free_bytes: _builtins.int | None = ...,
+        store_calls: _abc.Iterable[Global___StoreCalls] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "store_calls", b"store_calls", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_free_bytes) -> _WhichOneofReturnType__disk_free_bytes | None: ...
+
+Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class StoreCalls(_message.Message):
+    """Calls of the store that a node made for a namespace since it started, by kind (get, put, list, ...)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CallsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    @_builtins.property
+    def calls(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        calls: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+Global___StoreCalls: _TypeAlias = StoreCalls  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):
@@ -202,6 +265,9 @@ class NodeInfo(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     address: _builtins.str
@@ -209,6 +275,10 @@ class NodeInfo(_message.Message):
     memory_bytes: _builtins.int
     pool: _builtins.str
     """Label of the node: which generations it may hold."""
+    version: _builtins.str
+    """As in HeartbeatRequest."""
+    protocol_version: _builtins.int
+    disk_free_bytes: _builtins.int
     @_builtins.property
     def silent_for(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -224,12 +294,17 @@ class NodeInfo(_message.Message):
         replicas: _abc.Iterable[_control_pb2.ShardReplica] | None = ...,
         memory_bytes: _builtins.int = ...,
         pool: _builtins.str = ...,
+        version: _builtins.str = ...,
+        protocol_version: _builtins.int = ...,
+        disk_free_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["silent_for", b"silent_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes", "silent_for", b"silent_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "replicas", b"replicas", "silent_for", b"silent_for", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "silent_for", b"silent_for", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_free_bytes) -> _WhichOneofReturnType__disk_free_bytes | None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
 

@@ -64,6 +64,10 @@ class _MigrationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Migrat
     MIGRATION_STATE_SUCCEEDED: _MigrationState.ValueType  # 9
     MIGRATION_STATE_ABORTING: _MigrationState.ValueType  # 10
     MIGRATION_STATE_ABORTED: _MigrationState.ValueType  # 11
+    MIGRATION_STATE_OBSERVING: _MigrationState.ValueType  # 12
+    """Switched; the source follows the target, and can be rolled back to."""
+    MIGRATION_STATE_ROLLING_BACK: _MigrationState.ValueType  # 13
+    """On the way back to the source."""
 
 class MigrationState(_MigrationState, metaclass=_MigrationStateEnumTypeWrapper): ...
 
@@ -79,6 +83,10 @@ MIGRATION_STATE_COMPLETING: MigrationState.ValueType  # 8
 MIGRATION_STATE_SUCCEEDED: MigrationState.ValueType  # 9
 MIGRATION_STATE_ABORTING: MigrationState.ValueType  # 10
 MIGRATION_STATE_ABORTED: MigrationState.ValueType  # 11
+MIGRATION_STATE_OBSERVING: MigrationState.ValueType  # 12
+"""Switched; the source follows the target, and can be rolled back to."""
+MIGRATION_STATE_ROLLING_BACK: MigrationState.ValueType  # 13
+"""On the way back to the source."""
 Global___MigrationState: _TypeAlias = MigrationState  # noqa: Y015
 
 @_typing.final
@@ -174,6 +182,12 @@ class Migration(_message.Message):
     DIGEST_EQUAL_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     STORY_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -186,6 +200,12 @@ class Migration(_message.Message):
     """Records the target is behind the source."""
     digest_equal: _builtins.bool
     message: _builtins.str
+    plan_id: _builtins.str
+    """The plan it executes; empty for one that was started before plans were kept."""
+    keep_way_back: _builtins.bool
+    """Whether the source is kept as a way back after the switch."""
+    held: _builtins.bool
+    """It does not switch before it is promoted."""
     @_builtins.property
     def adopted_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes whose reads come from the target already."""
@@ -194,6 +214,18 @@ class Migration(_message.Message):
     def write_pause(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationEvent]: ...
+    @_builtins.property
+    def paused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reasons for which it was paused and not resumed yet."""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it waits for, and what to do about it."""
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
+
     def __init__(
         self,
         *,
@@ -211,10 +243,16 @@ class Migration(_message.Message):
         digest_equal: _builtins.bool = ...,
         message: _builtins.str = ...,
         story: _abc.Iterable[Global___MigrationEvent] | None = ...,
+        plan_id: _builtins.str = ...,
+        keep_way_back: _builtins.bool = ...,
+        held: _builtins.bool = ...,
+        paused: _abc.Iterable[_builtins.str] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        observe: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "lag", b"lag", "message", b"message", "namespace", b"namespace", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,12 +288,50 @@ class PlanMigrationRequest(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAUSE_CAP_FIELD_NUMBER: _builtins.int
+    ITEM_TOLERANCE_FIELD_NUMBER: _builtins.int
+    REQUIRE_BACKUP_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
+    WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
     """As in StartMigrationRequest."""
+    request_id: _builtins.str
+    """Repeating a call with the same id answers with the plan that is stored."""
+    requested_by: _builtins.str
+    dry_run: _builtins.bool
+    """Write nothing at the store: no plan, and no check that writes to find out."""
+    item_tolerance: _builtins.float
+    """Share of the items by which their number may change before the plan no longer holds. 0: a tenth. At least 100
+    items may come or go in any case.
+    """
+    require_backup: _builtins.str
+    """A backup that must be whole: its path as the coordinator sees it. Checked again when the plan is executed."""
+    writers_stopped: _builtins.bool
+    keep_way_back: _builtins.bool
+    """As in StartMigrationRequest."""
+    hold_before_switch: _builtins.bool
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
+    @_builtins.property
+    def pause_cap(self) -> _duration_pb2.Duration:
+        """As in StartMigrationRequest."""
+
+    @_builtins.property
+    def answers(self) -> Global___PlanAnswers:
+        """What only the operator knows; absent is answered from the namespace, or carefully."""
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """As in StartMigrationRequest."""
+
     def __init__(
         self,
         *,
@@ -263,10 +339,21 @@ class PlanMigrationRequest(_message.Message):
         strategy: Global___Strategy.ValueType = ...,
         target: Global___TargetSpec | None = ...,
         quarantine_limit: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        pause_cap: _duration_pb2.Duration | None = ...,
+        item_tolerance: _builtins.float = ...,
+        require_backup: _builtins.str = ...,
+        answers: Global___PlanAnswers | None = ...,
+        observe: _duration_pb2.Duration | None = ...,
+        writers_stopped: _builtins.bool = ...,
+        keep_way_back: _builtins.bool = ...,
+        hold_before_switch: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "quarantine_limit", b"quarantine_limit", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,20 +366,24 @@ class PlanMigrationResponse(_message.Message):
     SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
     TARGET_GENERATION_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     source_generation: _builtins.int
     target_generation: _builtins.int
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanStep]: ...
+    @_builtins.property
+    def plan(self) -> Global___MigrationPlan: ...
     def __init__(
         self,
         *,
         source_generation: _builtins.int = ...,
         target_generation: _builtins.int = ...,
         steps: _abc.Iterable[Global___PlanStep] | None = ...,
+        plan: Global___MigrationPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_generation", b"source_generation", "steps", b"steps", "target_generation", b"target_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "source_generation", b"source_generation", "steps", b"steps", "target_generation", b"target_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +402,12 @@ class StartMigrationRequest(_message.Message):
     PAUSE_CAP_FIELD_NUMBER: _builtins.int
     QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
+    REQUIRE_BACKUP_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -321,11 +418,27 @@ class StartMigrationRequest(_message.Message):
     """How many unreadable source objects are accepted; those that were replayed do not count. Default 0."""
     writers_stopped: _builtins.bool
     """Coordinated only: the caller's word that every writer is stopped until the migration has ended."""
+    plan_id: _builtins.str
+    """Execute this plan; what is wished for besides is the plan's then."""
+    require_backup: _builtins.str
+    """As in PlanMigrationRequest."""
+    keep_way_back: _builtins.bool
+    """After the switch the source follows the target, until the migration is completed or rolled back."""
+    hold_before_switch: _builtins.bool
+    """Do not switch before PromoteMigration."""
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
     def pause_cap(self) -> _duration_pb2.Duration:
         """Longest time writes may wait at the cut-over before it gives up and tries later. Default 3 s."""
+
+    @_builtins.property
+    def confirm(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what the plan asks to be confirmed."""
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
 
     def __init__(
         self,
@@ -339,10 +452,16 @@ class StartMigrationRequest(_message.Message):
         pause_cap: _duration_pb2.Duration | None = ...,
         quarantine_limit: _builtins.int = ...,
         writers_stopped: _builtins.bool = ...,
+        plan_id: _builtins.str = ...,
+        confirm: _abc.Iterable[_builtins.str] | None = ...,
+        require_backup: _builtins.str = ...,
+        keep_way_back: _builtins.bool = ...,
+        hold_before_switch: _builtins.bool = ...,
+        observe: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,16 +514,22 @@ class GetMigrationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MIGRATION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def migration(self) -> Global___Migration: ...
+    @_builtins.property
+    def outcome(self) -> Global___PlanOutcome:
+        """What was planned against what happened so far; absent without a plan."""
+
     def __init__(
         self,
         *,
         migration: Global___Migration | None = ...,
+        outcome: Global___PlanOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -547,3 +672,839 @@ class AbortMigrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortMigrationResponse: _TypeAlias = AbortMigrationResponse  # noqa: Y015
+
+@_typing.final
+class PlanAnswers(_message.Message):
+    """What the operator says about the namespace and its surroundings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARED_FIELD_NUMBER: _builtins.int
+    DOWNTIME_FIELD_NUMBER: _builtins.int
+    OLD_WRITERS_FIELD_NUMBER: _builtins.int
+    ROLLBACK_FIELD_NUMBER: _builtins.int
+    shared: _builtins.bool
+    """Other processes use the same bucket and prefix."""
+    old_writers: _builtins.bool
+    """Brainy processes go on writing meanwhile."""
+    rollback: _builtins.bool
+    """There must be a way back after the switch."""
+    @_builtins.property
+    def downtime(self) -> _duration_pb2.Duration:
+        """How long nobody may be able to write."""
+
+    def __init__(
+        self,
+        *,
+        shared: _builtins.bool | None = ...,
+        downtime: _duration_pb2.Duration | None = ...,
+        old_writers: _builtins.bool | None = ...,
+        rollback: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_old_writers", b"_old_writers", "_rollback", b"_rollback", "_shared", b"_shared", "downtime", b"downtime", "old_writers", b"old_writers", "rollback", b"rollback", "shared", b"shared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_old_writers", b"_old_writers", "_rollback", b"_rollback", "_shared", b"_shared", "downtime", b"downtime", "old_writers", b"old_writers", "rollback", b"rollback", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__old_writers: _TypeAlias = _typing.Literal["old_writers"]  # noqa: Y015
+    _WhichOneofArgType__old_writers: _TypeAlias = _typing.Literal["_old_writers", b"_old_writers"]  # noqa: Y015
+    _WhichOneofReturnType__rollback: _TypeAlias = _typing.Literal["rollback"]  # noqa: Y015
+    _WhichOneofArgType__rollback: _TypeAlias = _typing.Literal["_rollback", b"_rollback"]  # noqa: Y015
+    _WhichOneofReturnType__shared: _TypeAlias = _typing.Literal["shared"]  # noqa: Y015
+    _WhichOneofArgType__shared: _TypeAlias = _typing.Literal["_shared", b"_shared"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__old_writers) -> _WhichOneofReturnType__old_writers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rollback) -> _WhichOneofReturnType__rollback | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shared) -> _WhichOneofReturnType__shared | None: ...
+
+Global___PlanAnswers: _TypeAlias = PlanAnswers  # noqa: Y015
+
+@_typing.final
+class MigrationPlan(_message.Message):
+    """What would be done and why. Stored once, never changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    TARGET_GENERATION_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    PAUSE_CAP_FIELD_NUMBER: _builtins.int
+    QUARANTINE_LIMIT_FIELD_NUMBER: _builtins.int
+    REQUIRE_BACKUP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    RISKS_FIELD_NUMBER: _builtins.int
+    CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    WAY_BACK_FIELD_NUMBER: _builtins.int
+    RUNBOOK_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
+    WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Empty where it was not stored."""
+    namespace: _builtins.str
+    created_by: _builtins.str
+    strategy: Global___Strategy.ValueType
+    source_generation: _builtins.int
+    target_generation: _builtins.int
+    quarantine_limit: _builtins.int
+    require_backup: _builtins.str
+    way_back: _builtins.str
+    runbook: _builtins.str
+    """Page of the documentation."""
+    migration_id: _builtins.str
+    """The migration that executes it, or would."""
+    keep_way_back: _builtins.bool
+    """As in StartMigrationRequest."""
+    hold_before_switch: _builtins.bool
+    writers_stopped: _builtins.bool
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is not executed any more."""
+
+    @_builtins.property
+    def target(self) -> Global___TargetSpec: ...
+    @_builtins.property
+    def pause_cap(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def reason(self) -> Global___PlanReason: ...
+    @_builtins.property
+    def basis(self) -> Global___PlanBasis: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanStep]: ...
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanTransition]:
+        """The migration's history as it is expected, but for what disturbances add to it."""
+
+    @_builtins.property
+    def figures(self) -> Global___PlanFigures: ...
+    @_builtins.property
+    def risks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanRisk]: ...
+    @_builtins.property
+    def confirmations(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanConfirmation]: ...
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str = ...,
+        strategy: Global___Strategy.ValueType = ...,
+        source_generation: _builtins.int = ...,
+        target_generation: _builtins.int = ...,
+        target: Global___TargetSpec | None = ...,
+        pause_cap: _duration_pb2.Duration | None = ...,
+        quarantine_limit: _builtins.int = ...,
+        require_backup: _builtins.str = ...,
+        reason: Global___PlanReason | None = ...,
+        basis: Global___PlanBasis | None = ...,
+        steps: _abc.Iterable[Global___PlanStep] | None = ...,
+        transitions: _abc.Iterable[Global___PlanTransition] | None = ...,
+        figures: Global___PlanFigures | None = ...,
+        risks: _abc.Iterable[Global___PlanRisk] | None = ...,
+        confirmations: _abc.Iterable[Global___PlanConfirmation] | None = ...,
+        checks: _abc.Iterable[Global___PlanCheck] | None = ...,
+        way_back: _builtins.str = ...,
+        runbook: _builtins.str = ...,
+        migration_id: _builtins.str = ...,
+        keep_way_back: _builtins.bool = ...,
+        hold_before_switch: _builtins.bool = ...,
+        observe: _duration_pb2.Duration | None = ...,
+        writers_stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationPlan: _TypeAlias = MigrationPlan  # noqa: Y015
+
+@_typing.final
+class PlanReason(_message.Message):
+    """Why this strategy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    GUIDE_FIELD_NUMBER: _builtins.int
+    ADVISED_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """In a sentence."""
+    guide: _builtins.str
+    """Where the guide's own questions lead, and what is advised of all strategies; empty where nothing is."""
+    advised: _builtins.str
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCrossing]:
+        """The branches of the decision graph that were taken."""
+
+    @_builtins.property
+    def why(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What speaks for the planned one, and against it."""
+
+    @_builtins.property
+    def why_not(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        path: _abc.Iterable[Global___PlanCrossing] | None = ...,
+        guide: _builtins.str = ...,
+        advised: _builtins.str = ...,
+        why: _abc.Iterable[_builtins.str] | None = ...,
+        why_not: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advised", b"advised", "guide", b"guide", "path", b"path", "text", b"text", "why", b"why", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanReason: _TypeAlias = PlanReason  # noqa: Y015
+
+@_typing.final
+class PlanCrossing(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    answer: _builtins.str
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanCrossing: _TypeAlias = PlanCrossing  # noqa: Y015
+
+@_typing.final
+class PlanBasis(_message.Message):
+    """What the plan rests on: it is refused once this has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NodesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: _builtins.int
+    TREES_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    NOUNS_FIELD_NUMBER: _builtins.int
+    VERBS_FIELD_NUMBER: _builtins.int
+    ITEMS_AT_LEAST_FIELD_NUMBER: _builtins.int
+    ITEMS_AT_MOST_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    source_generation: _builtins.int
+    spec_digest: _builtins.str
+    """SHA-256 of the source's description."""
+    dimensions: _builtins.int
+    nouns: _builtins.int
+    verbs: _builtins.int
+    items_at_least: _builtins.int
+    items_at_most: _builtins.int
+    quarantined: _builtins.int
+    following: _builtins.bool
+    mirror: _builtins.str
+    @_builtins.property
+    def trees(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def nodes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Node -> version of its software."""
+
+    def __init__(
+        self,
+        *,
+        source_generation: _builtins.int = ...,
+        spec_digest: _builtins.str = ...,
+        trees: _abc.Iterable[_builtins.str] | None = ...,
+        dimensions: _builtins.int = ...,
+        nouns: _builtins.int = ...,
+        verbs: _builtins.int = ...,
+        items_at_least: _builtins.int = ...,
+        items_at_most: _builtins.int = ...,
+        nodes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        quarantined: _builtins.int = ...,
+        following: _builtins.bool = ...,
+        mirror: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "following", b"following", "items_at_least", b"items_at_least", "items_at_most", b"items_at_most", "mirror", b"mirror", "nodes", b"nodes", "nouns", b"nouns", "quarantined", b"quarantined", "source_generation", b"source_generation", "spec_digest", b"spec_digest", "trees", b"trees", "verbs", b"verbs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanBasis: _TypeAlias = PlanBasis  # noqa: Y015
+
+@_typing.final
+class PlanTransition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    trigger: _builtins.str
+    to: Global___MigrationState.ValueType
+    def __init__(
+        self,
+        *,
+        trigger: _builtins.str = ...,
+        to: Global___MigrationState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to", "trigger", b"trigger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanTransition: _TypeAlias = PlanTransition  # noqa: Y015
+
+@_typing.final
+class PlanFigures(_message.Message):
+    """A prediction of the migration alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CallsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DURATION_FIELD_NUMBER: _builtins.int
+    WRITE_PAUSE_FIELD_NUMBER: _builtins.int
+    WRITE_PAUSE_CAP_FIELD_NUMBER: _builtins.int
+    BUCKET_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    REQUEST_COST_FIELD_NUMBER: _builtins.int
+    STORAGE_COST_PER_MONTH_FIELD_NUMBER: _builtins.int
+    bucket_bytes: _builtins.int
+    """In the bucket, beside what is there, as long as both are kept."""
+    disk_bytes: _builtins.int
+    """Of local disk, replicas included, all nodes together."""
+    request_cost: _builtins.float
+    """US dollars: once for the calls, and in a month for the storage."""
+    storage_cost_per_month: _builtins.float
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def write_pause(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def write_pause_cap(self) -> _duration_pb2.Duration:
+        """After which it gives up and lets writes go on."""
+
+    @_builtins.property
+    def calls(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """list, get, get_range, put."""
+
+    def __init__(
+        self,
+        *,
+        duration: _duration_pb2.Duration | None = ...,
+        write_pause: _duration_pb2.Duration | None = ...,
+        write_pause_cap: _duration_pb2.Duration | None = ...,
+        bucket_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        calls: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        request_cost: _builtins.float = ...,
+        storage_cost_per_month: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_bytes", b"bucket_bytes", "calls", b"calls", "disk_bytes", b"disk_bytes", "duration", b"duration", "request_cost", b"request_cost", "storage_cost_per_month", b"storage_cost_per_month", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanFigures: _TypeAlias = PlanFigures  # noqa: Y015
+
+@_typing.final
+class PlanRisk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """A stable name."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRisk: _TypeAlias = PlanRisk  # noqa: Y015
+
+@_typing.final
+class PlanConfirmation(_message.Message):
+    """Something only a person can know or answer for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanConfirmation: _TypeAlias = PlanConfirmation  # noqa: Y015
+
+@_typing.final
+class PlanCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    passed: _builtins.bool
+    detail: _builtins.str
+    remedy: _builtins.str
+    tried: _builtins.bool
+    """False in a dry run for a check that writes to find out."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        passed: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        tried: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "passed", b"passed", "remedy", b"remedy", "tried", b"tried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanCheck: _TypeAlias = PlanCheck  # noqa: Y015
+
+@_typing.final
+class PlanOutcome(_message.Message):
+    """A plan held against what happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    AS_PLANNED_FIELD_NUMBER: _builtins.int
+    DISTURBANCES_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    CALLS_COMPLETE_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    as_planned: _builtins.bool
+    """The history is the planned one as far as it has come, disturbances left out."""
+    remaining: _builtins.int
+    """Planned transitions that have not happened (yet)."""
+    calls_complete: _builtins.bool
+    """False where a node or the leader was restarted meanwhile, so that some calls are missing from what was measured."""
+    @_builtins.property
+    def disturbances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the plan does not have: take-overs, attempts given up, an abort; one line an event."""
+
+    @_builtins.property
+    def predicted(self) -> Global___PlanFigures: ...
+    @_builtins.property
+    def measured(self) -> Global___PlanFigures: ...
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        as_planned: _builtins.bool = ...,
+        disturbances: _abc.Iterable[_builtins.str] | None = ...,
+        remaining: _builtins.int = ...,
+        predicted: Global___PlanFigures | None = ...,
+        measured: Global___PlanFigures | None = ...,
+        calls_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured", b"measured", "predicted", b"predicted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_planned", b"as_planned", "calls_complete", b"calls_complete", "disturbances", b"disturbances", "measured", b"measured", "plan_id", b"plan_id", "predicted", b"predicted", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanOutcome: _TypeAlias = PlanOutcome  # noqa: Y015
+
+@_typing.final
+class GetMigrationPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMigrationPlanRequest: _TypeAlias = GetMigrationPlanRequest  # noqa: Y015
+
+@_typing.final
+class GetMigrationPlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___MigrationPlan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___MigrationPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMigrationPlanResponse: _TypeAlias = GetMigrationPlanResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMigrationRequest: _TypeAlias = PromoteMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMigrationResponse: _TypeAlias = PromoteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class PauseMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseMigrationRequest: _TypeAlias = PauseMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PauseMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseMigrationResponse: _TypeAlias = PauseMigrationResponse  # noqa: Y015
+
+@_typing.final
+class ResumeMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMigrationRequest: _TypeAlias = ResumeMigrationRequest  # noqa: Y015
+
+@_typing.final
+class ResumeMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMigrationResponse: _TypeAlias = ResumeMigrationResponse  # noqa: Y015
+
+@_typing.final
+class RollbackMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackMigrationRequest: _TypeAlias = RollbackMigrationRequest  # noqa: Y015
+
+@_typing.final
+class RollbackMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackMigrationResponse: _TypeAlias = RollbackMigrationResponse  # noqa: Y015
+
+@_typing.final
+class CompleteMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    validate_only: _builtins.bool
+    """Say what would leave the routing record, and change nothing."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMigrationRequest: _TypeAlias = CompleteMigrationRequest  # noqa: Y015
+
+@_typing.final
+class CompleteMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    @_builtins.property
+    def retired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is not served any more: prefixes of objects, which stay where they are."""
+
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+        retired: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retired", b"retired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015

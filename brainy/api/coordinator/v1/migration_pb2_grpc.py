@@ -65,6 +65,36 @@ class MigrationServiceStub:
                 request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.SerializeToString,
                 response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.FromString,
                 _registered_method=True)
+        self.GetMigrationPlan = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/GetMigrationPlan',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.FromString,
+                _registered_method=True)
+        self.PromoteMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/PromoteMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationResponse.FromString,
+                _registered_method=True)
+        self.PauseMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/PauseMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationResponse.FromString,
+                _registered_method=True)
+        self.ResumeMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/ResumeMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationResponse.FromString,
+                _registered_method=True)
+        self.RollbackMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/RollbackMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationResponse.FromString,
+                _registered_method=True)
+        self.CompleteMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/CompleteMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.FromString,
+                _registered_method=True)
 
 
 class MigrationServiceServicer:
@@ -72,7 +102,8 @@ class MigrationServiceServicer:
     """
 
     def PlanMigration(self, request, context):
-        """Say what a migration would do, without doing it. Nothing is written.
+        """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+        The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,7 +112,11 @@ class MigrationServiceServicer:
     def StartMigration(self, request, context):
         """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+        With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+        it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+        changed, or it is too old; CONFIRMATION_MISSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +143,48 @@ class MigrationServiceServicer:
 
     def AbortMigration(self, request, context):
         """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMigrationPlan(self, request, context):
+        """Return a stored plan. NOT_FOUND: there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMigration(self, request, context):
+        """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseMigration(self, request, context):
+        """Take no further step until it is resumed. What has begun is finished: writes are never left waiting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeMigration(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackMigration(self, request, context):
+        """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+        without another copy. FAILED_PRECONDITION where no way back is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteMigration(self, request, context):
+        """Give up the way back: the source leaves the routing record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +222,36 @@ def add_MigrationServiceServicer_to_server(servicer, server):
                     servicer.AbortMigration,
                     request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.FromString,
                     response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.SerializeToString,
+            ),
+            'GetMigrationPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMigrationPlan,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.SerializeToString,
+            ),
+            'PromoteMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationResponse.SerializeToString,
+            ),
+            'PauseMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationResponse.SerializeToString,
+            ),
+            'ResumeMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationResponse.SerializeToString,
+            ),
+            'RollbackMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationResponse.SerializeToString,
+            ),
+            'CompleteMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +417,168 @@ class MigrationService:
             '/brainy.api.coordinator.v1.MigrationService/AbortMigration',
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationRequest.SerializeToString,
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.AbortMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMigrationPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/GetMigrationPlan',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.GetMigrationPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/PromoteMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PromoteMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/PauseMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PauseMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/ResumeMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ResumeMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/RollbackMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.RollbackMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/CompleteMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

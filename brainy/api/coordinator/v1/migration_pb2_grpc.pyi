@@ -34,11 +34,17 @@ class MigrationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MigrationServiceAsyncStub: ...
     PlanMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PlanMigrationRequest, _migration_pb2.PlanMigrationResponse]
-    """Say what a migration would do, without doing it. Nothing is written."""
+    """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+    The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+    """
     StartMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.StartMigrationRequest, _migration_pb2.StartMigrationResponse]
     """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+    With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+    it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+    changed, or it is too old; CONFIRMATION_MISSING).
     """
     GetMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationRequest, _migration_pb2.GetMigrationResponse]
     ListMigrations: _grpc.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationsRequest, _migration_pb2.ListMigrationsResponse]
@@ -46,6 +52,19 @@ class MigrationServiceStub:
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    GetMigrationPlan: _grpc.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationPlanRequest, _migration_pb2.GetMigrationPlanResponse]
+    """Return a stored plan. NOT_FOUND: there is none of that id."""
+    PromoteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]
+    """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+    PauseMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]
+    """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+    ResumeMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.ResumeMigrationRequest, _migration_pb2.ResumeMigrationResponse]
+    RollbackMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.RollbackMigrationRequest, _migration_pb2.RollbackMigrationResponse]
+    """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+    without another copy. FAILED_PRECONDITION where no way back is kept.
+    """
+    CompleteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]
+    """Give up the way back: the source leaves the routing record."""
 
 @_typing.type_check_only
 class MigrationServiceAsyncStub(MigrationServiceStub):
@@ -53,11 +72,17 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PlanMigrationRequest, _migration_pb2.PlanMigrationResponse]  # type: ignore[assignment]
-    """Say what a migration would do, without doing it. Nothing is written."""
+    """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+    The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+    """
     StartMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.StartMigrationRequest, _migration_pb2.StartMigrationResponse]  # type: ignore[assignment]
     """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+    With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+    it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+    FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+    changed, or it is too old; CONFIRMATION_MISSING).
     """
     GetMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationRequest, _migration_pb2.GetMigrationResponse]  # type: ignore[assignment]
     ListMigrations: _aio.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationsRequest, _migration_pb2.ListMigrationsResponse]  # type: ignore[assignment]
@@ -65,6 +90,19 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
     """Stream the migration each time it changes, until it ends."""
     AbortMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.AbortMigrationRequest, _migration_pb2.AbortMigrationResponse]  # type: ignore[assignment]
     """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+    GetMigrationPlan: _aio.UnaryUnaryMultiCallable[_migration_pb2.GetMigrationPlanRequest, _migration_pb2.GetMigrationPlanResponse]  # type: ignore[assignment]
+    """Return a stored plan. NOT_FOUND: there is none of that id."""
+    PromoteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PromoteMigrationRequest, _migration_pb2.PromoteMigrationResponse]  # type: ignore[assignment]
+    """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+    PauseMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PauseMigrationRequest, _migration_pb2.PauseMigrationResponse]  # type: ignore[assignment]
+    """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+    ResumeMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.ResumeMigrationRequest, _migration_pb2.ResumeMigrationResponse]  # type: ignore[assignment]
+    RollbackMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.RollbackMigrationRequest, _migration_pb2.RollbackMigrationResponse]  # type: ignore[assignment]
+    """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+    without another copy. FAILED_PRECONDITION where no way back is kept.
+    """
+    CompleteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]  # type: ignore[assignment]
+    """Give up the way back: the source leaves the routing record."""
 
 class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Plan, run and watch the supervised change from one generation to the next."""
@@ -75,7 +113,9 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _migration_pb2.PlanMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.PlanMigrationResponse, _abc.Awaitable[_migration_pb2.PlanMigrationResponse]]:
-        """Say what a migration would do, without doing it. Nothing is written."""
+        """Say what a migration would do, without doing it: strategy and why, steps, figures, risks, what must be confirmed.
+        The plan is stored under an id, never to change, for StartMigration to execute; with dry_run nothing is written.
+        """
 
     @_abc_1.abstractmethod
     def StartMigration(
@@ -85,7 +125,11 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_migration_pb2.StartMigrationResponse, _abc.Awaitable[_migration_pb2.StartMigrationResponse]]:
         """Start it. With validate_only, fail exactly where the real call would and write nothing.
 
-        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT).
+        With plan_id exactly that plan is executed, or refused. Without one a plan is made, stored and executed, and what
+        it asks to be confirmed counts as confirmed. A plan that was executed answers with its migration.
+
+        FAILED_PRECONDITION (MIGRATION_RUNNING, STORE_UNFIT, QUARANTINE_LIMIT; PLAN_OUTDATED: what the plan rests on has
+        changed, or it is too old; CONFIRMATION_MISSING).
         """
 
     @_abc_1.abstractmethod
@@ -117,5 +161,54 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.AbortMigrationResponse, _abc.Awaitable[_migration_pb2.AbortMigrationResponse]]:
         """Undo before the point of no return; after it FAILED_PRECONDITION (PAST_POINT_OF_NO_RETURN)."""
+
+    @_abc_1.abstractmethod
+    def GetMigrationPlan(
+        self,
+        request: _migration_pb2.GetMigrationPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.GetMigrationPlanResponse, _abc.Awaitable[_migration_pb2.GetMigrationPlanResponse]]:
+        """Return a stored plan. NOT_FOUND: there is none of that id."""
+
+    @_abc_1.abstractmethod
+    def PromoteMigration(
+        self,
+        request: _migration_pb2.PromoteMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.PromoteMigrationResponse, _abc.Awaitable[_migration_pb2.PromoteMigrationResponse]]:
+        """Let a migration that is held switch. FAILED_PRECONDITION says what is not ready."""
+
+    @_abc_1.abstractmethod
+    def PauseMigration(
+        self,
+        request: _migration_pb2.PauseMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.PauseMigrationResponse, _abc.Awaitable[_migration_pb2.PauseMigrationResponse]]:
+        """Take no further step until it is resumed. What has begun is finished: writes are never left waiting."""
+
+    @_abc_1.abstractmethod
+    def ResumeMigration(
+        self,
+        request: _migration_pb2.ResumeMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.ResumeMigrationResponse, _abc.Awaitable[_migration_pb2.ResumeMigrationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RollbackMigration(
+        self,
+        request: _migration_pb2.RollbackMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.RollbackMigrationResponse, _abc.Awaitable[_migration_pb2.RollbackMigrationResponse]]:
+        """Make the source active again, with every write since the switch. It is then held, and can be promoted again
+        without another copy. FAILED_PRECONDITION where no way back is kept.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteMigration(
+        self,
+        request: _migration_pb2.CompleteMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.CompleteMigrationResponse, _abc.Awaitable[_migration_pb2.CompleteMigrationResponse]]:
+        """Give up the way back: the source leaves the routing record."""
 
 def add_MigrationServiceServicer_to_server(servicer: MigrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -115,6 +115,7 @@ class ShardReplica(_message.Message):
     QUARANTINED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FOLLOWING_FIELD_NUMBER: _builtins.int
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     shard: _builtins.int
@@ -132,6 +133,8 @@ class ShardReplica(_message.Message):
     quarantined: _builtins.int
     reason: _builtins.str
     """Name of an ErrorReason without its prefix: why the replica does not answer. Stays while it is tried again."""
+    source_generation: _builtins.int
+    """The generation whose positions source_cursor names."""
     @_builtins.property
     def source_cursor(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """While following a source generation: source shard -> position included."""
@@ -159,12 +162,15 @@ class ShardReplica(_message.Message):
         quarantined: _builtins.int = ...,
         reason: _builtins.str = ...,
         following: Global___Following | None = ...,
+        source_generation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "following", b"following", "source_generation", b"source_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__source_generation: _TypeAlias = _typing.Literal["source_generation"]  # noqa: Y015
+    _WhichOneofArgType__source_generation: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_generation) -> _WhichOneofReturnType__source_generation | None: ...
 
 Global___ShardReplica: _TypeAlias = ShardReplica  # noqa: Y015
 

@@ -196,6 +196,7 @@ class LogBatch(_message.Message):
     FIRST_POSITION_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     SOURCE_CURSOR_FIELD_NUMBER: _builtins.int
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     generation: _builtins.int
     shard: _builtins.int
@@ -203,6 +204,10 @@ class LogBatch(_message.Message):
     """Epoch of the shard's ownership under which the batch was written."""
     first_position: _builtins.int
     """Positions start at 1."""
+    source_generation: _builtins.int
+    """The generation whose positions source_cursor names. Absent in batches of older software: the one that this
+    generation was made of.
+    """
     @_builtins.property
     def writer(self) -> Global___Writer: ...
     @_builtins.property
@@ -224,11 +229,14 @@ class LogBatch(_message.Message):
         first_position: _builtins.int = ...,
         records: _abc.Iterable[Global___LogRecord] | None = ...,
         source_cursor: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        source_generation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["writer", b"writer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "source_generation", b"source_generation", "writer", b"writer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_position", b"first_position", "format_version", b"format_version", "generation", b"generation", "records", b"records", "shard", b"shard", "source_cursor", b"source_cursor", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "epoch", b"epoch", "first_position", b"first_position", "format_version", b"format_version", "generation", b"generation", "records", b"records", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__source_generation: _TypeAlias = _typing.Literal["source_generation"]  # noqa: Y015
+    _WhichOneofArgType__source_generation: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_generation) -> _WhichOneofReturnType__source_generation | None: ...
 
 Global___LogBatch: _TypeAlias = LogBatch  # noqa: Y015

@@ -1,0 +1,122 @@
+"""Calls that turn a running migration: promote, pause, resume, roll back, complete."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from brainy.api.coordinator.v1 import migration_pb2
+from brainy.errors import UnavailableError
+from brainy.sdk.control import ControlCalls
+from brainy.sdk.migration import Completed, Migration, migration_from_proto
+from brainy.sdk.retry import CONTROL_CHANGE
+
+
+class TurnCalls(ControlCalls):
+    """Each answers as soon as what is asked for is in the migration's history; ``wait_until_migration_rests`` waits."""
+
+    async def promote_migration(self, id: str, *, requested_by: str = "") -> Migration:  # noqa: A002 - as the field is called
+        """Let a migration that is held switch.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PreconditionError: it is not ready to; the remedy names what is missing.
+        """
+        request = migration_pb2.PromoteMigrationRequest(
+            id=id, namespace=self.namespace, request_id=self._changing(), requested_by=requested_by
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.PromoteMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+    async def pause_migration(self, id: str, *, reason: str = "", requested_by: str = "") -> Migration:  # noqa: A002 - likewise
+        """Let a migration take no further step. Writes go on; what is being copied or followed goes on too.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PreconditionError: it has ended.
+        """
+        request = migration_pb2.PauseMigrationRequest(
+            id=id, namespace=self.namespace, request_id=self._changing(), requested_by=requested_by, reason=reason
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.PauseMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+    async def resume_migration(self, id: str, *, requested_by: str = "") -> Migration:  # noqa: A002 - likewise
+        """Let a paused migration go on, whatever it was paused for.
+
+        Raises:
+            NotFoundError: there is no such migration.
+        """
+        request = migration_pb2.ResumeMigrationRequest(
+            id=id, namespace=self.namespace, request_id=self._changing(), requested_by=requested_by
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.ResumeMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+    async def rollback_migration(self, id: str, *, reason: str = "", requested_by: str = "") -> Migration:  # noqa: A002 - likewise
+        """Make the source of a migration active again, with every write since the switch.
+
+        The migration is then held: promote it to go forward once more, without another copy, or abort it.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PastPointOfNoReturnError: no way back is kept, or not any more.
+            PreconditionError: it has not switched, or Brainy's own tree is followed or mirrored to by now.
+        """
+        request = migration_pb2.RollbackMigrationRequest(
+            id=id, namespace=self.namespace, request_id=self._changing(), requested_by=requested_by, reason=reason
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.RollbackMigration, request, CONTROL_CHANGE
+        )
+        return migration_from_proto(answer.migration)
+
+    async def complete_migration(
+        self,
+        id: str,  # noqa: A002 - likewise
+        *,
+        validate_only: bool = False,
+        requested_by: str = "",
+    ) -> Completed:
+        """Give up the way back: the source leaves the routing record. Its objects stay in the bucket.
+
+        Args:
+            id: of the migration.
+            validate_only: say what would be retired, or why it cannot be, and change nothing.
+            requested_by: who asks and why, for the history.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PreconditionError: it has not switched, or is being rolled back.
+        """
+        request = migration_pb2.CompleteMigrationRequest(
+            id=id,
+            namespace=self.namespace,
+            request_id=self._changing(),
+            requested_by=requested_by,
+            validate_only=validate_only,
+        )
+        answer = await self._coordinators.unary(
+            lambda leader: leader.migrations.CompleteMigration, request, CONTROL_CHANGE
+        )
+        return Completed(migration=migration_from_proto(answer.migration), retired=tuple(answer.retired))
+
+    async def wait_until_migration_rests(self, id: str) -> Migration:  # noqa: A002 - likewise
+        """Return a migration once it has ended, or does nothing more before somebody asks (``Migration.rests``).
+
+        Raises:
+            NotFoundError: there is no such migration.
+            UnavailableError: as ``watch_migration``.
+        """
+        async with aclosing(self.watch_migration(id)) as changes:
+            async for seen in changes:
+                if seen.rests:
+                    return seen
+        raise UnavailableError(
+            "the coordinator said nothing about the migration", remedy="ask for the migration again", migration=id
+        )

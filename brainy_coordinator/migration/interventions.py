@@ -1,0 +1,104 @@
+"""What a person may ask of a running migration, and when it is refused. Pure.
+
+Each rule returns what to persist, or None where that is so already, so that a repeat changes nothing. The record handed
+in knows everything that the routing record knows (``decision.journal``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from brainy.errors import PastPointOfNoReturnError, PreconditionError
+from brainy_coordinator.migration.observation import Observation
+from brainy_coordinator.migration.obstacles import not_ready
+from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.state import State, Trigger
+
+#: What is asked for, as a function of what is.
+Intervention = Callable[[MigrationRecord, Observation], Trigger | None]
+
+
+def promote(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Let a migration that is held switch.
+
+    Raises:
+        PreconditionError: it is not ready to (WRONG_PHASE), with what is missing.
+    """
+    if not record.held and not record.state.is_terminal:
+        return None
+    missing = not_ready(record, seen) if record.state in (State.COPYING, State.CATCHING_UP, State.READY) else []
+    if record.state is not State.READY or missing:
+        raise _refused(
+            record,
+            "the migration is not ready to switch",
+            remedy="; ".join(missing) or "wait until it is ready (brainy migrate show)",
+        )
+    return Trigger.PROMOTE_REQUESTED
+
+
+def pause(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Take no further step. Writes that wait are let go first, by finishing or giving up what has begun.
+
+    Raises:
+        PreconditionError: it has ended (WRONG_PHASE).
+    """
+    if record.state.is_terminal:
+        raise _refused(record, "the migration has ended", remedy="there is nothing to pause")
+    return Trigger.PAUSE_REQUESTED
+
+
+def resume(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Go on, whatever it was paused for."""
+    return Trigger.RESUME_REQUESTED if record.paused and not record.state.is_terminal else None
+
+
+def rollback(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Make the source active again.
+
+    Raises:
+        PastPointOfNoReturnError: no way back is kept, or not any more.
+        PreconditionError: it has not switched (WRONG_PHASE).
+    """
+    if record.wants_rollback or record.state is State.ROLLING_BACK:
+        return None
+    if record.state is State.OBSERVING:
+        return Trigger.ROLLBACK_REQUESTED
+    if record.state.is_committed:
+        raise PastPointOfNoReturnError(
+            "the migration is complete: the source is not served and does not follow any more"
+            if record.request.keep_way_back
+            else "the migration has switched without a way back",
+            remedy="start another migration with the former settings; with keep_way_back it can be rolled back",
+            migration=record.id,
+            state=record.state.value,
+        )
+    if record.rolled_back and not record.state.is_terminal:
+        return None
+    raise _refused(
+        record,
+        "the migration has not switched: there is nothing to roll back",
+        remedy="abort it (brainy migrate abort) to undo what it has done",
+    )
+
+
+def complete(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Give up the way back.
+
+    Raises:
+        PreconditionError: it has not switched, or is being rolled back (WRONG_PHASE).
+    """
+    if record.state in (State.COMPLETING, State.SUCCEEDED):
+        return None
+    if record.state is not State.OBSERVING or seen.is_draining():
+        raise _refused(
+            record,
+            "only a migration that has switched and is not being rolled back can be completed",
+            remedy="wait until it is being observed, or abort it",
+        )
+    return Trigger.COMPLETE_REQUESTED
+
+
+def _refused(record: MigrationRecord, message: str, *, remedy: str) -> PreconditionError:
+    return PreconditionError(
+        message, reason="WRONG_PHASE", remedy=remedy, migration=record.id, state=record.state.value
+    )

@@ -1,0 +1,55 @@
+"""What to do after the switch while a way back is kept, and on that way. Pure.
+
+OBSERVING: the target is the truth, the source follows it. It ends in one of three ways: asked to complete, the time to
+observe is over, or asked to roll back. A rollback that was asked for begins once the source is close behind, and begins
+again after an attempt that had to be given up, as the switch does.
+"""
+
+from __future__ import annotations
+
+from brainy_coordinator.migration.actions import Release, Undrain
+from brainy_coordinator.migration.cut_over import (
+    LAG_LIMIT,
+    Decision,
+    backs_off,
+    behind,
+    comparing,
+    taking_positions,
+    unready_leaders,
+)
+from brainy_coordinator.migration.observation import Observation
+from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.state import Trigger
+
+
+def observing(record: MigrationRecord, seen: Observation, now: float) -> Decision:
+    """Decide in OBSERVING."""
+    if seen.is_draining() and seen.routing.migration == record.id:
+        return Decision(actions=(Undrain(record.leading, "left by an attempt that was given up"),))
+    if seen.reachable - seen.facts.released:
+        return Decision(actions=(Release(record.leading),))
+    if record.paused:
+        return Decision()
+    if record.wants_rollback:
+        if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
+            return Decision()
+        return Decision(trigger=Trigger.ROLLBACK_BEGUN)
+    left = seconds_left(record, seen, now)
+    if left is not None and left <= 0.0 and not record.differs:
+        return Decision(trigger=Trigger.OBSERVED, detail=f"observed for {record.request.observe_seconds:g} s")
+    return Decision()
+
+
+def seconds_left(record: MigrationRecord, seen: Observation, now: float) -> float | None:
+    """Seconds until it completes by itself; None for never. A new leader counts from when it took over."""
+    if not record.request.observe_seconds or seen.facts.observing_since is None:
+        return None
+    return seen.facts.observing_since + record.request.observe_seconds - now
+
+
+def rolling_back(record: MigrationRecord, seen: Observation, now: float) -> Decision:
+    """Decide in ROLLING_BACK: the steps of the switch with the roles changed, in one state."""
+    attempt = seen.facts.cut_over
+    if attempt is None or attempt.positions is None:
+        return taking_positions(record, seen, now, interrupted=Trigger.ROLLBACK_INTERRUPTED)
+    return comparing(record, seen, now, interrupted=Trigger.ROLLBACK_INTERRUPTED, unequal=Trigger.ROLLBACK_UNEQUAL)

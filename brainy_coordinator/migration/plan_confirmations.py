@@ -1,0 +1,57 @@
+"""What a person has to confirm before a plan is executed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brainy_coordinator.migration.plan import Confirmation, PlanBasis
+from brainy_coordinator.migration.record import Request
+
+WRITERS_STOPPED = "writers-stopped"
+QUARANTINED_LEFT_OUT = "quarantined-left-out"
+MIXED_DIMENSIONS = "mixed-dimensions"
+NO_WAY_BACK = "no-way-back"
+
+
+def confirmations(request: Request, basis: PlanBasis, dimensions: Mapping[int, int]) -> tuple[Confirmation, ...]:
+    """Return what has to be confirmed.
+
+    Args:
+        request: what is asked for.
+        basis: what there is.
+        dimensions: vector length -> nouns, as far as they were looked at.
+    """
+    found: list[Confirmation] = []
+    if basis.trees and not basis.following:
+        found.append(
+            Confirmation(
+                name=WRITERS_STOPPED,
+                message="no Brainy process writes any more: what one writes now would not be seen"
+                " (brainy follow --on takes it over)",
+            )
+        )
+    if basis.quarantined:
+        found.append(
+            Confirmation(
+                name=QUARANTINED_LEFT_OUT,
+                message=f"{basis.quarantined:,} objects that cannot be read may stay out (brainy quarantine list)",
+            )
+        )
+    lengths = sorted(length for length in dimensions if length)
+    if basis.trees and len(lengths) > 1:
+        found.append(
+            Confirmation(
+                name=MIXED_DIMENSIONS,
+                message=f"{basis.dimensions} is the right vector length of {', '.join(map(str, lengths))};"
+                " nouns of another are kept and not searched",
+            )
+        )
+    if not request.keep_way_back:
+        found.append(
+            Confirmation(
+                name=NO_WAY_BACK,
+                message=f"after the switch generation {request.source_generation} is not kept up to date:"
+                " what is written from then on is in the new one only (--keep-way-back keeps it)",
+            )
+        )
+    return tuple(found)
