@@ -351,6 +351,7 @@ class ClusterExecutor:
             waiting_since=attempt.started_at,
             write_pause_seconds=self._clock.monotonic() - attempt.started_at,
             adopted_in_force=frozenset(),
+            still=None,
             released=frozenset(),
         )
 
