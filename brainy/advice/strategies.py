@@ -310,7 +310,10 @@ _SOURCE_STAYS = (
 
 
 def _abort_or(on: Setting) -> str:
-    before = "until the switch: brainy migrate abort ID. After it there is no rollback to the old generation; "
+    before = (
+        "until the switch: brainy migrate abort ID. After it, where it was started with --keep-way-back: "
+        "brainy migrate rollback ID. Without that, "
+    )
     if on.at.facts.mirrorable:
         deletes = " (beware: it deletes nouns of another length when it starts)" if on.at.facts.endangered else ""
         return before + (

@@ -288,3 +288,42 @@ async def test_a_plan_with_a_hold_and_a_way_back(on: Coordinated) -> None:
     assert found.migration.state == migration_pb2.MIGRATION_STATE_SUCCEEDED
     assert (found.outcome.as_planned, found.outcome.remaining) == (True, 0)
     assert "complete_requested" in [each.trigger for each in plan.transitions]
+
+
+async def test_a_plan_for_a_pool_places_the_target_there(on: Coordinated) -> None:
+    green = migration_pb2.TargetSpec(pool="green")
+    missing = await on.plan(migration_pb2.STRATEGY_BLUE_GREEN, target=green)
+    assert [check.name for check in missing.checks if not check.passed] == ["pool_has_nodes"]
+    assert [check.remedy != "" for check in missing.checks if not check.passed] == [True]
+    node = await on.cluster.node("g", pool="green")
+    await on.known(lambda found: found.pool == "green" and found.state == membership_pb2.NODE_STATE_ALIVE, "g")
+    # Room is asked for where the target will be, and nowhere else.
+    on.cluster.nodes()[0].disk_free = 10
+    await on.known(lambda found: found.disk_free_bytes == 10, "a")
+    plan = await on.plan(migration_pb2.STRATEGY_BLUE_GREEN, target=green)
+    assert [check.name for check in plan.checks if not check.passed] == []
+    assert (plan.strategy, plan.target.pool) == (migration_pb2.STRATEGY_BLUE_GREEN, "green")
+    placed = next(step.detail for step in plan.steps if step.action == "PlaceTarget")
+    assert "on 1 nodes of pool green" in placed
+    node.disk_free = 10
+    await on.known(lambda found: found.disk_free_bytes == 10, "g")
+    assert "g has 10" in (await on.refused(plan, "WRONG_PHASE")).message
+    node.disk_free = 10**12
+    await on.known(lambda found: found.disk_free_bytes == 10**12, "g")
+    found = await on.ended(await on.execute(plan))
+    assert (found.migration.state, found.outcome.as_planned) == (migration_pb2.MIGRATION_STATE_SUCCEEDED, True)
+    routing = on.cluster.in_force()
+    assert routing.generations[1].pool == "green"
+    assert {where.owner for where in routing.generations[1].shards.values()} == {"g"}
+
+
+async def test_a_coordinated_plan_holds_the_word_that_writers_are_stopped(on: Coordinated) -> None:
+    silent = await on.plan(migration_pb2.STRATEGY_COORDINATED)
+    assert [check.name for check in silent.checks if not check.passed] == ["writers_stopped"]
+    assert "--writers-stopped" in (await on.refused(silent, "WRONG_PHASE")).remedy
+    plan = await on.plan(migration_pb2.STRATEGY_COORDINATED, writers_stopped=True)
+    assert plan.writers_stopped
+    assert [step.action for step in plan.steps].count("AwaitQuiet") == 1
+    assert plan.figures.duration.ToSeconds() >= 2
+    found = await on.ended(await on.execute(plan))
+    assert (found.migration.state, found.outcome.as_planned) == (migration_pb2.MIGRATION_STATE_SUCCEEDED, True)
