@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from brainy.legacy import keys
+from brainy.legacy.dialect.entries import INSTANCE
 from brainy.legacy.keys import Kind
 from brainy.legacy.values import UnreadableError, parse_json
 from brainy.store.base import StoredObject
@@ -23,6 +24,8 @@ class ChangeEntry:
     deletes: bool
     #: Metadata that is null: part of deleting a noun, or of adding one without metadata.
     null: bool = False
+    #: Our mirror wrote it: it tells nothing that is not known, but it stays the log's word on a zombie.
+    ours: bool = False
 
 
 _KINDS = {"noun": Kind.NOUN, "verb": Kind.VERB, "metadata": Kind.NOUN_METADATA}
@@ -46,4 +49,5 @@ def read_entry(found: StoredObject) -> ChangeEntry | None:
         id=item_id,
         deletes=fields.get("operation") == "delete",
         null=fields.get("data") is None,
+        ours=fields.get("instanceId") == INSTANCE,
     )

@@ -49,7 +49,7 @@ class Part:
     verbs: dict[str, Verb] = field(default_factory=dict)
     #: Ids of which an object is there and cannot be read.
     unreadable: set[str] = field(default_factory=set)
-    #: Key asked for -> the version read, None if nothing is there; by id.
+    #: Key asked for -> the version read (in a transfer: listed before it), None if nothing is there; by id.
     versions: dict[str, dict[str, Version | None]] = field(default_factory=dict)
     objects_read: int = 0
 

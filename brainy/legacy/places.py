@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from brainy.legacy.keys import ENTITY, FLAT, id_in, names_no_item, object_key
+from brainy.legacy.keys import ENTITY, FLAT, Kind, id_in, names_no_item, object_key
 from brainy.legacy.tree import Tree
 from brainy.legacy.trees import open_trees
 
@@ -38,6 +38,14 @@ class Places:
         """Return the ids of the items a key may be about; several where one prefix lies below another."""
         found = (self.id_at(prefix, key) for prefix in self.prefixes if key.startswith(prefix))
         return [item_id for item_id in found if item_id is not None]
+
+    def vectors_of(self, kind: Kind, item_id: str) -> set[str]:
+        """Return the keys an item's vector object may have."""
+        return {object_key(tree.keys.objects(kind), item_id) for tree in self.trees}
+
+    def companions_of(self, kind: Kind, item_id: str) -> set[str]:
+        """Return the keys of the object that may lie beside it: metadata or verb-metadata."""
+        return {object_key(tree.keys.companions(kind), item_id) for tree in self.trees}
 
     def keys_of(self, item_id: str) -> list[str]:
         """Return every key an object of an item may have, noun or verb, in any of the trees."""

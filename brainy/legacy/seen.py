@@ -16,8 +16,9 @@ taken for somebody else's:
 2. ``wrote(key, etag)`` once the PUT is known to have landed, ``deleted(key)`` for a DELETE; both release the key.
    ``release(key)`` if nothing landed.
 
-A crash between the two leaves a version that the next owner takes for a foreign one. It reads it, finds that it
-says what is served, and commits nothing; so a mirrored object has to read back as the item it was made from.
+A crash between the two, or before the book is saved, leaves a version that the next owner has never seen. It reads it
+and finds that it says what is served, or what our own log said after ``SeenBook.mirrored``, and commits nothing; so a
+mirrored object has to read back as the item it was made from.
 
 Pure: no I/O, no clock. Not safe for threads.
 """
@@ -25,7 +26,8 @@ Pure: no I/O, no clock. Not safe for threads.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +63,38 @@ def version_of(etag: str, last_modified: float = 0.0, size: int = 0) -> Version:
     """Return the version an ETag and a LastModified stand for; a store without ETags is told apart by size."""
     text = etag.removeprefix("W/").strip('"') or f"{last_modified}-{size}"
     return Version(xxhash.xxh64_intdigest(text.encode()), max(0, int(last_modified)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirrored:
+    """How far our own writes into the tree are known: everything the mirror wrote up to there is in a book."""
+
+    dialect: str
+    #: "generation/shard" of a log -> position.
+    positions: Mapping[str, int] = field(default_factory=dict)
+    #: "generation/shard" -> nonce of the mirror's record that the positions were read from.
+    nonces: Mapping[str, str] = field(default_factory=dict)
+    #: Nobody was mirroring then: while the nonces stand, nobody has since.
+    idle: bool = False
+
+    def idle_until(self, now: Mapping[str, str]) -> bool:
+        """Whether nobody has mirrored since, where these are the nonces now."""
+        return self.idle and dict(self.nonces) == dict(now)
+
+    @classmethod
+    def union(cls, parts: Sequence[Mirrored | None]) -> Mirrored | None:
+        """Return what holds for the books of several shards together; None where that is nothing."""
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts) or len({part.dialect for part in known}) > 1:
+            return None
+        positions: dict[str, int] = {}
+        nonces: dict[str, str] = {}
+        for part in known:
+            nonces.update(part.nonces)
+            for log, position in part.positions.items():
+                positions[log] = min(position, positions.get(log, position))
+        idle = all(part.idle for part in known)
+        return cls(dialect=known[0].dialect, positions=positions, nonces=nonces, idle=idle)
 
 
 class Place:
@@ -139,6 +173,8 @@ class SeenBook:
         #: Position in the shard's log: every record at or below it was durable before the listing began that the
         #: versions in the book were compared with. A version that is not in the book is younger than those.
         self.position = position
+        #: How far it knows what the mirror wrote; None where nobody has said. As of when it was saved.
+        self.mirrored: Mirrored | None = None
         #: Versions noted since the book was made.
         self.changes = 0
 

@@ -4,7 +4,8 @@
     0       8      magic "BRNYSEEN"
     8       32     SHA-256 of the rest
     40      4      n, little endian
-    44      n      JSON: format_version, generation, shard, epoch, position, nonce, places [{prefix, count}]
+    44      n      JSON: format_version, generation, shard, epoch, position, nonce, places [{prefix, count}], and, where
+                   the namespace is mirrored, mirrored {dialect, positions, nonces, idle}
     44+n           for each place: count hashes (u64, ascending), count tags (u64), count seconds (u32), little endian
 
 It is swapped by its ETag and carries the epoch of the owner that wrote it; a lower epoch does not replace a higher
@@ -20,7 +21,7 @@ import numpy as np
 import orjson
 
 from brainy.errors import CorruptDataError, PreconditionError
-from brainy.legacy.seen import ENTRY_BYTES, Place, SeenBook
+from brainy.legacy.seen import ENTRY_BYTES, Mirrored, Place, SeenBook
 
 MAGIC: Final = b"BRNYSEEN"
 FORMAT_VERSION: Final = 1
@@ -30,17 +31,23 @@ _HEADER: Final = len(MAGIC) + 32
 def encode_book(book: SeenBook, *, generation: int, shard: int, epoch: int, nonce: str) -> bytes:
     """Return the bytes of a book's object."""
     arrays = {prefix: place.arrays for prefix, place in book.places.items()}
-    about = orjson.dumps(
-        {
-            "format_version": FORMAT_VERSION,
-            "generation": generation,
-            "shard": shard,
-            "epoch": epoch,
-            "position": book.position,
-            "nonce": nonce,
-            "places": [{"prefix": prefix, "count": len(parts[0])} for prefix, parts in arrays.items()],
+    fields: dict[str, object] = {
+        "format_version": FORMAT_VERSION,
+        "generation": generation,
+        "shard": shard,
+        "epoch": epoch,
+        "position": book.position,
+        "nonce": nonce,
+        "places": [{"prefix": prefix, "count": len(parts[0])} for prefix, parts in arrays.items()],
+    }
+    if (mirrored := book.mirrored) is not None:
+        fields["mirrored"] = {
+            "dialect": mirrored.dialect,
+            "positions": dict(mirrored.positions),
+            "nonces": dict(mirrored.nonces),
+            "idle": mirrored.idle,
         }
-    )
+    about = orjson.dumps(fields)
     payload = b"".join(
         (
             len(about).to_bytes(4, "little"),
@@ -85,6 +92,13 @@ def decode_book(body: bytes, *, generation: int, shard: int, key: str) -> tuple[
     if len(payload) != 4 + size + ENTRY_BYTES * sum(counts.values()):
         raise _corrupt("a book of seen versions has another length than it says", key)
     book = SeenBook(counts, position=int(about["position"]))
+    if (mirrored := about.get("mirrored")) is not None:
+        book.mirrored = Mirrored(
+            dialect=str(mirrored["dialect"]),
+            positions={str(log): int(position) for log, position in mirrored["positions"].items()},
+            nonces={str(log): str(found) for log, found in mirrored["nonces"].items()},
+            idle=bool(mirrored["idle"]),
+        )
     at = 4 + size
     for prefix, count in counts.items():
         hashes = np.frombuffer(payload, "<u8", count, at).astype(np.uint64)

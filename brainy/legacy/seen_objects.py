@@ -11,7 +11,7 @@ class SeenObjects(Protocol):
     """The versions of objects that what is served already includes.
 
     The mirror ``hold``s a key before its PUT or DELETE, and then says ``wrote``, ``deleted`` or, where nothing landed,
-    ``release``.
+    ``release``. With ``reached`` it says how far it has got.
     """
 
     @property
@@ -32,6 +32,9 @@ class SeenObjects(Protocol):
 
     def deleted(self, key: str) -> None:
         """Our DELETE landed."""
+
+    def reached(self, position: int) -> None:
+        """Everything of the shard's log up to here, and of the logs before it, is in the tree; each write was told."""
 
 
 class NothingSeen:
@@ -56,4 +59,7 @@ class NothingSeen:
         """Nothing to do."""
 
     def deleted(self, key: str) -> None:
+        """Nothing to do."""
+
+    def reached(self, position: int) -> None:
         """Nothing to do."""

@@ -10,6 +10,8 @@ them.
 With the book come the words our own clients spoke after its position: those records are read from the logs it speaks
 of. What was copied from a source generation counts as of the source's log: the copy is younger than the word. What of
 these logs has been collected was spoken before ``collected/<shard>.json`` was last written, which is the floor.
+
+And what our mirror may have written unknown to the book (``echo_window``): a book is saved with how far it knows that.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from brainy.changelog.reading import read_log
 from brainy.clock import Clock
 from brainy.errors import BrainyError, CorruptDataError, LogCollectedError
 from brainy.ids import Ids
-from brainy.legacy.seen import SeenBook
+from brainy.legacy.seen import Mirrored, SeenBook
 from brainy.legacy.seen_file import decode_book, encode_book
 from brainy.store.base import ObjectStore
 from brainy.store.cas import CasRegister
 from brainy.telemetry.logs import get_logger
+from brainy_node.following.echo_window import EchoWindow
+from brainy_node.following.echoes import Echoes
 from brainy_node.following.own_words import OwnWords
 from brainy_node.following.owned import OwnedShard
 
@@ -41,6 +45,7 @@ class Beginning:
 
     book: SeenBook | None
     words: OwnWords
+    echoes: Echoes
 
 
 class BookShelf:
@@ -54,9 +59,10 @@ class BookShelf:
         self._read_spec = read_spec
         self._clock = clock
         self._ids = ids
+        self._window = EchoWindow(store)
 
-    async def begin(self, owned: OwnedShard) -> Beginning:
-        """Return what is known of a shard.
+    async def begin(self, owned: OwnedShard, *, dialect: str = "") -> Beginning:
+        """Return what is known of a shard; ``dialect`` is what the namespace is to be mirrored in, "" for not.
 
         Raises:
             BrainyError: what the store said.
@@ -65,16 +71,31 @@ class BookShelf:
         book = await self._load(generation, number)
         chain = await self._earlier(generation)
         if book is not None:
-            return Beginning(book, await self._words(generation, number, [(generation, number, book.position)], chain))
+            logs = [(generation, number, book.position)]
+            return await self._beginning(owned, book, book.mirrored, logs, chain, dialect)
         books = [(g, s, await self._load(g, s)) for g, count in chain[:1] for s in range(count)]
         logs = [(generation, number, 0)]
         known = [book for _, _, book in books if book is not None]
+        mirrored = None
         if books and len(known) == len(books):
             book = SeenBook.union(known).part(number, owned.shard_count)
+            mirrored = Mirrored.union([each.mirrored for each in known])
             logs += [(g, s, found.position) for g, s, found in books if found is not None]
         else:
             logs += [(g, s, 0) for g, count in chain for s in range(count)]
-        return Beginning(book, await self._words(generation, number, logs, chain))
+        return await self._beginning(owned, book, mirrored, logs, chain, dialect)
+
+    async def _beginning(
+        self,
+        owned: OwnedShard,
+        book: SeenBook | None,
+        mirrored: Mirrored | None,
+        logs: Sequence[tuple[int, int, int]],
+        chain: Sequence[tuple[int, int]],
+        dialect: str,
+    ) -> Beginning:
+        words = await self._words(owned.generation, owned.number, logs, chain)
+        return Beginning(book, words, await self._window.echoes(owned, chain, mirrored, dialect=dialect))
 
     async def _earlier(self, generation: int) -> list[tuple[int, int]]:
         """Return (generation, shard count) of those this one was made from, the nearest first."""
@@ -143,8 +164,17 @@ class BookShelf:
             return None  # of another version of this software, or other trees are followed now
         return book
 
-    async def save(self, owned: OwnedShard, book: SeenBook) -> bool:
-        """Write a book unless a newer owner has written one; False if nothing was written."""
+    async def save(
+        self, owned: OwnedShard, book: SeenBook, *, echoes: Echoes | None = None, idle: bool = False
+    ) -> bool:
+        """Write a book unless a newer owner has written one; False if nothing was written.
+
+        Args:
+            owned: whose book.
+            book: it gets to know how far it knows our own writes.
+            echoes: while open, the book knows no more of them than it did at the beginning.
+            idle: whether nobody mirrors the shard, and nothing of a mirror's is under way.
+        """
         key = layout.seen_book(owned.generation, owned.number)
         register = CasRegister[tuple[SeenBook, int]](
             self._store,
@@ -161,6 +191,16 @@ class BookShelf:
             ids=self._ids,
         )
         etag: str | None = None
+        try:
+            # Before the book is written down: of what is at or below these positions it has been told.
+            if echoes is not None and echoes.open:
+                book.mirrored = echoes.since
+            else:
+                chain = await self._earlier(owned.generation)
+                book.mirrored = await self._window.reached(owned.generation, owned.number, chain, idle=idle)
+        except BrainyError as error:
+            _log.warning("book_not_saved", key=key, cause=str(error))
+            return False
         try:
             if (found := await register.load()) is not None:
                 etag = found[1]

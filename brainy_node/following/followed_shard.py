@@ -2,35 +2,31 @@
 
 ``settle`` is the one place where a foreign change becomes a record. The decision and the place in the commit queue
 are made without giving way to the event loop, so nothing of our clients' can come between them: what they committed
-before is in the shard or in the queue and is looked at, what they commit later gets a later position.
-
-Where the namespace is mirrored and our word is kept, the tree has to get it. A word that is later than what the tree
-has is not mirrored yet, and will be. One that may have been in the tree already, and was replaced there (in the same
-second, or by a deletion, which has no time), the mirror has behind it: it is *restated*, a record that says what is
-served. The mirror writes it; it makes our word no younger.
+before is in the shard or in the queue and is looked at, what they commit later gets a later position. ``decision``
+says whose word counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-import xxhash
-
-from brainy.api.storage.v1 import log_pb2
-from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.partition import shard_of
 from brainy.clock import Clock
 from brainy.legacy.part import Part
 from brainy.legacy.places import Places
-from brainy.legacy.seen import SeenBook, Version
+from brainy.legacy.seen import SeenBook
 from brainy.store.base import ObjectStore
 from brainy.telemetry.logs import get_logger
+from brainy_node.following.decision import Decision, same
+from brainy_node.following.echoes import Echoes
 from brainy_node.following.figures import FollowFigures
-from brainy_node.following.own_words import ItemKind, Name, OwnWords, spoken_names
+from brainy_node.following.own_words import ItemKind, OwnWords, spoken_names
 from brainy_node.following.owned import OwnedShard, ownership_ended
 
 _log = get_logger(__name__)
+#: Nothing of a mirror's is under way any more when there has been none for so long.
+_IDLE_SECONDS = 60.0
 #: Records of one commit; a commit is one log object at most.
 _COMMIT_RECORDS = 500
 KINDS: tuple[ItemKind, ...] = ("noun", "verb")
@@ -49,25 +45,38 @@ class FollowedShard:
         *,
         book: SeenBook | None,
         words: OwnWords,
+        echoes: Echoes,
         clock: Clock,
         mirrored: Callable[[], bool] = lambda: False,
     ) -> None:
         self.owned = owned
-        #: Whether what our clients commit is written into the tree.
-        self.mirrored = mirrored
+        self._mirrored = mirrored
         self.figures = FollowFigures(stage="following" if book is not None else "transferring")
         #: None until everything was compared once.
         self.book = book
         #: Own writes announced before the book exists go here.
         self._early = SeenBook(places.listed)
         self.words = words
+        self.echoes = echoes
         self._store = store
-        self._places = places
+        self.places = places
         self.clock = clock
+        #: When the mirror had passed everything that may be an echo.
+        self._overtaken_at: float | None = None
+        #: When there may have been a mirror last, by the passes.
+        self._mirrored_at = clock.monotonic()
         self._listened = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        #: Ids that a word of Brainy's is served of, and the saved book knows no object of: it may be gone by now.
+        self.unsaved = {
+            item_id
+            for _, item_id in words.foreign
+            if book is not None
+            and shard_of(item_id, owned.shard_count) == owned.number
+            and not any(book.version(key) for key in places.keys_of(item_id))
+        }
         #: Ids found changed and not settled.
-        self.open: set[str] = set()
+        self.open: set[str] = set(self.unsaved)
 
     @property
     def number(self) -> int:
@@ -80,7 +89,11 @@ class FollowedShard:
         return self._early if self.book is None else self.book
 
     def start(self) -> None:
-        """Begin to listen to the shard's own log."""
+        """Begin to listen to the shard's own log.
+
+        From here on, without giving way to the event loop, our own writes into the tree are to be told to the book.
+        """
+        self.echoes.until = self.owned.shard.applied
         self._listener = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
@@ -97,6 +110,7 @@ class FollowedShard:
     async def _listen(self) -> None:
         async for slot in self.owned.slots(self.words.position + 1):
             self.words.take(slot)
+            self.echoes.take(slot, mirrored=0, own=True)
             self.words.position = max(self.words.position, slot.last)
             listened, self._listened = self._listened, asyncio.Event()
             listened.set()
@@ -116,6 +130,27 @@ class FollowedShard:
             finally:
                 waiting.cancel()
 
+    # --- our own writes into the tree -----------------------------------------------------------
+
+    def is_mirrored(self) -> bool:
+        """Whether what our clients commit is written into the tree."""
+        return self._mirrored()
+
+    def mirror_reached(self, position: int) -> None:
+        """Note that everything of the log up to a position is in the tree, and was told to the book."""
+        self._mirrored_at = self.clock.monotonic()
+        until = self.echoes.until
+        if self._overtaken_at is None and until is not None and position >= until:
+            self._overtaken_at = self._mirrored_at
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody mirrors the shard, and nothing of a mirror's is under way."""
+        return self._was_idle(self.clock.monotonic())
+
+    def _was_idle(self, at: float) -> bool:
+        return not self.is_mirrored() and at - self._mirrored_at >= _IDLE_SECONDS
+
     # --- the book -------------------------------------------------------------------------------
 
     def begin_book(self, book: SeenBook) -> None:
@@ -133,7 +168,11 @@ class FollowedShard:
         self.figures.passes += 1
         self.figures.open_items = len(self.open)
         self.figures.last_error = ""
+        if self.is_mirrored():
+            self._mirrored_at = self.clock.monotonic()
         if self.book is not None and not self.open:
+            if (self._overtaken_at is not None and self._overtaken_at <= began_at) or self._was_idle(began_at):
+                self.echoes.close()
             self.book.position = max(self.book.position, position)
             self.words.forget(self.owned.generation, self.book.position)
             self.figures.caught_up_at = began_at
@@ -149,7 +188,11 @@ class FollowedShard:
             versions = part.versions.get(item_id, {})
             if any(key in held for key in versions):
                 self.open.add(item_id)
-            elif item_id in deleted or not all(_same(self.book.version(key), read) for key, read in versions.items()):
+            elif (
+                item_id in deleted
+                or item_id in self.unsaved
+                or not all(same(self.book.version(key), read) for key, read in versions.items())
+            ):
                 fresh.append(item_id)
             else:
                 self.open.discard(item_id)
@@ -159,26 +202,22 @@ class FollowedShard:
         self,
         part: Part,
         ids: Sequence[str],
-        times: Mapping[str, int] | None = None,
         *,
         kinds: Sequence[ItemKind] = KINDS,
     ) -> int:
         """Commit what the tree says of some ids of this shard, unless it is served so or our clients spoke later.
 
-        ``times`` are the seconds in which the tree's items were written, where ``part`` does not know. Only ``kinds``
-        are looked at. Returns the number of records. The versions of the ids settled go into the book.
+        Only ``kinds`` are looked at. Returns the number of records. The versions of the ids settled go into the book.
 
         Raises:
             FencedError, UnavailableError, OutcomeUnknownError: the commit; nothing of it goes into the book.
         """
         total = 0
         for start in range(0, len(ids), _COMMIT_RECORDS):
-            total += await self._settle(part, ids[start : start + _COMMIT_RECORDS], times, kinds)
+            total += await self._settle(part, ids[start : start + _COMMIT_RECORDS], kinds)
         return total
 
-    async def _settle(
-        self, part: Part, ids: Sequence[str], times: Mapping[str, int] | None, kinds: Sequence[ItemKind]
-    ) -> int:
+    async def _settle(self, part: Part, ids: Sequence[str], kinds: Sequence[ItemKind]) -> int:
         mine = [item_id for item_id in ids if shard_of(item_id, self.owned.shard_count) == self.number]
         await self._fit(part, mine)
         for _ in range(_ATTEMPTS):
@@ -192,7 +231,7 @@ class FollowedShard:
                 continue
             commits = self.owned.commits
             busy = set(spoken_names(commits.unsettled()))
-            decided = _Decision(self, part, mine, times, kinds, busy)
+            decided = Decision(self, part, mine, kinds, busy)
             if decided.unknown:
                 continue
             if records := [*decided.records, *decided.restated]:
@@ -218,120 +257,7 @@ class FollowedShard:
     def _note(self, part: Part, ids: Iterable[str]) -> None:
         for item_id in ids:
             self.open.discard(item_id)
+            self.unsaved.discard(item_id)
             if self.book is not None:
                 for key, version in part.versions.get(item_id, {}).items():
                     self.book.saw(key, version)
-
-
-class _Decision:
-    """What becomes of some ids, decided on the state of one moment."""
-
-    def __init__(
-        self,
-        followed: FollowedShard,
-        part: Part,
-        ids: Sequence[str],
-        times: Mapping[str, int] | None,
-        kinds: Sequence[ItemKind],
-        busy: Collection[Name],
-    ) -> None:
-        shard = followed.owned.shard
-        self._followed = followed
-        self._part = part
-        self._times = times
-        self.records: list[log_pb2.LogRecord] = []
-        #: Ours, said again for the mirror.
-        self.restated: list[log_pb2.LogRecord] = []
-        self.deferred: set[str] = set()
-        self.conflicts = 0
-        #: A time that has to be looked up first.
-        self.unknown = False
-        served: dict[ItemKind, Mapping[str, Noun | Verb]] = {
-            "noun": {noun.id: noun for noun in shard.get_nouns(ids)},
-            "verb": {verb.id: verb for verb in shard.get_verbs(ids)},
-        }
-        found: dict[ItemKind, Mapping[str, Noun | Verb]] = {"noun": part.nouns, "verb": part.verbs}
-        for item_id in ids:
-            for kind in kinds:
-                ours, theirs = served[kind].get(item_id), found[kind].get(item_id)
-                if ours == theirs or (ours is not None and theirs is not None and ours.digest() == theirs.digest()):
-                    continue
-                if ours is not None and item_id in part.unreadable:
-                    continue
-                if (kind, item_id) in busy:
-                    self.deferred.add(item_id)
-                elif self._is_later(kind, item_id):
-                    self.records.append(_record(kind, item_id, theirs, foreign_version=self._version(item_id)))
-                elif followed.mirrored() and self._may_be_mirrored(kind, item_id):
-                    record = _record(kind, item_id, ours, restated=True)
-                    # The mirror's entries in Brainy's change log are named by it.
-                    record.written_at.FromMilliseconds(int(1000 * followed.clock.wall()))
-                    self.restated.append(record)
-        if self.deferred:
-            self.records = [record for record in self.records if _id(record) not in self.deferred]
-            self.restated = [record for record in self.restated if _id(record) not in self.deferred]
-
-    def _is_later(self, kind: ItemKind, item_id: str) -> bool:
-        said = self._followed.words.known_time((kind, item_id))
-        if said is None:
-            self.unknown = True
-            return False
-        if not said:
-            return True
-        written = self._written(item_id)
-        if written > said:
-            return True
-        # Where the tree has no object there is no word of its own to be overruled.
-        self.conflicts += written > 0
-        _log.info("own_word_kept", kind=kind, id=item_id, said=said, written=written)
-        return False
-
-    def _may_be_mirrored(self, kind: ItemKind, item_id: str) -> bool:
-        """Whether our word, which is kept, may have been in the tree before what is there now."""
-        if written := self._written(item_id):
-            return written >= self._followed.words.earliest_time((kind, item_id))
-        # Gone, and it was there; what was never there is on its way.
-        book = self._followed.book
-        return book is not None and any(book.version(key) for key in self._part.versions.get(item_id, {}))
-
-    def _written(self, item_id: str) -> int:
-        return self._times.get(item_id, 0) if self._times is not None else self._part.latest(item_id)
-
-    def _version(self, item_id: str) -> str:
-        state = xxhash.xxh3_128(item_id.encode())
-        for key, version in sorted(self._part.versions.get(item_id, {}).items()):
-            state.update(f"\0{key}\0{version}".encode())
-        return state.hexdigest()
-
-
-def _record(
-    kind: ItemKind, item_id: str, item: Noun | Verb | None, *, foreign_version: str = "", restated: bool = False
-) -> log_pb2.LogRecord:
-    record = log_pb2.LogRecord(foreign_version=foreign_version, restated=restated)
-    if isinstance(item, Noun):
-        record.upsert_noun.CopyFrom(noun_to_proto(item))
-    elif isinstance(item, Verb):
-        record.upsert_verb.CopyFrom(verb_to_proto(item))
-    elif kind == "noun":
-        record.delete_noun = item_id
-    else:
-        record.delete_verb = item_id
-    return record
-
-
-def _same(known: Version | None, read: Version | None) -> bool:
-    if known is None or read is None:
-        return known is read
-    return known.same_as(read)
-
-
-def _id(record: log_pb2.LogRecord) -> str | None:
-    match record.WhichOneof("operation"):
-        case "upsert_noun":
-            return record.upsert_noun.id
-        case "upsert_verb":
-            return record.upsert_verb.id
-        case "delete_noun":
-            return record.delete_noun
-        case _:
-            return record.delete_verb

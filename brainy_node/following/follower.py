@@ -158,13 +158,14 @@ class Follower:
         for key, each in owned.items():
             if key not in self._shards:
                 shelf, places = await self._tools(each.generation)
-                beginning = await shelf.begin(each)
+                beginning = await shelf.begin(each, dialect=self.choice.mirror)
                 followed = FollowedShard(
                     each,
                     self._store,
                     places,
                     book=beginning.book,
                     words=beginning.words,
+                    echoes=beginning.echoes,
                     clock=self._clock,
                     mirrored=lambda: bool(self.choice.mirror),
                 )
@@ -177,6 +178,7 @@ class Follower:
                     shard=each.number,
                     epoch=each.epoch,
                     known=0 if beginning.book is None else len(beginning.book),
+                    unsaved=len(beginning.echoes),
                 )
 
     async def _tools(self, generation: int) -> tuple[BookShelf, Places]:
@@ -205,7 +207,7 @@ class Follower:
     async def _save(self, key: tuple[int, int], followed: FollowedShard) -> None:
         if self._shelf is not None and followed.book is not None:
             self._saved[key] = self._clock.monotonic(), followed.book.changes
-            await self._shelf.save(followed.owned, followed.book)
+            await self._shelf.save(followed.owned, followed.book, echoes=followed.echoes, idle=followed.idle)
 
     async def _reconcile(self) -> None:
         assert self._reconciler is not None
@@ -230,6 +232,6 @@ class Follower:
         entries = await self._hints.poll()
         for entry in entries:
             self._words.note(entry)
-        if entries:
+        if entries := [entry for entry in entries if not entry.ours]:
             deleted = {entry.id for entry in entries if entry.deletes}
             await self._reconciler.read_again(list(self._shards.values()), {entry.id for entry in entries}, deleted)

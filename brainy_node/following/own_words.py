@@ -59,6 +59,8 @@ class OwnWords:
     floor: int = 0
     #: Everything of the shard's own log up to here was taken in.
     position: int = 0
+    #: Of which a word of Brainy's is the last record after the book's position: the book may not know what it was.
+    foreign: set[Name] = field(default_factory=set)
     _said: dict[Name, Place] = field(default_factory=dict)
     _times: dict[Place, int] = field(default_factory=dict)
     #: Log objects that were collected before they were asked for: their time is a later one's.
@@ -74,6 +76,13 @@ class OwnWords:
         names = spoken_names(iter(slot.batch.records))
         if is_copy(slot.batch):
             return any(True for _ in names)
+        for record in slot.batch.records:
+            if (name := name_of(record)) is None:
+                continue
+            if record.foreign_version:
+                self.foreign.add(name)
+            else:
+                self.foreign.discard(name)
         for name in names:
             known = self._said.get(name)
             # An id lies in one shard of each generation.
@@ -133,4 +142,5 @@ class OwnWords:
         kept = set(self._said.values())
         self._times = {place: time for place, time in self._times.items() if place in kept}
         self._later &= kept
+        self.foreign.clear()
         self.floor = 0

@@ -35,7 +35,7 @@ from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.places import Places
 from brainy.legacy.presence import Hashes, Presence, hashes_of
 from brainy.legacy.reading import TreeReader, Wanted
-from brainy.legacy.seen import Comparison, Mask, Place, Seconds, SeenBook, version_of
+from brainy.legacy.seen import Comparison, Mask, Place, Seconds, SeenBook, Version, version_of
 from brainy.store.base import ObjectMeta, ObjectStore
 from brainy.telemetry.logs import get_logger
 from brainy_node.following.followed_shard import KINDS, FollowedShard
@@ -66,7 +66,7 @@ class Reconciler:
         began = {followed.number: followed.owned.shard.applied for followed in shards}
         # Ids left open by earlier passes and hints are read again whatever the listing says.
         touched = _by_shard((i for followed in shards for i in followed.open), shards)
-        deleted = {entry.id for entry in await self._words.sweep()}
+        deleted = {entry.id for entry in await self._words.sweep() if not entry.ours}
         for number, ids in _by_shard(deleted, shards).items():
             touched[number] |= ids
         listing = _Listing(shards, self._places)
@@ -190,7 +190,8 @@ class Reconciler:
         for kind in KINDS:
             ids = list(part.nouns if kind == "noun" else part.verbs)
             # Only the kind that was read: the other is unknown here, not absent.
-            await followed.settle(part, ids, _times(book, self._places, ids), kinds=(kind,))
+            part.versions = _listed(book, self._places, ids)
+            await followed.settle(part, ids, kinds=(kind,))
 
     async def _remove_others(
         self, followed: FollowedShard, alive: Mapping[tuple[int, ItemKind], Presence], book: SeenBook
@@ -200,16 +201,13 @@ class Reconciler:
             there.finish()
             nouns, verbs = await asyncio.to_thread(followed.owned.shard.ids_where, _outside(there))
             for some in _some(nouns if kind == "noun" else verbs, 10 * PART_IDS):
-                await followed.settle(Part(), some, _times(book, self._places, some), kinds=(kind,))
+                part = Part(versions=_listed(book, self._places, some))
+                await followed.settle(part, some, kinds=(kind,))
 
 
-def _times(book: SeenBook, places: Places, ids: Iterable[str]) -> dict[str, int]:
-    """Return the second in which the newest object of each id was written, as far as the book knows."""
-    times = {}
-    for item_id in ids:
-        seen = (book.version(key) for key in places.keys_of(item_id))
-        times[item_id] = max((version.seconds for version in seen if version is not None), default=0)
-    return times
+def _listed(book: SeenBook, places: Places, ids: Iterable[str]) -> dict[str, dict[str, Version | None]]:
+    """Return the versions of the objects of each id, as the listing has them that is to be the book."""
+    return {item_id: {key: book.version(key) for key in places.keys_of(item_id)} for item_id in ids}
 
 
 def _some(ids: Sequence[str], count: int) -> Iterator[Sequence[str]]:

@@ -53,3 +53,8 @@ class ShardWatch:
         """Our DELETE landed."""
         if (followed := self._follower.followed(self._generation, self._shard)) is not None:
             followed.seen.deleted(key)
+
+    def reached(self, position: int) -> None:
+        """Everything of the shard's log up to here is in the tree, and of the logs before it."""
+        if (followed := self._follower.followed(self._generation, self._shard)) is not None:
+            followed.mirror_reached(position)

@@ -124,6 +124,7 @@ class ShardMirror:
             await self._host.clock.sleep(SETTLE_SECONDS)
         cursor = await self._skip_collected(cursor)
         self._mark = Mark(position=cursor.position, milliseconds=cursor.milliseconds, source=cursor.source)
+        self._seen.reached(cursor.position)
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._read(cursor))]
         if self._seen.watches:
             tasks.append(asyncio.ensure_future(self._listen(cursor)))
@@ -247,6 +248,7 @@ class ShardMirror:
                 problem="",
                 **self._limits(written.limits),
             )
+            self._seen.reached(mark.position)
             reached = (len(self._sources), mark.position)
             self._foreign = {name: place for name, place in self._foreign.items() if place > reached}
 

@@ -17,7 +17,7 @@ from brainy.legacy.keys import Kind
 from brainy.legacy.last_words import LastWords
 from brainy.legacy.pipeline import Fetcher
 from brainy.legacy.places import Places, followed_trees
-from brainy.legacy.seen import SeenBook, version_of
+from brainy.legacy.seen import Mirrored, SeenBook, version_of
 from brainy.legacy.seen_file import MAGIC, decode_book, encode_book
 from brainy.store.base import StoredObject
 from brainy.store.memory import MemoryStore
@@ -42,6 +42,28 @@ def test_a_book_comes_back_as_it_was() -> None:
     read, epoch = decode_book(stored(book()), generation=2, shard=3, key="k")
     assert (epoch, read.position, len(read)) == (5, 17, 100)
     assert all(read.version(f"nouns/n{n}.json") == version_of(f"e{n}", n) for n in range(100))
+
+
+def test_a_book_knows_how_far_it_knows_our_own_writes() -> None:
+    made = book()
+    read, _ = decode_book(stored(made), generation=2, shard=3, key="k")
+    assert read.mirrored is None  # as in the books of before
+    made.mirrored = Mirrored(dialect="flat-split", positions={"2/3": 8, "1/0": 5}, nonces={"2/3": "m"}, idle=True)
+    read, _ = decode_book(stored(made), generation=2, shard=3, key="k")
+    assert read.mirrored == made.mirrored
+
+
+def test_several_books_know_what_each_of_them_knows() -> None:
+    one = Mirrored(dialect="flat-split", positions={"1/0": 5, "0/0": 9}, nonces={"1/0": "m"}, idle=True)
+    other = Mirrored(dialect="flat-split", positions={"1/1": 7, "0/0": 4}, nonces={"1/1": "n"}, idle=True)
+    both = Mirrored.union([one, other])
+    assert both is not None
+    assert both.positions == {"1/0": 5, "1/1": 7, "0/0": 4}
+    assert both.idle_until({"1/0": "m", "1/1": "n"})
+    assert not both.idle_until({"1/0": "m", "1/1": "o"})
+    assert not both.idle_until({"1/0": "m", "1/1": "n", "2/0": "p"})
+    assert Mirrored.union([one, None]) is None
+    assert Mirrored.union([one, Mirrored(dialect="entity")]) is None
 
 
 @pytest.mark.parametrize("at", [0, 9, 45, 60, -1])

@@ -191,6 +191,7 @@ class Versions:
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
         self.held: list[str] = []
+        self.position = 0
 
     @property
     def watches(self) -> bool:
@@ -212,6 +213,9 @@ class Versions:
     def deleted(self, key: str) -> None:
         self.known.pop(key, None)
         self.held.remove(key)
+
+    def reached(self, position: int) -> None:
+        self.position = position
 
 
 async def test_only_the_last_state_of_an_id_is_written() -> None:
