@@ -34,7 +34,7 @@ import xxhash
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.items import Noun, Verb, noun_from_proto, verb_from_proto
 from brainy.bucket.partition import shard_of
-from brainy.changelog.batch import Slot
+from brainy.changelog.batch import Slot, is_copy
 from brainy.legacy.seen import Mirrored
 from brainy.legacy.values import UnreadableError, dump_json, parse_json
 from brainy_node.following.own_words import Name, name_of
@@ -166,7 +166,7 @@ class Echoes:
             if slot.last <= self.position:
                 return
             self.position = slot.last
-        if self.since is None or slot.batch.source_cursor:
+        if self.since is None or is_copy(slot.batch):
             return
         for position, record in enumerate(slot.batch.records, slot.first):
             name = name_of(record)

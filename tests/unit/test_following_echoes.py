@@ -99,6 +99,13 @@ def test_copies_and_other_shards_are_passed_over() -> None:
     assert len(echoes) == sum(shard_of(item_id, 3) == 1 for item_id in ids)
 
 
+def test_what_was_followed_back_is_in_this_log_only(echoes: Echoes) -> None:
+    back = slot(1, upsert(1), source_cursor={0: 1})
+    back.batch.source_generation = 1
+    echoes.take(back, mirrored=0, own=True)
+    assert known(echoes, 1, 2) == [True, False]
+
+
 def test_of_too_many_states_any_is_ours_until_the_mirror_is_past_them(echoes: Echoes) -> None:
     echoes.take(slot(1, *(upsert(number) for number in range(MOST_STATES))), mirrored=0, own=True)
     assert known(echoes, 0, MOST_STATES - 1, MOST_STATES) == [True, True, False]
