@@ -15,7 +15,8 @@ from brainy_node.builder.job import Built, Progress
 from brainy_node.builder.publication import Publication, publish
 from brainy_node.shard import base_record, index
 from brainy_node.shard.base import Base
-from brainy_node.shard.shard import Contents, Shard
+from brainy_node.shard.contents import Contents
+from brainy_node.shard.shard import Shard
 from brainy_node.shard.writer import BaseWriter
 
 _BLOCK_ROWS = 1000

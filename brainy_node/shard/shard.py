@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,23 +20,12 @@ from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionErr
 from brainy_node.shard.base import Base
 from brainy_node.shard.base_search import search_base, tail_bounds
 from brainy_node.shard.change import Change
+from brainy_node.shard.contents import Contents
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.overlay import Rows, overlay
 from brainy_node.shard.requests import Requests
 from brainy_node.shard.statistics import ShardStatistics
 from brainy_node.shard.tail import Tail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """Everything alive in a shard: rows of its base in order, and the newer items with their digests."""
-
-    base: Base
-    rows: list[int]
-    nouns: list[tuple[Noun, bytes]]
-    verb_rows: list[int]
-    verbs: list[tuple[Verb, bytes]]
-
 
 #: Items in one batch of a scan.
 _SCAN_BATCH = 1000

@@ -6,6 +6,8 @@ Prints one line per backend. Fails when an uncontended grant costs more than one
 object store, or more than one round trip to Redis; and, on an S3 server, when a grant and its release take more than
 twice as long through a coordinator as directly. Beside it stands what two calls cost that do nothing: where they take
 longer than the lock itself (a directory, a Redis on the same machine), no coordinator can stay below twice.
+
+Fails, too, when keeping a thousand leases alive takes a coordinator more than a tenth of one core.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from brainy.bucket.namespace import Namespace
@@ -34,6 +37,8 @@ from brainy.testing.servers import RedisServer, ministack, redis_server, seaweed
 
 ROUNDS = 200
 HANDOVERS = 30
+#: Leases kept alive together, and for how long they are watched: more than two of their renewals.
+LEASES, HELD_SECONDS = 1_000, 30.0
 CLOCK = SystemClock()
 
 
@@ -157,6 +162,39 @@ async def through_coordinator(label: str, namespace: str, settings: LockSettings
     assert bar is None or there / here <= bar, f"through the coordinator: {there / here:.2f} > {bar}"
 
 
+async def held(label: str, namespace: str, settings: LockSettings) -> None:
+    """Keep a thousand leases of 30 s alive; what the coordinator's process takes beyond its idle share."""
+    variables = {"BRAINY_LOCKS__PROVIDER": settings.provider, "BRAINY_LOCKS__REDIS_URL": settings.redis_url}
+    with tempfile.TemporaryDirectory(prefix="brainy-bench-") as directory:
+        cluster = LocalCluster(namespace, nodes=1, directory=Path(directory), settings=variables)
+        await cluster.start(timeout_seconds=60.0)
+        coordinator = psutil.Process(cluster.coordinators[0].record.pid)
+
+        async def share(seconds: float) -> float:
+            before, began = coordinator.cpu_times(), CLOCK.monotonic()
+            await CLOCK.sleep(seconds)
+            after = coordinator.cpu_times()
+            return (after.user + after.system - before.user - before.system) / (CLOCK.monotonic() - began)
+
+        idle = await share(10.0)
+        client = cluster.client()
+        locks = [client.lock(f"held/{number}", ttl=30.0) for number in range(LEASES)]
+        for first in range(0, LEASES, 50):
+            await asyncio.gather(*(lock.acquire() for lock in locks[first : first + 50]))
+        busy = await share(HELD_SECONDS)
+        kept = await client.list_locks("held/")
+        await client.close()
+        await cluster.stop()
+    lost = sum(lock.state != "held" for lock in kept)
+    print(
+        f"{label:12} {len(kept)} leases kept alive, {lost} lost:"
+        f" {(busy - idle) * 100:.1f} % of one core, idle {idle * 100:.1f} %",
+        flush=True,
+    )
+    assert len(kept) == LEASES and not lost
+    assert busy - idle < 0.1, f"a thousand leases took {busy - idle:.3f} of one core"
+
+
 def main() -> None:
     configure_logs(level="error", form="json", role="bench")
     in_bucket = LockSettings()
@@ -169,6 +207,7 @@ def main() -> None:
             export(**s3.environment)
             asyncio.run(measure(label, "s3://bench/locks", in_bucket, None))
             asyncio.run(through_coordinator(label, "s3://bench/through", in_bucket, bar=2.0))
+            asyncio.run(held(label, "s3://bench/held", in_bucket))
     for label, start in (("redis", redis_server), ("valkey", valkey)):
         with ExitStack() as servers:
             server = servers.enter_context(start())
@@ -176,6 +215,7 @@ def main() -> None:
             asyncio.run(measure(label, "memory://bench-" + label, settings, server))
             with tempfile.TemporaryDirectory(prefix="brainy-bench-") as bucket:
                 asyncio.run(through_coordinator(label, f"file://{bucket}", settings, bar=None))
+                asyncio.run(held(label, f"file://{bucket}/held", settings))
 
 
 if __name__ == "__main__":
