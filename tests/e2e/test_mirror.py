@@ -160,7 +160,15 @@ async def write_all_kinds(client: AsyncBrainy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("folder", LIVING)
+@pytest.mark.parametrize(
+    ("folder", "open_bucket"),
+    [
+        *((folder, "directory") for folder in LIVING),
+        ("v0.62.3", "seaweedfs"),
+        *(pytest.param(folder, "seaweedfs", marks=pytest.mark.long) for folder in ("v0.30.0", "v0.46.0")),
+    ],
+    indirect=["open_bucket"],
+)
 async def test_what_is_committed_is_read_by_the_brainy_that_lives_there(
     folder: str, open_bucket: OpenBucket, run_cluster: RunCluster
 ) -> None:
