@@ -62,8 +62,9 @@ async def start_unplanned(
     if validate_only:
         return None
     kept = await control.plans.keep(made)
-    if kept is not made:
-        # An earlier call with this id got as far as the plan: it is the one that is executed, if it still holds.
+    if kept is not made and kept.request != made.request:
+        # An earlier call with this id got as far as the plan. Nobody has read it, and the checks have just passed, so
+        # it is executed though the namespace has grown since; but not when it asks for something else than this call.
         require_holds(kept, made.basis, now=clock.wall(), confirmed=_all(kept))
     return await control.migrations.start(kept.migration_id, kept.request)
 
