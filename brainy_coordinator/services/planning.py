@@ -10,7 +10,9 @@ looked at again: anything changed beyond what it states, its age, or a confirmat
 *Crash* at steps 1 to 3: nothing was changed. At step 4: the event exists or it does not; a repeated call finds it.
 *Cancel safety.* As a crash.
 
-A start without a plan makes one first and stores it, by the id of the request: a repeated call finds both.
+A start without a plan makes one first and stores it, by the id of the request: a repeated call finds both. A plan that
+an earlier call left is executed as long as it leads from and to the same generations: step 2 is for plans that somebody
+read and named.
 """
 
 from __future__ import annotations
@@ -62,9 +64,9 @@ async def start_unplanned(
     if validate_only:
         return None
     kept = await control.plans.keep(made)
-    if kept is not made and kept.request != made.request:
-        # An earlier call with this id got as far as the plan. Nobody has read it, and the checks have just passed, so
-        # it is executed though the namespace has grown since; but not when it asks for something else than this call.
+    if _way(kept) != _way(made):
+        # An earlier call with this id got as far as the plan, and the generations have moved on since. Growth alone
+        # holds up nobody who starts without a plan: the checks have just passed on what there is now.
         require_holds(kept, made.basis, now=clock.wall(), confirmed=_all(kept))
     return await control.migrations.start(kept.migration_id, kept.request)
 
@@ -130,6 +132,10 @@ def not_adopted(namespace: str) -> PreconditionError:
 def _running(control: NamespaceControl) -> list[str]:
     running = control.migrations.running()
     return [running.id] if running else []
+
+
+def _way(plan: Plan) -> tuple[int, int]:
+    return plan.request.source_generation, plan.request.target_generation
 
 
 def _all(plan: Plan) -> list[str]:

@@ -160,6 +160,17 @@ async def test_a_start_without_a_plan_keeps_one(on: Coordinated) -> None:
     assert (await on.execute(plan)).id == began.id
 
 
+async def test_a_start_goes_on_with_the_plan_a_lost_call_left_though_the_namespace_has_grown(on: Coordinated) -> None:
+    left = await on.plan(IN_PLACE, request_id="r", requested_by="ann")
+    a, _, _ = on.cluster.nodes()
+    for number in range(left.basis.items_at_most + 1):
+        await on.cluster.world.write(f"k{number}", "1", a)
+    assert (await on.refused(left)).fields["changed"] == "items"
+    began = await on.start(request_id="r", requested_by="bob")
+    assert (began.id, began.plan_id) == (left.migration_id, left.id)
+    assert (await on.ended(began)).migration.state == migration_pb2.MIGRATION_STATE_SUCCEEDED
+
+
 async def test_a_plan_is_refused_once_what_it_rests_on_has_changed(on: Coordinated) -> None:
     plan = await on.plan(item_tolerance=0.5)
     assert (plan.basis.items_at_least, plan.basis.items_at_most) == (0, 100)
