@@ -27,7 +27,7 @@ from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
 
 #: Containers more than before, from which on the youngest are looked through, and passes until older ones are too.
 #: A batch of writes makes thousands that stay: at the interpreter's 700 a seventh of its time went into looking.
-_COLLECT_EVERY = (10_000, 20, 20)
+COLLECT_EVERY = (10_000, 20, 20)
 
 _log = get_logger(__name__)
 
@@ -116,7 +116,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     try:
         async with node.serving() as address, announced(ready_file, address):
             gc.freeze()  # what was imported stays, and need not be looked through again
-            gc.set_threshold(*_COLLECT_EVERY)
+            gc.set_threshold(*COLLECT_EVERY)
             _log.info("node_serving", address=address, namespaces=list(settings.namespaces))
             await node.drained()
     finally:

@@ -165,7 +165,7 @@ class GroupCommit:
             request_id = record.request_id
             if not request_id or (self._known(request_id) is None and request_id not in self._pending):
                 body = encode_record(record)
-                alone = Request(records, (body,), len(body), (request_id,) if request_id else ())
+                alone = Request((record,), (body,), len(body), (request_id,) if request_id else ())
                 self._enqueue(alone)
                 return await alone.wait()
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:

@@ -35,6 +35,7 @@ from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs
 from brainy.testing.servers import ministack, seaweedfs
+from brainy_node.main import COLLECT_EVERY
 from tests.bench.figures import Figure, Report, at_least
 
 #: Short turns, and many: a machine that is shared changes its pace from one second to the next.
@@ -158,7 +159,7 @@ def main() -> int:
     configure_logs(level="error", form="json", role="bench")
     report = Report()
     gc.freeze()  # as a node does
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(*COLLECT_EVERY)
     for label, start in (("seaweedfs", seaweedfs), ("ministack", ministack)):
         with start() as server:
             server.create_bucket("bench")
