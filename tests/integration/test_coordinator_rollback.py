@@ -31,7 +31,7 @@ def kept(strategy: str = "in_place_upgrade", *, shards: int = 0, cap: float = 3.
     return wish.model_copy(update={"keep_way_back": True, **changes})
 
 
-async def reached(cluster: Cluster, state: State, *, rolled_back: int = 0, seconds: float = 15.0) -> MigrationRecord:
+async def reached(cluster: Cluster, state: State, *, rolled_back: int = 0, seconds: float = 90.0) -> MigrationRecord:
     def there() -> bool:
         found = cluster.record(MIGRATION)
         return found is not None and found.state is state and found.rolled_back >= rolled_back
@@ -48,7 +48,7 @@ async def ask(cluster: Cluster, intervention: interventions.Intervention, key: s
 
 async def promoted(cluster: Cluster, key: str) -> None:
     """Ask until it is ready to."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await ask(cluster, interventions.promote, key)

@@ -161,7 +161,7 @@ class World:
         return None if found is None else MirrorCursor.decode(found.body, key=key)
 
     async def until(self, position: int) -> MirrorCursor:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 cursor = await self.cursor()
                 if cursor is not None and cursor.position >= position:
@@ -263,7 +263,7 @@ async def test_a_crash_after_any_write_leaves_nothing_out_and_nothing_double(lan
     # So many of the twelve writes land, then the store is gone for this owner.
     store.plan(kind="put", times=landed)
     store.plan(kind="put", fault=Fault.UNAVAILABLE, times=-1)
-    async with broken.running(broken.mirror(store=store)), asyncio.timeout(10):
+    async with broken.running(broken.mirror(store=store)), asyncio.timeout(60):
         while len(store.journal.keys("put")) <= landed:
             await asyncio.sleep(0.01)
     async with broken.running(broken.mirror(2)):
@@ -284,7 +284,7 @@ async def test_a_paused_owner_that_wakes_up_writes_nothing_more() -> None:
     store.plan(kind="put", key_prefix="nouns/a", gate=gate)
     store.plan(kind="put", key_prefix="nouns/b", gate=gate)
     async with world.running(world.mirror(1, store=store)) as paused:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(store.journal.keys("put")) < 2:
                 await asyncio.sleep(0.01)
         world.log.commit(noun("a", 2), gone("b"))
@@ -392,12 +392,12 @@ async def test_what_brainy_changed_meanwhile_is_not_overwritten_before_it_is_dec
     await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
     world.log.commit(noun("a", 1), noun("b", 1))
     async with world.running(world.mirror(seen=book)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await world.first("b") is None:
                 await asyncio.sleep(0.01)
         # Later commits go on; the cursor waits before the undecided one.
         world.log.commit(noun("c", 1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await world.first("c") is None:
                 await asyncio.sleep(0.01)
         cursor = await world.cursor()
@@ -417,7 +417,7 @@ async def test_what_the_follower_kept_of_ours_replaces_what_it_saw() -> None:
     etag = await world.memory.put("nouns/a.json", b'{"id":"a","vector":[9,9,9],"connections":{}}')
     world.log.commit(noun("a", 1))
     async with world.running(world.mirror(seen=book)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (cursor := await world.cursor()) is None or cursor.conflicts == 0:
                 await asyncio.sleep(0.01)
         # Ours is the later word; what Brainy wrote before it was taken note of.
@@ -436,7 +436,7 @@ async def test_a_change_between_looking_and_writing_loses_to_brainy() -> None:
     store.plan(kind="put_if_match", key_prefix="nouns/", before=lambda: overwrite(world.memory, newer))
     world.log.commit(noun("a", 1))
     async with world.running(world.mirror(store=store, seen=book)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "nouns/a.json" not in store.journal.keys("put_if_match"):
                 await asyncio.sleep(0.01)
         world.log.commit(noun("a", 8, foreign=True))
@@ -467,7 +467,7 @@ async def test_a_failing_store_is_shown_and_nothing_is_skipped() -> None:
     store.plan(kind="put", key_prefix="nouns/", fault=Fault.UNAVAILABLE, times=2)
     world.log.commit(noun("a", 1))
     problems = set()
-    async with world.running(world.mirror(store=store)), asyncio.timeout(10):
+    async with world.running(world.mirror(store=store)), asyncio.timeout(60):
         while (cursor := await world.cursor()) is None or cursor.position < 1:
             problems.add(cursor.problem if cursor is not None else "")
             await asyncio.sleep(0.01)
@@ -503,7 +503,7 @@ async def test_another_dialect_begins_at_the_beginning() -> None:
     world.log.commit(noun("a", 1))
     async with world.running(world.mirror()):
         before = await world.until(1)
-    async with world.running(world.mirror(dialect=ENTITIES)), asyncio.timeout(10):
+    async with world.running(world.mirror(dialect=ENTITIES)), asyncio.timeout(60):
         while (cursor := await world.cursor()) is None or cursor.dialect != "entity" or cursor.position < 1:
             await asyncio.sleep(0.01)
     assert await world.keys("entities/nouns/vectors/") == ["entities/nouns/vectors/a.json"]
