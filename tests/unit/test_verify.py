@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import test_backup_native as spaces
 import test_dataset_generation as generations
+from backed_up_namespace import Namespace, noun, verb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_backup_native import Namespace, noun, verb
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.backup.values import BackupFormat
