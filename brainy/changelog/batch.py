@@ -97,7 +97,7 @@ class Draft:
         """Join a batch.
 
         Args:
-            header: the batch without records and without a cursor.
+            header: the batch without records and without a cursor; not kept.
             encoded: its records, each as ``encode_record`` made it.
             source_cursor: source shard -> position.
             source_generation: the generation of these positions.
@@ -106,9 +106,15 @@ class Draft:
             InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
         """
         _check_count(len(encoded))
-        cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
-        tail = cursor.SerializeToString(deterministic=True)
-        self.body: bytes = _framed(b"".join((header.SerializeToString(), *encoded, tail)))
+        pieces = [header.SerializeToString(), *encoded]
+        if source_cursor or source_generation is not None:
+            cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
+            pieces.append(cursor.SerializeToString(deterministic=True))
+        # The hash goes over the pieces, so that they are copied only once.
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        self.body: bytes = b"".join((MAGIC, digest.digest(), *pieces))
         #: Position of the first record.
         self.first: int = header.first_position
         #: The nonce of this batch.

@@ -116,6 +116,7 @@ class GroupCommit:
         #: Takes what arrives, up to so many bytes.
         self._open = OpenBatch()
         self._room = 0
+        self._most = limits.batch_records
         #: Those that take nothing more, in order: the one in flight, if any, then full ones that no PUT has taken.
         self._ahead: deque[OpenBatch] = deque()
         self._in_flight: OpenBatch | None = None
@@ -165,11 +166,19 @@ class GroupCommit:
             raise self._failure
         if len(records) == 1 and not source_cursor:
             # The most frequent call by far, and all other writers wait for it: no lists, no second look.
-            record = records[0]
+            record, batch = records[0], self._open
             request_id = record.request_id
-            if not record.HasField("expected") and self._is_new(request_id):
+            if (
+                request_id
+                and not record.HasField("expected")
+                and request_id not in batch.ids
+                and self._known(request_id) is None
+                and not (self._ahead and self._pending(request_id))
+            ):
                 encoded = encode_record(record)
-                return await self._admit(1, len(encoded)).add_one(record, encoded, request_id)
+                if not batch.records or batch.size + len(encoded) > self._room or len(batch.records) >= self._most:
+                    batch = self._admit(1, len(encoded))
+                return await batch.add_one(record, encoded, request_id)
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -274,11 +283,6 @@ class GroupCommit:
                 UnavailableError("this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere")
             )
 
-    def _is_new(self, request_id: str) -> bool:
-        if not request_id or request_id in self._open.ids or self._known(request_id) is not None:
-            return False
-        return not self._ahead or self._pending(request_id) is None
-
     def _pending(self, request_id: str) -> tuple[OpenBatch, int] | None:
         """Return the request that waits or is in flight with this id: its batch and its end."""
         for batch in (self._open, *self._ahead):
@@ -294,7 +298,7 @@ class GroupCommit:
     def _admit(self, records: int, size: int) -> OpenBatch:
         """Return the batch that takes a request of so many records and encoded bytes."""
         batch, limits = self._open, self._limits
-        if batch.size + size > self._room or len(batch.records) + records > limits.batch_records:
+        if batch.size + size > self._room or len(batch.records) + records > self._most:
             waiting = self._untaken()
             waiting_bytes = sum(batch.size for batch in waiting)
             if waiting and waiting_bytes + size > limits.waiting_bytes:

@@ -120,9 +120,11 @@ class OpenBatch:
     def answer(self, first: int, last: int) -> None:
         """Tell everyone who waits, and who will ask, that the object holds the positions ``first`` to ``last``."""
         self._first, self._last = first, last
+        before = first - 1
+        plain = self._kept is None and WHOLE not in self.ends
         for waiter, end in zip(self.waiters, self.ends, strict=True):
             if not waiter.done():
-                waiter.set_result(self._position(end))
+                waiter.set_result(before + end if plain else self._position(end))
 
     def fail(self, error: BrainyError) -> None:
         """Tell everyone who waits, and who will ask, the error."""
