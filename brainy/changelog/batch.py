@@ -21,6 +21,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -74,9 +75,8 @@ def encode_batch(batch: log_pb2.LogBatch) -> bytes:
 
 
 def encode_record(record: log_pb2.LogRecord) -> bytes:
-    """Return a record as it stands in the payload of a batch: tag, length, bytes."""
-    body = record.SerializeToString()
-    return _record_head(len(body)) + body
+    """Return a record as it stands in the payload of a batch, behind its tag and its length."""
+    return record.SerializeToString()
 
 
 class Draft:
@@ -106,15 +106,13 @@ class Draft:
             InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
         """
         _check_count(len(encoded))
-        pieces = [header.SerializeToString(), *encoded]
+        heads = map(_record_head, map(len, encoded))
+        tail = b""
         if source_cursor or source_generation is not None:
             cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
-            pieces.append(cursor.SerializeToString(deterministic=True))
-        # The hash goes over the pieces, so that they are copied only once.
-        digest = hashlib.sha256()
-        for piece in pieces:
-            digest.update(piece)
-        self.body: bytes = b"".join((MAGIC, digest.digest(), *pieces))
+            tail = cursor.SerializeToString(deterministic=True)
+        records = chain.from_iterable(zip(heads, encoded, strict=True))
+        self.body: bytes = _framed(b"".join((header.SerializeToString(), *records, tail)))
         #: Position of the first record.
         self.first: int = header.first_position
         #: The nonce of this batch.

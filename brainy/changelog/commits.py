@@ -97,7 +97,7 @@ class GroupCommit:
         limits: GroupLimits = _DEFAULT_LIMITS,
         in_place: Callable[[log_pb2.LogRecord], bytes] | None = None,
     ) -> None:
-        """Prepare.
+        """Prepare, where the event loop of ``run`` and of all callers runs.
 
         Args:
             writer: has fenced the log; from now on only this object calls it.
@@ -111,6 +111,7 @@ class GroupCommit:
         self._known = known
         self._on_slot = on_slot
         self._clock = clock
+        self._future: Callable[[], asyncio.Future[int]] = asyncio.get_running_loop().create_future
         self._limits = limits
         self._in_place = in_place
         #: Takes what arrives, up to so many bytes.
@@ -165,7 +166,7 @@ class GroupCommit:
         if self._failure is not None:
             raise self._failure
         if len(records) == 1 and not source_cursor:
-            # The most frequent call by far, and all other writers wait for it: no lists, no second look.
+            # The most frequent call by far, and all other writers wait for it: ``OpenBatch.add`` and ``wait`` in place.
             record, batch = records[0], self._open
             request_id = record.request_id
             if (
@@ -176,9 +177,21 @@ class GroupCommit:
                 and not (self._ahead and self._pending(request_id))
             ):
                 encoded = encode_record(record)
-                if not batch.records or batch.size + len(encoded) > self._room or len(batch.records) >= self._most:
+                size = batch.size + len(encoded)
+                if not batch.records or size > self._room or len(batch.records) >= self._most:
                     batch = self._admit(1, len(encoded))
-                return await batch.add_one(record, encoded, request_id)
+                    size = batch.size + len(encoded)
+                batch.size = size
+                batch.records.append(record)
+                batch.encoded.append(encoded)
+                batch.ids[request_id] = end = len(batch.records)
+                batch.ends.append(end)
+                waiter = self._future()
+                batch.waiters.append(waiter)
+                return await waiter
+        return await self._commit(records, source_cursor)
+
+    async def _commit(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None) -> int:
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",

@@ -51,17 +51,6 @@ class OpenBatch:
         """Whether there is anything in it."""
         return bool(self.records or self.cursor)
 
-    def add_one(self, record: log_pb2.LogRecord, encoded: bytes, request_id: str) -> asyncio.Future[int]:
-        """Add a request of one record without a condition; returns the future of its position, as ``wait``."""
-        self.records.append(record)
-        self.encoded.append(encoded)
-        self.size += len(encoded)
-        self.ids[request_id] = end = len(self.encoded)
-        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        self.ends.append(end)
-        return waiter
-
     def add(
         self,
         records: Sequence[log_pb2.LogRecord],
