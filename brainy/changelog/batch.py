@@ -21,7 +21,6 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -106,13 +105,20 @@ class Draft:
             InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
         """
         _check_count(len(encoded))
-        heads = map(_record_head, map(len, encoded))
-        tail = b""
+        # The hash goes over the pieces, so that they are copied only once.
+        pieces = [header.SerializeToString()]
+        digest = hashlib.sha256(pieces[0])
+        hash_over = digest.update
+        for record in encoded:
+            head = _record_head(len(record))
+            hash_over(head)
+            hash_over(record)
+            pieces += (head, record)
         if source_cursor or source_generation is not None:
             cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
-            tail = cursor.SerializeToString(deterministic=True)
-        records = chain.from_iterable(zip(heads, encoded, strict=True))
-        self.body: bytes = _framed(b"".join((header.SerializeToString(), *records, tail)))
+            pieces.append(cursor.SerializeToString(deterministic=True))
+            hash_over(pieces[-1])
+        self.body: bytes = b"".join((MAGIC, digest.digest(), *pieces))
         #: Position of the first record.
         self.first: int = header.first_position
         #: The nonce of this batch.

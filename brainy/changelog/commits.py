@@ -352,6 +352,8 @@ class GroupCommit:
             batch.answer(self.durable_position, self.durable_position)
             return
         self._idle.clear()
+        # Once they are in the object that is under way: giving back memory takes time too.
+        asyncio.get_running_loop().call_soon(batch.encoded.clear)
         try:
             slot = await self._writer.commit_encoded(encoded, batch.cursor)
             self._on_slot(slot)
