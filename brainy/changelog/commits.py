@@ -8,8 +8,8 @@ Protocol
 *Steps* of ``run``, over and over:
 
 1. Wait until a request waits and no pause is in force.
-2. Take requests in order of arrival until the batch is full. A request is never split: its records get
-   consecutive positions in one object, so they become visible together.
+2. Take the oldest batch: requests in order of arrival, up to its bounds. A request is never split: its records
+   get consecutive positions in one object, so they become visible together.
 3. One PUT (``LogWriter.commit``). While it is under way new requests gather; they are the next batch. Under
    load the batch size thus follows the latency of the store, without any artificial delay.
 4. ``on_slot(slot)``: the owner applies the slot to its shard.
@@ -35,8 +35,9 @@ records may or may not be committed, as with a lost answer, and a repeat that wa
 ``run`` closes this object: every waiting caller gets UNAVAILABLE, those in flight OUTCOME_UNKNOWN.
 
 *Cost.* What the owner does between the answer to one PUT and the next PUT is waited for by every writer. So a record
-is encoded when it arrives (mostly while a PUT is under way), a batch joins what is encoded, and a slot is read from
-its bytes while its PUT is under way. A record must not be changed once ``commit`` was called with it.
+is encoded when it arrives (mostly while a PUT is under way) and goes straight into the batch that is open
+(``OpenBatch``), which is dropped whole once it is answered; a full one waits its turn behind those before it. A slot is
+read from its bytes while its PUT is under way. A record must not be changed once ``commit`` was called with it.
 
 *Ends.* FENCED, corruption or a failure of ``on_slot`` fail every waiting caller and close it for good.
 """
@@ -46,7 +47,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -150,12 +151,14 @@ class GroupCommit:
         for batch in (*self._ahead, self._open):
             yield from batch.records
 
-    async def commit(
+    def commit(
         self,
         records: Sequence[log_pb2.LogRecord],
         source_cursor: Mapping[int, int] | None = None,
-    ) -> int:
-        """Commit records together; returns the position of the last one, durable and applied.
+    ) -> Awaitable[int]:
+        """Commit records together; awaited at once, it says the position of the last one, durable and applied.
+
+        Not a coroutine: a frame of its own for every write is one more thing that all other writers wait for.
 
         Raises:
             FencedError: a newer owner exists; terminal.
@@ -188,10 +191,12 @@ class GroupCommit:
                 batch.ends.append(end)
                 waiter = self._future()
                 batch.waiters.append(waiter)
-                return await waiter
-        return await self._commit(records, source_cursor)
+                return waiter
+        return self._commit(records, source_cursor)
 
     async def _commit(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None) -> int:
+        if self._failure is not None:
+            raise self._failure
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -287,7 +292,7 @@ class GroupCommit:
                     continue
                 if self._limits.linger_seconds > 0:
                     await self._clock.sleep(self._limits.linger_seconds)
-                if not self._paused and (self._ahead or self._open):
+                if (self._ahead or self._open) and not self._paused:
                     await self._commit_batch(self._take())
             return self._failure
         finally:

@@ -21,8 +21,8 @@ class OpenBatch:
     """
 
     __slots__ = (
-        "_error", "_first", "_kept", "_last", "_starts", "conditional", "cursor", "encoded", "ends", "ids", "records",
-        "size", "waiters",
+        "_error", "_first", "_kept", "_last", "_plain", "_starts", "conditional", "cursor", "encoded", "ends", "ids",
+        "records", "size", "waiters",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +44,8 @@ class OpenBatch:
         self._starts: dict[int, int] = {}
         #: Of the first so many records, how many the object holds; None: all.
         self._kept: list[int] | None = None
+        #: Whether all who wait wait for a request, and all records are kept.
+        self._plain = True
         self._first = self._last = 0
         self._error: BrainyError | None = None
 
@@ -98,19 +100,19 @@ class OpenBatch:
         else:
             self.waiters.append(waiter)
             self.ends.append(end)
+            self._plain &= end != WHOLE
         return waiter
 
     def keep(self, kept: Sequence[bool]) -> None:
         """Leave out the records for which ``kept`` is false."""
-        self._kept = [0]
+        self._kept, self._plain = [0], False
         for held in kept:
             self._kept.append(self._kept[-1] + held)
 
     def answer(self, first: int, last: int) -> None:
         """Tell everyone who waits, and who will ask, that the object holds the positions ``first`` to ``last``."""
         self._first, self._last = first, last
-        before = first - 1
-        plain = self._kept is None and WHOLE not in self.ends
+        before, plain = first - 1, self._plain
         for waiter, end in zip(self.waiters, self.ends, strict=True):
             if not waiter.done():
                 waiter.set_result(before + end if plain else self._position(end))
