@@ -13,6 +13,7 @@ import pytest
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.local_cluster import LocalCluster
 from brainy.sdk.local_process import LocalProcess
+from brainy.testing.servers import S3Server
 
 #: Short times, so that failures are noticed within a test's patience; the protocols do not depend on them.
 QUICK = {
@@ -22,6 +23,15 @@ QUICK = {
     "BRAINY_COORDINATOR__TICK_SECONDS": "0.1",
     "BRAINY_NODE__ROUTING_POLL_SECONDS": "0.5",
 }
+
+
+@pytest.fixture
+def object_server(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """SeaweedFS, which stores that this process opens find as well."""
+    for variable, value in seaweedfs_server.environment.items():
+        monkeypatch.setenv(variable, value)
+    return seaweedfs_server
+
 
 RunCluster = Callable[..., AbstractAsyncContextManager[tuple[LocalCluster, AsyncBrainy]]]
 

@@ -1,0 +1,60 @@
+"""A cluster of real processes on an object server, with a strategy's nodes, a source to start from, and load."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from brainy.ids import Ids
+from brainy.samples import sample_truth
+from brainy.store.metered import MeteredStore
+from tests.conftest import BUCKET
+from tests.e2e.conftest import RunCluster
+from tests.e2e.holding import Holding
+from tests.e2e.load import Load
+from tests.e2e.strategies import DIMENSIONS, Row, Stage, opened, put_sample, to_generation
+from tests.e2e.truth import assert_holds
+
+_NODES = 3
+
+
+@asynccontextmanager
+async def staged(
+    row: Row,
+    source: str,
+    run_cluster: RunCluster,
+    *,
+    seed: int,
+    settings: Mapping[str, str],
+    nodes: int = _NODES,
+) -> AsyncIterator[tuple[Stage, MeteredStore]]:
+    """Run everything a strategy needs, under load, from a ``tree`` or a ``generation``.
+
+    Args:
+        row: the strategy.
+        source: what the namespace is at first.
+        run_cluster: the fixture.
+        seed: of the load.
+        settings: variables of the processes; those of the object server at least.
+        nodes: how many without a pool.
+    """
+    namespace = f"s3://{BUCKET}/matrix-{Ids().short()}"
+    store = opened(namespace)
+    try:
+        await put_sample(store)
+        async with run_cluster(namespace, nodes=nodes, settings=dict(settings)) as (cluster, client):
+            for pool, count in row.pools.items():
+                for _ in range(count):
+                    await cluster.start_node(pool=pool)
+            await assert_holds(client, sample_truth())
+            if source == "generation":
+                await to_generation(client)
+            before = await Holding.served(client)
+            load = Load(cluster.client, DIMENSIONS, before=before, seed=seed)
+            try:
+                await load.wrote()
+                yield Stage(cluster=cluster, client=client, load=load, namespace=namespace), store
+            finally:
+                await load.stop()
+    finally:
+        await store.close()
