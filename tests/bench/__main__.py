@@ -28,6 +28,7 @@ from tests.bench.inspections import measure_inspection
 from tests.bench.quiet import FOREIGN_BAR, priorities_across_sessions
 from tests.bench.restores import measure_restore
 from tests.bench.searching import measure_searches
+from tests.bench.switching import measure_switch
 from tests.bench.upgrading import measure_upgrade
 
 _FOLDER = "v0.46.0-10k"
@@ -45,7 +46,7 @@ _LIBRARIES = (
 )
 #: Those that need the recorded bucket on a server; restores need only the server and the truth.
 _RECORDED = ("import", "inspect", "upgrade", "search")
-_PARTS = (*_RECORDED, "restore", "embed")
+_PARTS = (*_RECORDED, "restore", "embed", "switch")
 
 
 def _about() -> dict[str, object]:
@@ -73,6 +74,9 @@ def main() -> int:
         asyncio.run(measure_embedding(report, rounds=options.rounds))
     if {*_RECORDED, "restore"} & set(parts):
         _measure_served(parser, parts, report, options.rounds)
+    if "switch" in parts:
+        with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
+            asyncio.run(measure_switch(report, Path(name), server=server.environment))
     if {"import", "inspect", "search", "restore", "embed"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
