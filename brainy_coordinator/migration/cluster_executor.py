@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import Routing
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
@@ -15,6 +16,7 @@ from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
 from brainy_coordinator.migration.barrier import Barrier
+from brainy_coordinator.migration.cut_over import LAG_EXCEEDED_LIMIT, behind
 from brainy_coordinator.migration.observation import (
     CutOver,
     Facts,
@@ -92,6 +94,20 @@ class ClusterExecutor:
         self._note(record, routing)
         reachable = self._view.reachable()
         fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if _is_asked(record) else None
+        seen = self._seen(routing, reachable, fresh)
+        rests = fresh is None and record.state is State.READY and not record.paused
+        if rests and behind(record, seen, LAG_EXCEEDED_LIMIT):
+            # READY was reached by asking. Heartbeats may be of before that: what they say against it is asked again.
+            fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS)
+            seen = self._seen(routing, reachable, fresh)
+        return seen
+
+    def _seen(
+        self,
+        routing: Routing,
+        reachable: Collection[str],
+        fresh: Mapping[str, Sequence[control_pb2.ShardReplica]] | None,
+    ) -> Observation:
         return Observation(
             routing=routing,
             reachable=frozenset(reachable),

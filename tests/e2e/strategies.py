@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from brainy.bucket.namespace import Namespace
@@ -103,6 +104,26 @@ async def to_generation(client: AsyncBrainy) -> None:
     assert ended.succeeded, ended.message
 
 
+async def _begun(row: Row, stage: Stage, *, keep_way_back: bool) -> Migration:
+    """Begin, and once more if preflight found a node gone: then nothing was changed, and somebody asks again."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                begun = await row.begin(row, stage, keep_way_back=keep_way_back)
+            except PreconditionError as error:
+                if "nodes_reachable" not in str(error):
+                    raise
+                await asyncio.sleep(0.2)
+                continue
+            async with aclosing(stage.client.watch_migration(begun.id)) as changes:
+                async for seen in changes:
+                    if seen.state not in ("PENDING", "PREFLIGHTING", "ABORTING"):
+                        break
+            if "preflight_failed" not in {event.trigger for event in seen.story}:
+                return begun
+            assert "nodes_reachable" in seen.message, seen.message
+
+
 async def rested(client: AsyncBrainy, migration: Migration, *, back: int) -> Migration:
     """Wait until it rests after so many rollbacks: switched, held, or ended."""
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -110,6 +131,16 @@ async def rested(client: AsyncBrainy, migration: Migration, *, back: int) -> Mig
             seen = await client.wait_until_migration_rests(migration.id)
             turned = sum(event.trigger == "rolled_back" for event in seen.story)
             if seen.ended or (turned == back and (seen.held or seen.state == "OBSERVING")):
+                return seen
+            await asyncio.sleep(0.05)
+
+
+async def switched(client: AsyncBrainy, migration: Migration, *, times: int) -> Migration:
+    """Wait until it has switched so often."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            seen = await client.get_migration(migration.id)
+            if sum(event.trigger == "switched" for event in seen.story) >= times or seen.ended:
                 return seen
             await asyncio.sleep(0.05)
 
@@ -131,7 +162,7 @@ async def moved(row: Row, stage: Stage) -> Migration:
     """One way, without a way back."""
     if row.quiet:
         await stage.load.hold_writers()
-    begun = await row.begin(row, stage, keep_way_back=False)
+    begun = await _begun(row, stage, keep_way_back=False)
     ended = await asyncio.wait_for(stage.client.wait_for_migration(begun.id), PATIENCE_SECONDS)
     stage.load.release_writers()
     return ended
@@ -142,7 +173,7 @@ async def moved_back_and_forth(row: Row, stage: Stage) -> Migration:
     client, load = stage.client, stage.load
     if row.quiet:
         await load.hold_writers()
-    begun = await row.begin(row, stage, keep_way_back=True)
+    begun = await _begun(row, stage, keep_way_back=True)
     seen = await rested(client, begun, back=0)
     assert (seen.state, seen.digest_equal) == ("OBSERVING", True), seen.story
     load.release_writers()
@@ -154,10 +185,7 @@ async def moved_back_and_forth(row: Row, stage: Stage) -> Migration:
     if row.quiet:
         await load.hold_writers()
     await asked(lambda: client.promote_migration(begun.id, requested_by="matrix"))
-    seen = await rested(client, begun, back=1)
-    while seen.state == "READY":  # promoted, and the stream had not heard of it yet
-        await asyncio.sleep(0.05)
-        seen = await rested(client, begun, back=1)
+    seen = await switched(client, begun, times=2)
     assert (seen.state, seen.digest_equal) == ("OBSERVING", True), seen.story
     load.release_writers()
     await load.wrote()

@@ -46,6 +46,7 @@ from tests.sim.model import Model
 from tests.sim.nemesis import Malice, Nemesis, Victim
 from tests.sim.nouns import Nouns
 from tests.sim.outcome import Outcome
+from tests.sim.strikes import Strike, Strikes, drawn_strikes
 from tests.sim.trace import Trace
 from tests.sim.validate import check_nouns, check_one_effect
 
@@ -56,6 +57,8 @@ _GREEN = "green"
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
 #: Of four seeds this one goes there and back.
 _TURNING = 2
+#: Of eight seeds these are struck at steps of the migration; the second ones there and back.
+_STRUCK = (5, 6)
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -88,6 +91,8 @@ class ClusterSettings:
     turns: int = 0
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
+    #: Steps of the migration, and who is killed at the moment at which each is durable.
+    strikes: tuple[Strike, ...] = ()
 
 
 def drawn(seed: int) -> ClusterSettings:
@@ -121,6 +126,8 @@ def drawn(seed: int) -> ClusterSettings:
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
     )
+    if seed % 8 in _STRUCK:
+        found = replace(found, strikes=drawn_strikes(seed, turning=found.turns > 0))
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
     if apart.random() < _BLUE_GREEN_SHARE:
@@ -321,6 +328,8 @@ class ClusterWorld:
         self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
         self.nodes += [NodePlace(self, f"{_GREEN}-{n}") for n in range(settings.green)]
         self.nouns = Nouns(self.model, [place.address for place in self.nodes])
+        self.strikes = Strikes(loop, settings.strikes, self.coordinators, self.nodes, lambda: self.routing, self.trace)
+        self.bucket.observers.append(self.strikes.saw)
 
     def _arrived(self, source: str, target: str, method: str) -> None:
         self.trace.event("call", by=source, to=target, method=method.rpartition("/")[2])
@@ -383,6 +392,7 @@ class ClusterWorld:
         last = SimProcess(self.loop, "client-last")
         if not await last.spawn(self.nouns.write(last, self.network.pool(last), attempts=60)):
             model.violated("writes succeed again once all is well")
+        self.strikes.over = True
         # What is still on its way arrives now.
         for place in (*self.coordinators, *self.nodes):
             place.process.stop()
