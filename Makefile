@@ -7,7 +7,7 @@ SEEDS ?= 20000
 SIM_SEEDS ?= 1850
 FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
-CRASH_MATRIX ?=
+CRASH_MATRIX ?= each
 SWITCHES ?= 200
 
 .PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo embed-demo bench crash \
