@@ -1,8 +1,8 @@
 """Every strategy with the coordinator, a node or both killed at every step its history passes through.
 
-By itself each strategy goes there and back once and is struck at several steps on the way. With ``CRASH_MATRIX=each`` it
-does so once for each kind of victim, so that every step is struck by somebody; ``CRASH_MATRIX=full`` plays every step,
-victim and strategy apart.
+By itself each strategy goes there and back once and is struck at several steps on the way. With ``CRASH_MATRIX=each``
+it does so once for each kind of victim, so that every step is struck by somebody; ``CRASH_MATRIX=full`` plays every
+step, victim and strategy apart.
 """
 
 from __future__ import annotations
