@@ -92,7 +92,7 @@ strategies: setup ## Every strategy, from a tree and a generation, one way and t
 	$(VENV)/bin/pytest -m long --timeout 900 tests/e2e/test_matrix.py -s
 
 crash-matrix: setup ## Every strategy with processes killed at every step (CRASH_MATRIX=full: each step and victim by itself)
-	CRASH_MATRIX=$(CRASH_MATRIX) $(VENV)/bin/pytest -m long --timeout 900 tests/e2e/test_matrix_crashes.py -s
+	CRASH_MATRIX=$(CRASH_MATRIX) $(VENV)/bin/pytest -m long --timeout 1200 tests/e2e/test_matrix_crashes.py -s
 
 switches: setup ## 200 blue-green switches and five cycles there and back under load: pauses, failures, digests (SWITCHES)
 	$(PY) -m tests.bench.switches --switches $(SWITCHES)

@@ -93,7 +93,7 @@ class Load:
         await self._until(lambda: self.ledger.writes >= goal)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):
             while not reached():
                 for task in self._tasks:
                     if task.done():

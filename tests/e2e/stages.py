@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from brainy.ids import Ids
 from brainy.samples import sample_truth
+from brainy.sdk.client import AsyncBrainy
+from brainy.sdk.local_cluster import LocalCluster
 from brainy.store.metered import MeteredStore
 from tests.conftest import BUCKET
 from tests.e2e.conftest import RunCluster
@@ -16,6 +18,18 @@ from tests.e2e.strategies import DIMENSIONS, Row, Stage, opened, put_sample, to_
 from tests.e2e.truth import assert_holds
 
 _NODES = 3
+_PATIENCE_SECONDS = 90.0
+
+
+def _patient(cluster: LocalCluster) -> AsyncBrainy:
+    """A client that goes on asking while a slow machine starts killed processes anew: what fails has failed for good."""
+    return AsyncBrainy(
+        cluster.endpoints,
+        coordinators=cluster.coordinator_addresses,
+        namespace=str(cluster.namespace),
+        read_deadline_seconds=_PATIENCE_SECONDS,
+        write_deadline_seconds=_PATIENCE_SECONDS,
+    )
 
 
 @asynccontextmanager
@@ -50,7 +64,7 @@ async def staged(
             if source == "generation":
                 await to_generation(client)
             before = await Holding.served(client)
-            load = Load(cluster.client, DIMENSIONS, before=before, seed=seed)
+            load = Load(lambda: _patient(cluster), DIMENSIONS, before=before, seed=seed)
             try:
                 await load.wrote()
                 yield Stage(cluster=cluster, client=client, load=load, namespace=namespace), store

@@ -85,7 +85,7 @@ def cases() -> list[Case]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", cases(), ids=str)
 async def test_a_kill_at_any_step_changes_nothing(case: Case, run_cluster: RunCluster, object_server: S3Server) -> None:
     row = ROWS[case.strategy]
