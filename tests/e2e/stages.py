@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 90.0
 
 
 def _patient(cluster: LocalCluster) -> AsyncBrainy:
-    """A client that goes on asking while a slow machine starts killed processes anew: what fails has failed for good."""
+    """A client that goes on asking while killed processes start anew: what fails has failed for good."""
     return AsyncBrainy(
         cluster.endpoints,
         coordinators=cluster.coordinator_addresses,
