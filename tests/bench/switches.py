@@ -35,7 +35,13 @@ async def measure(report: Report, directory: Path, server: dict[str, str], *, sw
         for _ in range(_NODES):
             await cluster.start_node(pool=_POOL)
         result = await turn_again_and_again(
-            cluster, offer, turns=switches, target=TargetSpec(pool=_POOL), strategy="blue-green", rest_seconds=0.5
+            cluster,
+            offer,
+            turns=switches,
+            target=TargetSpec(pool=_POOL),
+            strategy="blue-green",
+            rest_seconds=0.5,
+            say=report.say,
         )
     show(report, "blue-green", offer, result)
     cluster = LocalCluster(f"s3://{BUCKET}/rolling", nodes=3, directory=directory / "rolling", settings=server)
@@ -48,6 +54,7 @@ async def measure(report: Report, directory: Path, server: dict[str, str], *, sw
             target=TargetSpec(shard_count=3),
             strategy="rolling",
             rest_seconds=1.0,
+            say=report.say,
         )
     show(report, f"{_CYCLES} cycles, rolling", offer, result)
 

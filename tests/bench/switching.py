@@ -6,7 +6,7 @@ Each turn is a whole switch: writes are stopped, final positions taken, digests 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ PAUSE_P99_SECONDS, PAUSE_EVER_SECONDS = 0.5, 3.0
 READ_RATIO, READ_SECONDS = 2.0, 0.25
 _PATIENCE_SECONDS = 300.0
 _WRONG_SHOWN = 5
+#: One switch of so many is told when it happens.
+_SAID = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,14 @@ class Watch:
 
 
 async def turn_again_and_again(
-    cluster: LocalCluster, offer: Offer, *, turns: int, target: TargetSpec, strategy: str, rest_seconds: float
+    cluster: LocalCluster,
+    offer: Offer,
+    *,
+    turns: int,
+    target: TargetSpec,
+    strategy: str,
+    rest_seconds: float,
+    say: Callable[[str], None],
 ) -> Turned:
     """Fill a namespace, migrate it with a way back, and switch ``turns`` times under load, the first forward."""
     clock, result = SystemClock(), Turned()
@@ -132,7 +141,10 @@ async def turn_again_and_again(
             await watch.until("READY", "lag_in_bounds", 1)
             await asyncio.sleep(rest_seconds)
             for number in range(turns):
-                result.turns.append(await _turn(client, watch, number, clock))
+                turn = await _turn(client, watch, number, clock)
+                result.turns.append(turn)
+                if number % _SAID == 0:
+                    say(f"  switch {number + 1} of {turns}: writes stopped for {turn.pause * 1000:.0f} ms")
                 await asyncio.sleep(rest_seconds)
             result.seconds = clock.monotonic() - began
         finally:
@@ -222,6 +234,12 @@ async def measure_switch(report: Report, directory: Path, *, server: Mapping[str
         cluster = LocalCluster(namespace, nodes=3, directory=directory / label, settings=dict(server))
         async with cluster:
             result = await turn_again_and_again(
-                cluster, offer, turns=turns, target=TargetSpec(), strategy="in-place-upgrade", rest_seconds=1.0
+                cluster,
+                offer,
+                turns=turns,
+                target=TargetSpec(),
+                strategy="in-place-upgrade",
+                rest_seconds=1.0,
+                say=report.say,
             )
         show(report, f"switch, {label}", offer, result)
