@@ -6,6 +6,7 @@ Each turn is a whole switch: writes are stopped, final positions taken, digests 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -221,7 +222,10 @@ def show(report: Report, label: str, offer: Offer, result: Turned) -> None:
     add("digests equal at every switch", "yes" if equal else "NO", equal, "yes")
     add("acknowledged nouns missing or stale at the end", str(len(result.wrong)), not result.wrong, "= 0")
     add("attempts given up and made again", str(result.given_up))
-    for line in (*result.seen.failed_writes, *result.seen.failed_reads, *result.wrong)[:_WRONG_SHOWN]:
+    failures = Counter((*result.seen.failed_writes, *result.seen.failed_reads))
+    for line, times in failures.most_common(_WRONG_SHOWN):
+        report.say(f"  {times} x {line}")
+    for line in result.wrong[:_WRONG_SHOWN]:
         report.say(f"  {line}")
 
 
