@@ -20,7 +20,7 @@ from tests.e2e.truth import assert_holds
 _NODES = 3
 _PATIENCE_SECONDS = 90.0
 #: Long enough that a machine with several of these clusters does not take a slow process for a dead one.
-_CALM = {
+CALM = {
     "BRAINY_COORDINATOR__LEADER_LEASE_SECONDS": "5",
     "BRAINY_COORDINATOR__NODE_TTL_SECONDS": "4",
 }
@@ -61,7 +61,7 @@ async def staged(
     store = opened(namespace)
     try:
         await put_sample(store)
-        async with run_cluster(namespace, nodes=nodes, settings={**_CALM, **settings}) as (cluster, client):
+        async with run_cluster(namespace, nodes=nodes, settings={**CALM, **settings}) as (cluster, client):
             for pool, count in row.pools.items():
                 for _ in range(count):
                     await cluster.start_node(pool=pool)

@@ -42,3 +42,7 @@ async def test_nothing_acknowledged_is_lost(
         assert (await served.get_statistics()).generation == first + 1
         odd = unexpected(stage.cluster)
         assert not odd, odd[:2]
+        # What happened is what was planned; rollbacks are told as disturbances.
+        outcome = (await stage.client.get_migration(ended.id)).outcome
+        assert outcome is not None
+        assert (outcome.as_planned, outcome.remaining) == (True, 0), outcome.disturbances
