@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from brainy.api.coordinator.v1 import generation_pb2 as _generation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -188,6 +189,9 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    WAVES_FIELD_NUMBER: _builtins.int
+    POSTPONED_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -226,6 +230,18 @@ class Migration(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
 
+    @_builtins.property
+    def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationWave]:
+        """Rolling only: the nodes in the order in which their reads move, those that move together in one wave."""
+
+    @_builtins.property
+    def postponed(self) -> Global___PostponedSwitch:
+        """It does not switch for so long, as the leader counts; absent while it is not postponed."""
+
+    @_builtins.property
+    def left_behind(self) -> _generation_pb2.Generation:
+        """What became of the generation it left behind: the source, or the target if it was aborted. Absent before."""
+
     def __init__(
         self,
         *,
@@ -249,10 +265,13 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        waves: _abc.Iterable[Global___MigrationWave] | None = ...,
+        postponed: Global___PostponedSwitch | None = ...,
+        left_behind: _generation_pb2.Generation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left_behind", b"left_behind", "observe", b"observe", "postponed", b"postponed", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "left_behind", b"left_behind", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "postponed", b"postponed", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "waves", b"waves", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +318,8 @@ class PlanMigrationRequest(_message.Message):
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
@@ -318,6 +339,7 @@ class PlanMigrationRequest(_message.Message):
     keep_way_back: _builtins.bool
     """As in StartMigrationRequest."""
     hold_before_switch: _builtins.bool
+    max_unavailable: _builtins.int
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
@@ -332,6 +354,8 @@ class PlanMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """As in StartMigrationRequest."""
 
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -350,10 +374,12 @@ class PlanMigrationRequest(_message.Message):
         writers_stopped: _builtins.bool = ...,
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bake", b"bake", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bake", b"bake", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +434,8 @@ class StartMigrationRequest(_message.Message):
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -426,6 +454,10 @@ class StartMigrationRequest(_message.Message):
     """After the switch the source follows the target, until the migration is completed or rolled back."""
     hold_before_switch: _builtins.bool
     """Do not switch before PromoteMigration."""
+    max_unavailable: _builtins.int
+    """Rolling: how many nodes' reads move together, in one wave. 0: one. Fewer where a wave would have every ready
+    replica of a shard in it.
+    """
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
@@ -439,6 +471,10 @@ class StartMigrationRequest(_message.Message):
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration:
         """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
+
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration:
+        """Rolling: how long a wave must answer healthily before the next one, or the switch. Absent: not at all."""
 
     def __init__(
         self,
@@ -458,10 +494,12 @@ class StartMigrationRequest(_message.Message):
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +791,8 @@ class MigrationPlan(_message.Message):
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Empty where it was not stored."""
     namespace: _builtins.str
@@ -771,6 +811,7 @@ class MigrationPlan(_message.Message):
     """As in StartMigrationRequest."""
     hold_before_switch: _builtins.bool
     writers_stopped: _builtins.bool
+    max_unavailable: _builtins.int
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -801,6 +842,8 @@ class MigrationPlan(_message.Message):
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -831,10 +874,12 @@ class MigrationPlan(_message.Message):
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
         writers_stopped: _builtins.bool = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1460,12 +1505,19 @@ class CompleteMigrationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RETAIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     request_id: _builtins.str
     requested_by: _builtins.str
     validate_only: _builtins.bool
-    """Say what would leave the routing record, and change nothing."""
+    """Say what would leave the routing record and be deleted, and change nothing."""
+    @_builtins.property
+    def retain(self) -> _duration_pb2.Duration:
+        """How long the source is kept before it is deleted; absent: as the coordinator is set. Never less than change logs
+        are kept after a checkpoint.
+        """
+
     def __init__(
         self,
         *,
@@ -1474,10 +1526,11 @@ class CompleteMigrationRequest(_message.Message):
         request_id: _builtins.str = ...,
         requested_by: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        retain: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "retain", b"retain", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1489,22 +1542,347 @@ class CompleteMigrationResponse(_message.Message):
 
     MIGRATION_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
+    DELETES_FIELD_NUMBER: _builtins.int
+    RETAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def migration(self) -> Global___Migration: ...
     @_builtins.property
     def retired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is not served any more: prefixes of objects, which stay where they are."""
+        """What is not served any more: prefixes of objects."""
+
+    @_builtins.property
+    def deletes(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ObjectCount]:
+        """What is there of it now and will be deleted, by kind."""
+
+    @_builtins.property
+    def retain(self) -> _duration_pb2.Duration:
+        """How long it is kept before that, from when the leader has taken it out of the routing record."""
 
     def __init__(
         self,
         *,
         migration: Global___Migration | None = ...,
         retired: _abc.Iterable[_builtins.str] | None = ...,
+        deletes: _abc.Iterable[_generation_pb2.ObjectCount] | None = ...,
+        retain: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletes", b"deletes", "migration", b"migration", "retain", b"retain", "retired", b"retired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class MigrationWave(_message.Message):
+    """Nodes whose reads move together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MigrationWave._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: MigrationWave._State.ValueType  # 0
+        STATE_WAITING: MigrationWave._State.ValueType  # 1
+        STATE_BAKING: MigrationWave._State.ValueType  # 2
+        """Moved, or moving; watched until it has baked."""
+        STATE_DONE: MigrationWave._State.ValueType  # 3
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: MigrationWave.State.ValueType  # 0
+    STATE_WAITING: MigrationWave.State.ValueType  # 1
+    STATE_BAKING: MigrationWave.State.ValueType  # 2
+    """Moved, or moving; watched until it has baked."""
+    STATE_DONE: MigrationWave.State.ValueType  # 3
+
+    NODES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BAKED_FIELD_NUMBER: _builtins.int
+    COMPLAINT_FIELD_NUMBER: _builtins.int
+    state: Global___MigrationWave.State.ValueType
+    complaint: _builtins.str
+    """While it bakes: what is not healthy, so that it begins again; empty if nothing."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def baked(self) -> _duration_pb2.Duration:
+        """While it bakes: for how long it has answered healthily."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___MigrationWave.State.ValueType = ...,
+        baked: _duration_pb2.Duration | None = ...,
+        complaint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baked", b"baked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baked", b"baked", "complaint", b"complaint", "nodes", b"nodes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationWave: _TypeAlias = MigrationWave  # noqa: Y015
+
+@_typing.final
+class PostponedSwitch(_message.Message):
+    """A switch that waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMAINING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    by: _builtins.str
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """As the leader counts; a new leader goes on from what was counted last, so it can become longer, never shorter."""
+
+    def __init__(
+        self,
+        *,
+        remaining: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "reason", b"reason", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponedSwitch: _TypeAlias = PostponedSwitch  # noqa: Y015
+
+@_typing.final
+class PostponeMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """From now on; zero: not any longer."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponeMigrationRequest: _TypeAlias = PostponeMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PostponeMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponeMigrationResponse: _TypeAlias = PostponeMigrationResponse  # noqa: Y015
+
+@_typing.final
+class CanSwitchMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanSwitchMigrationRequest: _TypeAlias = CanSwitchMigrationRequest  # noqa: Y015
+
+@_typing.final
+class SwitchObstacle(_message.Message):
+    """One thing in the way of a switch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    remedy: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchObstacle: _TypeAlias = SwitchObstacle  # noqa: Y015
+
+@_typing.final
+class CanSwitchMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAN_SWITCH_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    can_switch: _builtins.bool
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___SwitchObstacle]: ...
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        can_switch: _builtins.bool = ...,
+        obstacles: _abc.Iterable[Global___SwitchObstacle] | None = ...,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_switch", b"can_switch", "migration", b"migration", "obstacles", b"obstacles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanSwitchMigrationResponse: _TypeAlias = CanSwitchMigrationResponse  # noqa: Y015
+
+@_typing.final
+class ListMigrationPlansRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMigrationPlansRequest: _TypeAlias = ListMigrationPlansRequest  # noqa: Y015
+
+@_typing.final
+class MigrationPlanSummary(_message.Message):
+    """A stored plan in a line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    TARGET_GENERATION_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    MIGRATION_STATE_FIELD_NUMBER: _builtins.int
+    OUTDATED_FIELD_NUMBER: _builtins.int
+    FAILED_CHECKS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    created_by: _builtins.str
+    strategy: Global___Strategy.ValueType
+    source_generation: _builtins.int
+    target_generation: _builtins.int
+    migration_id: _builtins.str
+    """The migration that executed it, and how that stands; empty if none has."""
+    migration_state: Global___MigrationState.ValueType
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def outdated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it would be refused as outdated now: names as in PLAN_OUTDATED, or "age". Empty if it would not, or was executed."""
+
+    @_builtins.property
+    def failed_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of checks that did not pass when it was made."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str = ...,
+        strategy: Global___Strategy.ValueType = ...,
+        source_generation: _builtins.int = ...,
+        target_generation: _builtins.int = ...,
+        migration_id: _builtins.str = ...,
+        migration_state: Global___MigrationState.ValueType = ...,
+        outdated: _abc.Iterable[_builtins.str] | None = ...,
+        failed_checks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "failed_checks", b"failed_checks", "id", b"id", "migration_id", b"migration_id", "migration_state", b"migration_state", "outdated", b"outdated", "source_generation", b"source_generation", "strategy", b"strategy", "target_generation", b"target_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationPlanSummary: _TypeAlias = MigrationPlanSummary  # noqa: Y015
+
+@_typing.final
+class ListMigrationPlansResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationPlanSummary]: ...
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___MigrationPlanSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMigrationPlansResponse: _TypeAlias = ListMigrationPlansResponse  # noqa: Y015
