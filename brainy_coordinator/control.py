@@ -34,8 +34,10 @@ from brainy_coordinator.migration.preflight import Preflight
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.switch_countdown import SwitchCountdown
 from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
+from brainy_coordinator.retirement.retirements import Retirements
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
 from brainy_coordinator.vigil import Vigil
@@ -83,6 +85,7 @@ class NamespaceControl:
         self.namespace = namespace
         self._store = store
         self._locks = locks
+        self._leader = leader
         self._components = components
         self._clock = clock
         self._announcer = announcer
@@ -113,6 +116,19 @@ class NamespaceControl:
         self._placing = Placing(
             register=self.register, view=self.view, locks=locks, generations=self.generations, clock=clock
         )
+        self.retirements = Retirements(
+            store,
+            register=self.register,
+            generations=self.generations,
+            barrier=self._barrier,
+            view=self.view,
+            wanted=self._wanted,
+            choice=lambda: read_choice(store),
+            settings=components.settings,
+            leader=leader,
+            clock=clock,
+            ids=components.ids,
+        )
         self.migrations = Reconciler(
             history=History(store, clock=clock, ids=components.ids, leader=leader),
             executor_for=self._executor_for,
@@ -136,8 +152,17 @@ class NamespaceControl:
             preflight=self.preflight,
             quarantine=self._quarantine,
             others=others,
+            retirements=self.retirements,
+            switch_countdown=SwitchCountdown(
+                self._store, record.id, leader_epoch=self._leader.epoch, clock=self._clock, ids=self._components.ids
+            ),
             clock=self._clock,
         )
+
+    def _wanted(self) -> Mapping[int, str]:
+        """Generations that a running migration builds or is made of."""
+        running = self.migrations.running()
+        return {} if running is None else {running.source: running.id, running.target: running.id}
 
     def _store_calls(self) -> Mapping[str, int]:
         """Calls of this namespace's store by all nodes, as they last said, and by this process."""
@@ -190,7 +215,8 @@ class NamespaceControl:
             self._announcer.tell(repaired, self.view.reachable())
         if not self._histories_sealed:
             await self._seal()
-        return await self.migrations.tick() or repaired is not None
+        moved = await self.migrations.tick()
+        return await self.retirements.tick() or moved or repaired is not None
 
     async def _seal(self) -> None:
         await self.migrations.take_over()

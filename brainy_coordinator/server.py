@@ -5,6 +5,8 @@ from __future__ import annotations
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
     lease_pb2,
     lease_pb2_grpc,
     membership_pb2,
@@ -19,6 +21,7 @@ from brainy_coordinator.control import Components
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.services.cluster import ClusterServicer
+from brainy_coordinator.services.generations import GenerationServicer
 from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
@@ -109,6 +112,11 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             migration_pb2.DESCRIPTOR.services_by_name["MigrationService"],
             migration_pb2_grpc.add_MigrationServiceServicer_to_server,
             MigrationServicer(coordinator),
+        ),
+        Service(
+            generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+            generation_pb2_grpc.add_GenerationServiceServicer_to_server,
+            GenerationServicer(coordinator),
         ),
         Service(
             traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],

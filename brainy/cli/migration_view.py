@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from brainy.cli.exits import Exit
+from brainy.cli.generations_view import fate
 from brainy.cli.output import Output, facts, table
 from brainy.cli.plan_view import show_outcome
 from brainy.sdk.client import AsyncBrainy
@@ -24,6 +25,8 @@ async def follow(brainy: AsyncBrainy, migration_id: str, output: Output, *, at_r
             async for seen in changes:
                 if last is None or seen.state != last.state:
                     output.remark(f"{seen.state.lower().replace('_', ' ')} {escape(seen.message)}")
+                if last is not None and [wave.state for wave in seen.waves] != [wave.state for wave in last.waves]:
+                    output.remark(f"waves: {escape(waves_text(seen))}")
                 show_progress(seen.items_copied, seen.items_total or None)
                 last = seen
                 if at_rest and seen.rests:
@@ -31,11 +34,30 @@ async def follow(brainy: AsyncBrainy, migration_id: str, output: Output, *, at_r
     return last if last is not None else await brainy.get_migration(migration_id)
 
 
-def report(migration: Migration, output: Output, *, ended: bool) -> None:
-    """Print a migration; with ``ended`` exit with 1 if it was aborted, or ended in any way but well."""
+def report(migration: Migration, output: Output, *, ended: bool, reached: bool | None = None) -> None:
+    """Print a migration; with ``ended`` exit with 1 if it was aborted, or ended in any way but well.
+
+    ``reached`` says whether it is where the caller wanted it, instead.
+    """
     output.result(asdict(migration), lambda console: show(console, migration))
-    if ended and not (migration.succeeded or (migration.rests and not migration.ended)):
+    well = migration.succeeded or (migration.rests and not migration.ended)
+    if ended and not (well if reached is None else reached):
         raise typer.Exit(int(Exit.FAILED_RESULT))
+
+
+def waves_text(migration: Migration) -> str:
+    """Return the waves of a rolling migration in order: ``a, b (done), c (baking 12 s), d, e``."""
+    told = []
+    for wave in migration.waves:
+        state = f"baking {wave.baked_seconds:.0f} s" if wave.state == "baking" else wave.state
+        complaint = f": {wave.complaint}" if wave.complaint else ""
+        told.append(f"{'+'.join(wave.nodes)} ({state}{complaint})")
+    return ", ".join(told)
+
+
+def _left_behind(migration: Migration) -> dict[str, str]:
+    left = migration.left_behind
+    return {"left behind": f"generation {left.number}: {fate(left)}"} if left is not None else {}
 
 
 def show(console: Console, migration: Migration) -> None:
@@ -56,6 +78,8 @@ def show(console: Console, migration: Migration) -> None:
             "digest equal": "yes" if migration.digest_equal else "not compared yet",
             "message": migration.message or "-",
             **({"way back": "kept"} if migration.keep_way_back else {}),
+            **({"waves": waves_text(migration)} if migration.waves else {}),
+            **_left_behind(migration),
             **({"waits for": "; ".join(migration.waits_for)} if migration.waits_for else {}),
         },
     )

@@ -55,6 +55,13 @@ HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before b
 ObserveOption = Annotated[
     float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
 ]
+MaxUnavailableOption = Annotated[
+    int, typer.Option(min=0, help="Rolling: how many nodes' reads move together, in one wave; 0 for one.")
+]
+BakeOption = Annotated[
+    float,
+    typer.Option(min=0, help="Rolling: seconds a wave must answer healthily before the next one, or the switch."),
+]
 
 
 @app.command()
@@ -97,6 +104,8 @@ def plan(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    max_unavailable: MaxUnavailableOption = 0,
+    bake: BakeOption = 0.0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -128,6 +137,8 @@ def plan(
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
                 observe_seconds=observe,
+                max_unavailable=max_unavailable,
+                bake_seconds=bake,
             )
 
     found = run(ask())
@@ -154,7 +165,9 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended, or waits for somebody.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--watch", "--wait", help="Stay until it has ended, or waits for somebody.")
+    ] = False,
     pause_cap: PauseOption = 0.0,
     quarantine_limit: QuarantineOption = 0,
     writers_stopped: WritersStoppedOption = False,
@@ -162,6 +175,8 @@ def start(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    max_unavailable: MaxUnavailableOption = 0,
+    bake: BakeOption = 0.0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -175,6 +190,7 @@ def start(
         shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
     )
     wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
+    wished = wished or max_unavailable or bake
     if plan_id and (target != TargetSpec() or wished):
         raise InvalidRequestError(
             "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
@@ -201,6 +217,8 @@ def start(
                     keep_way_back=keep_way_back,
                     hold_before_switch=hold,
                     observe_seconds=observe,
+                    max_unavailable=max_unavailable,
+                    bake_seconds=bake,
                 )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 

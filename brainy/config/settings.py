@@ -94,6 +94,11 @@ class CoordinatorSettings(_Section):
     #: What the index of a namespace that no cluster served before keeps its vectors as: f16 and bf16 take half of
     #: f32, i8 a quarter. Stored vectors stay float32. Later generations are shaped by ``brainy migrate``.
     scalar_kind: Literal["f32", "f16", "bf16", "i8"] = "f32"
+    #: How long a generation that is not served any more is kept before its objects are deleted, unless
+    #: ``brainy migrate complete --retain`` or ``brainy generations`` says otherwise. Negative: for good.
+    retain_seconds: float = 7 * 24 * 3600.0
+    #: As ``node.log_retention_seconds`` of every node: no generation is deleted earlier, whatever is asked for.
+    log_retention_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 
 class NodeSettings(_Section):

@@ -7,6 +7,8 @@ from typing import Self
 
 from brainy.sdk.backups import BackupCalls
 from brainy.sdk.figures import FigureCalls
+from brainy.sdk.gates import GateCalls
+from brainy.sdk.generations import GenerationCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
 from brainy.sdk.plan_calls import PlanCalls
@@ -23,6 +25,8 @@ class AsyncBrainy(
     FigureCalls,
     TurnCalls,
     PlanCalls,
+    GateCalls,
+    GenerationCalls,
     TrafficCalls,
     LockCalls,
     BackupCalls,

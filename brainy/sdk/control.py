@@ -11,6 +11,7 @@ from brainy.api.node.v1 import control_pb2
 from brainy.clock import Deadline
 from brainy.errors import UnavailableError
 from brainy.sdk.connection import Connection
+from brainy.sdk.generations import duration_of
 from brainy.sdk.migration import (
     Migration,
     Strategy,
@@ -140,6 +141,8 @@ class ControlCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
@@ -160,6 +163,8 @@ class ControlCalls(Connection):
                 until ``complete_migration``.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
+            max_unavailable: for ROLLING: how many nodes' reads move together, in one wave; 0 for one.
+            bake_seconds: for ROLLING: how long a wave must answer healthily before the next one, or the switch.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
@@ -182,6 +187,8 @@ class ControlCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            max_unavailable=max_unavailable,
+            bake=duration_of(bake_seconds) if bake_seconds else None,
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

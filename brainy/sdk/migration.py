@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
+from brainy.sdk.generations import Generation, ObjectCount, generation_from_proto
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
 
 
@@ -73,6 +74,29 @@ class MigrationEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Nodes whose reads move together in a rolling migration."""
+
+    nodes: tuple[str, ...]
+    #: waiting, baking (moved, and watched) or done.
+    state: str
+    #: While it bakes: for how long it has answered healthily.
+    baked_seconds: float
+    #: While it bakes: what is not healthy; "" for nothing.
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """A switch that waits because somebody put it off."""
+
+    #: As the leader counts.
+    remaining_seconds: float
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
     """A migration at one moment."""
 
@@ -106,6 +130,12 @@ class Migration:
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
+    #: Rolling: the nodes in the order in which their reads move.
+    waves: tuple[Wave, ...] = ()
+    #: None while the switch is not postponed.
+    postponed: Postponed | None = None
+    #: What becomes of the generation it left behind; only from ``get_migration``, once it has ended.
+    left_behind: Generation | None = field(default=None, repr=False)
     #: What was planned against what happened so far; only from ``get_migration``.
     outcome: PlanOutcome | None = field(default=None, repr=False)
 
@@ -133,8 +163,12 @@ class Completed:
     """What giving up a way back comes to."""
 
     migration: Migration
-    #: Prefixes of objects that are not served any more; they stay where they are.
+    #: Prefixes of objects that are not served any more.
     retired: tuple[str, ...]
+    #: What lies there now and will be deleted, by kind.
+    deletes: tuple[ObjectCount, ...] = ()
+    #: For how many seconds it is kept before that; None for good.
+    retain_seconds: float | None = None
 
 
 _ROLLBACK_REQUESTED = "rollback_requested"
@@ -203,5 +237,22 @@ def migration_from_proto(
             for event in message.story
         ),
         plan_id=message.plan_id,
+        waves=tuple(
+            Wave(
+                nodes=tuple(wave.nodes),
+                state=migration_pb2.MigrationWave.State.Name(wave.state).removeprefix("STATE_").lower(),
+                baked_seconds=wave.baked.ToNanoseconds() / 1e9,
+                complaint=wave.complaint,
+            )
+            for wave in message.waves
+        ),
+        postponed=Postponed(
+            remaining_seconds=message.postponed.remaining.ToNanoseconds() / 1e9,
+            reason=message.postponed.reason,
+            by=message.postponed.by,
+        )
+        if message.HasField("postponed")
+        else None,
+        left_behind=generation_from_proto(message.left_behind) if message.HasField("left_behind") else None,
         outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )

@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.sdk.connection import Connection
+from brainy.sdk.generations import duration_of
 from brainy.sdk.migration import (
     Migration,
     Strategy,
@@ -35,6 +36,8 @@ class PlanCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
         item_tolerance: float = 0.0,
         dry_run: bool = False,
         requested_by: str = "",
@@ -55,6 +58,8 @@ class PlanCalls(Connection):
             keep_way_back: let the source follow the target after the switch, until it is completed.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with ``keep_way_back``, complete by itself after so long; 0 for only when asked.
+            max_unavailable: for ROLLING: how many nodes' reads move together, in one wave; 0 for one.
+            bake_seconds: for ROLLING: how long a wave must answer healthily before the next one, or the switch.
             item_tolerance: share by which the number of items may change before the plan no longer holds; 0 for a
                 tenth. A hundred items may come or go in any case.
             dry_run: write nothing at the store, so that the plan has no id.
@@ -86,6 +91,8 @@ class PlanCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            max_unavailable=max_unavailable,
+            bake=duration_of(bake_seconds) if bake_seconds else None,
             answers=answers_to_proto(
                 shared=shared, downtime_seconds=downtime_seconds, old_writers=old_writers, rollback=rollback
             ),

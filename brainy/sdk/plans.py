@@ -153,6 +153,9 @@ class MigrationPlan:
     keep_way_back: bool
     hold_before_switch: bool
     observe_seconds: float
+    #: Rolling: nodes moved together (0 for one), and how long each wave is watched.
+    max_unavailable: int
+    bake_seconds: float
     way_back: str
     #: Page of the documentation.
     runbook: str
@@ -253,6 +256,8 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         keep_way_back=message.keep_way_back,
         hold_before_switch=message.hold_before_switch,
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        max_unavailable=message.max_unavailable,
+        bake_seconds=message.bake.ToNanoseconds() / 1e9,
         way_back=message.way_back,
         runbook=message.runbook,
     )

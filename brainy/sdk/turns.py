@@ -7,6 +7,7 @@ from contextlib import aclosing
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import UnavailableError
 from brainy.sdk.control import ControlCalls
+from brainy.sdk.generations import counts_from_proto, duration_of
 from brainy.sdk.migration import Completed, Migration, migration_from_proto
 from brainy.sdk.retry import CONTROL_CHANGE
 
@@ -81,13 +82,16 @@ class TurnCalls(ControlCalls):
         id: str,  # noqa: A002 - likewise
         *,
         validate_only: bool = False,
+        retain_seconds: float | None = None,
         requested_by: str = "",
     ) -> Completed:
-        """Give up the way back: the source leaves the routing record. Its objects stay in the bucket.
+        """Give up the way back: the source leaves the routing record. It is deleted after its retention.
 
         Args:
             id: of the migration.
-            validate_only: say what would be retired, or why it cannot be, and change nothing.
+            validate_only: say what would be retired and deleted, or why it cannot be, and change nothing.
+            retain_seconds: how long to keep the source before that; None as the coordinator is set, negative for good.
+                No less than change logs are kept. ``keep_generation`` keeps it later on.
             requested_by: who asks and why, for the history.
 
         Raises:
@@ -100,11 +104,17 @@ class TurnCalls(ControlCalls):
             request_id=self._changing(),
             requested_by=requested_by,
             validate_only=validate_only,
+            retain=None if retain_seconds is None else duration_of(retain_seconds),
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.CompleteMigration, request, CONTROL_CHANGE
         )
-        return Completed(migration=migration_from_proto(answer.migration), retired=tuple(answer.retired))
+        return Completed(
+            migration=migration_from_proto(answer.migration),
+            retired=tuple(answer.retired),
+            deletes=counts_from_proto(answer.deletes),
+            retain_seconds=answer.retain.ToNanoseconds() / 1e9 if answer.HasField("retain") else None,
+        )
 
     async def wait_until_migration_rests(self, id: str) -> Migration:  # noqa: A002 - likewise
         """Return a migration once it has ended, or does nothing more before somebody asks (``Migration.rests``).

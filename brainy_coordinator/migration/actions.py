@@ -34,6 +34,21 @@ class AdoptNode:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptWave:
+    """Let several nodes answer reads from the target, in one swap, and wait until they say so."""
+
+    nodes: tuple[str, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBake:
+    """See whether the nodes of a wave answer healthily from the target, and for how long they have."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptAll:
     """Let every node answer reads from the target, in one swap, and wait until all say so."""
 
@@ -126,6 +141,8 @@ Action = (
     | PlaceTarget
     | CountQuarantine
     | AdoptNode
+    | AdoptWave
+    | AwaitBake
     | AdoptAll
     | AwaitQuiet
     | Drain

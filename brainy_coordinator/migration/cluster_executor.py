@@ -29,9 +29,12 @@ from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
+from brainy_coordinator.migration.switch_countdown import SwitchCountdown
+from brainy_coordinator.migration.waves import look_at_bake
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.pools import eligible
+from brainy_coordinator.retirement.retirements import Retirements
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
 
@@ -54,7 +57,8 @@ def _is_asked(record: MigrationRecord) -> bool:
         return False
     if record.state is State.OBSERVING:
         return record.wants_rollback
-    return record.state is State.CATCHING_UP or (record.state is State.READY and not record.held)
+    waits = record.held or record.postponed is not None
+    return record.state is State.CATCHING_UP or (record.state is State.READY and not waits)
 
 
 class ClusterExecutor:
@@ -72,6 +76,8 @@ class ClusterExecutor:
         preflight: Preflight,
         quarantine: QuarantineCount,
         others: Collection[str],
+        retirements: Retirements,
+        switch_countdown: SwitchCountdown,
         clock: Clock,
     ) -> None:
         self._register = register
@@ -83,13 +89,17 @@ class ClusterExecutor:
         self._preflight = preflight
         self._quarantine = quarantine
         self._others = others
+        self._retirements = retirements
         self._clock = clock
+        self._switch_countdown = switch_countdown
         self.facts = Facts()
 
     async def observe(self, record: MigrationRecord) -> Observation:
         """See ``Executor``."""
         routing = await self._routing()
         self._note(record, routing)
+        left = await self._switch_countdown.left(record)
+        self.facts = replace(self.facts, postponed_left=left)
         reachable = self._view.reachable()
         fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if _is_asked(record) else None
         return Observation(
@@ -112,8 +122,13 @@ class ClusterExecutor:
                 await self._count_quarantine(record)
             case act.AdoptNode(node_id=node_id):
                 await self._adopt(record, node_id)
+            case act.AdoptWave(nodes=nodes):
+                await self._adopt_all(record, nodes)
+            case act.AwaitBake(nodes=nodes):
+                seen, now = await self.observe(record), self._clock.monotonic()
+                self.facts = replace(self.facts, bake=look_at_bake(record, seen, nodes, now))
             case act.AdoptAll():
-                await self._adopt_all(record)
+                await self._adopt_all(record, tuple(self._view.reachable()))
             case act.AwaitQuiet():
                 await self._await_quiet(record)
             case act.Drain():
@@ -129,12 +144,12 @@ class ClusterExecutor:
             case act.Release():
                 await self._release()
             case act.RetireSource():
-                routing = await self._routing()
+                routing = await self._leaving(record, record.source)
                 await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
             case act.Undrain(generation=generation):
                 await self._undrain(record, generation)
             case act.Undo():
-                routing = await self._routing()
+                routing = await self._leaving(record, record.target)
                 await self._swap(routing, edits.undo(routing, record.id, target=record.target))
 
     async def _routing(self) -> Routing:
@@ -146,6 +161,12 @@ class ClusterExecutor:
                 namespace=self._view.namespace,
             )
         return routing
+
+    async def _leaving(self, record: MigrationRecord, generation: int) -> Routing:
+        """Put on record what is to become of a generation before it leaves the routing record."""
+        if generation in (await self._routing()).generations:
+            await self._retirements.begin(generation, migration=record.id)
+        return await self._routing()
 
     async def _swap(self, before: Routing, after: Routing, *, tell: bool = True) -> Routing:
         """Swap unless nothing would change, and tell the nodes."""
@@ -222,8 +243,9 @@ class ClusterExecutor:
         else:
             await self._clock.sleep(_RETRY_SECONDS)
 
-    async def _adopt_all(self, record: MigrationRecord) -> None:
-        routing, reachable = await self._routing(), self._view.reachable()
+    async def _adopt_all(self, record: MigrationRecord, nodes: Collection[str]) -> None:
+        routing = await self._routing()
+        reachable = {node: where for node, where in self._view.reachable().items() if node in nodes}
         adopted = edits.adopt_all(routing, record.id, nodes=reachable, target=record.target)
         routing = await self._swap(routing, adopted, tell=False)
         acks = await self._barrier.pass_epoch(reachable, epoch=routing.epoch, timeout=_CALL_SECONDS)
@@ -352,6 +374,7 @@ class ClusterExecutor:
             write_pause_seconds=self._clock.monotonic() - attempt.started_at,
             adopted_in_force=frozenset(),
             still=None,
+            bake=None,
             released=frozenset(),
         )
 

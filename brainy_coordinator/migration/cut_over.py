@@ -38,6 +38,8 @@ class Decision:
     detail: str = ""
     write_pause_seconds: float | None = None
     actions: tuple[Action, ...] = ()
+    #: Whom the transition is about, for the history.
+    nodes: tuple[str, ...] = ()
 
     @property
     def waits(self) -> bool:

@@ -32,9 +32,11 @@ from brainy_coordinator.migration.cut_over import (
 )
 from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined
 from brainy_coordinator.migration.observing import observing, rolling_back
+from brainy_coordinator.migration.postponing import postponed_for
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
+from brainy_coordinator.migration.waves import finished_wave, wave_text
 
 __all__ = ["LAG_EXCEEDED_LIMIT", "LAG_LIMIT", "Decision", "decide", "journal", "retry_delay"]
 
@@ -125,8 +127,11 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     problem = behind(record, seen, LAG_EXCEEDED_LIMIT)
     if problem:
         return Decision(trigger=Trigger.LAG_EXCEEDED, detail=problem)
-    if record.held:
+    if record.held or postponed_for(record, seen):
         return _WAIT
+    baked = finished_wave(record, seen)
+    if baked:
+        return Decision(trigger=Trigger.WAVE_BAKED, detail=wave_text(record, baked), nodes=baked)
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
     if moves:
         return Decision(actions=moves)

@@ -13,6 +13,7 @@ from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
 from brainy_coordinator.migration.decision import LAG_LIMIT, decide
 from brainy_coordinator.migration.observation import (
+    Bake,
     Check,
     CutOver,
     Facts,
@@ -109,6 +110,11 @@ class DryRunExecutor:
             case act.AdoptNode(node_id=node_id):
                 routing = edits.adopt(routing, record.id, node_id=node_id, target=record.target)
                 facts = replace(facts, adopted_in_force=facts.adopted_in_force | {node_id})
+            case act.AdoptWave(nodes=nodes):
+                routing = edits.adopt_all(routing, record.id, nodes=nodes, target=record.target)
+                facts = replace(facts, adopted_in_force=facts.adopted_in_force | set(nodes))
+            case act.AwaitBake(nodes=nodes):
+                facts = replace(facts, bake=Bake(nodes=frozenset(nodes), looked_at=0.0, done=True))
             case act.AdoptAll():
                 routing = edits.adopt_all(routing, record.id, nodes=self._reachable, target=record.target)
                 facts = replace(facts, adopted_in_force=self._reachable)
@@ -171,6 +177,13 @@ class DryRunExecutor:
                 )
             case act.AdoptNode(node_id=node_id, generation=number):
                 return f"{node_id} answers reads from generation {number}"
+            case act.AdoptWave(nodes=nodes, generation=number):
+                return f"{', '.join(nodes)} answer reads from generation {number}, in one swap and one barrier"
+            case act.AwaitBake(nodes=nodes):
+                return (
+                    f"{', '.join(nodes)} answer healthily for {record.request.bake_seconds:g} s: every replica ready, "
+                    "or it waits"
+                )
             case act.AdoptAll(generation=number):
                 return f"every node answers reads from generation {number}, in one swap and one barrier"
             case act.AwaitQuiet(generation=number):
@@ -210,7 +223,7 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
     """Return the steps a migration would take, its stages as headings."""
     purposes = {stage.state: stage.purpose for stage in STAGES}
 
-    def event(record: MigrationRecord | None, trigger: Trigger) -> Event:
+    def event(record: MigrationRecord | None, trigger: Trigger, nodes: tuple[str, ...] = ()) -> Event:
         state = record.state if record else None
         return Event(
             sequence=record.sequence + 1 if record else 1,
@@ -222,6 +235,7 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
             by="plan",
             leader_epoch=0,
             request=None if record else request,
+            nodes=nodes,
         )
 
     record = fold(migration_id, [event(None, Trigger.REQUESTED)])
@@ -231,9 +245,10 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
             break
         decision = decide(record, await executor.observe(record), 0.0)
         if decision.trigger is not None:
-            record = record.apply(event(record, decision.trigger))
+            before = record.state
+            record = record.apply(event(record, decision.trigger, decision.nodes))
             executor.story.append(record.story[-1])
-            if record.state in purposes:
+            if record.state in purposes and record.state is not before:
                 executor.steps.append(PlanStep(record.state.name, purposes[record.state]))
         for action in decision.actions:
             await executor.perform(action, record)

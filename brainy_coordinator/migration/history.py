@@ -91,6 +91,8 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        seconds: float | None = None,
+        nodes: tuple[str, ...] = (),
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -103,6 +105,8 @@ class History:
             items: items copied and in all, where that is known now.
             store_calls: calls of nodes and leader until now, by kind.
             request_id: the caller's key, where somebody asked for it.
+            seconds: for how long, where somebody asked for a time.
+            nodes: which nodes, where it is about some.
 
         Returns:
             The record after it.
@@ -123,6 +127,8 @@ class History:
             items=items,
             store_calls=store_calls,
             request_id=request_id,
+            seconds=seconds,
+            nodes=nodes,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -157,6 +163,8 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        seconds: float | None = None,
+        nodes: tuple[str, ...] = (),
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -175,6 +183,8 @@ class History:
             items_total=items[1] if items else None,
             store_calls=None if store_calls is None else dict(store_calls),
             request_id=request_id,
+            seconds=seconds,
+            nodes=nodes,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

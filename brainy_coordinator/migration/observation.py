@@ -120,6 +120,20 @@ class Still:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bake:
+    """For how long a wave of nodes has answered healthily, as far as this leader has watched."""
+
+    nodes: frozenset[str]
+    #: Monotonic seconds of the last look.
+    looked_at: float
+    healthy_seconds: float = 0.0
+    #: Whether that is long enough.
+    done: bool = False
+    #: What was not healthy at the last look, in words; "" for nothing.
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What this leader learnt by acting. A new leader starts with none of it and learns it again."""
 
@@ -141,6 +155,10 @@ class Facts:
     write_pause_seconds: float | None = None
     #: When this leader first saw the target active with a way back kept, monotonic seconds.
     observing_since: float | None = None
+    #: The wave that bakes now; None while none does.
+    bake: Bake | None = None
+    #: Seconds until a postponed switch may begin, by the countdown that is kept in the bucket; None before it was read.
+    postponed_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from brainy_coordinator.migration.cut_over import LAG_LIMIT, backs_off, behind, unready_leaders
 from brainy_coordinator.migration.observation import Observation, ReplicaState
 from brainy_coordinator.migration.observing import seconds_left
+from brainy_coordinator.migration.postponing import postponed_for, postponed_text
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 
@@ -25,8 +28,12 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
             found.append(f"the next attempt begins in {wait:.0f} s")
         if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
             found.append(seen.facts.still.complaint)
+        if record.state is State.READY and seen.facts.bake is not None and seen.facts.bake.complaint:
+            found.append(f"a wave begins to bake anew: {seen.facts.bake.complaint} (mend it, pause it, or abort it)")
         if record.held:
-            found.append("held before the switch (promote it)" if not record.rolled_back else _HELD_AFTER)
+            found.append(HELD if not record.rolled_back else _HELD_AFTER)
+        if postponed_for(record, seen):
+            found.append(postponed_text(record, seen))
     elif record.state is State.OBSERVING:
         if record.wants_rollback:
             found += not_ready(record, seen)
@@ -42,6 +49,41 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """One thing in the way of a switch."""
+
+    reason: str
+    remedy: str
+
+
+def switch_obstacles(record: MigrationRecord, seen: Observation | None, now: float) -> tuple[Obstacle, ...]:
+    """Return what is in the way of a switch, a hold and a postponement apart: ``promote`` overrides those.
+
+    Empty: it switches now, or would once it is promoted.
+    """
+    if record.state is State.SUCCEEDED or record.state.is_committed:
+        return (Obstacle(reason="it has switched", remedy="roll it back first, where a way back is kept"),)
+    if record.state in (State.ABORTING, State.ABORTED) or seen is None:
+        return (Obstacle(reason="it was aborted", remedy="start another migration"),)
+    if record.state in (State.CUTTING_OVER, State.VERIFYING):
+        return ()
+    overridden = {HELD, _HELD_AFTER, postponed_text(record, seen)}
+    found = [_split(text) for text in obstacles(record, seen, now) if text not in overridden]
+    if not found and record.state is not State.READY:
+        state = record.state.value.replace("_", " ")
+        found.append(Obstacle(reason=f"it is {state}", remedy="wait (brainy migrate watch)"))
+    return tuple(found)
+
+
+def _split(text: str) -> Obstacle:
+    reason, parenthesis, remedy = text.rpartition(" (")
+    if not parenthesis or not text.endswith(")"):
+        return Obstacle(reason=text, remedy="wait")
+    return Obstacle(reason=reason, remedy=remedy.removesuffix(")"))
+
+
+HELD = "held before the switch (promote it)"
 _HELD_AFTER = "held after a rollback (promote it, or abort it)"
 
 

@@ -19,17 +19,21 @@ from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.changes import ChangeSignal
-from brainy_coordinator.migration.actions import AwaitQuiet
+from brainy_coordinator.migration.actions import AwaitBake, AwaitQuiet
 from brainy_coordinator.migration.decision import decide, journal
 from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.interventions import Intervention
 from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
 from brainy_coordinator.migration.obstacles import obstacles
+from brainy_coordinator.migration.postponing import postponed_for
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State, Trigger
+from brainy_coordinator.migration.waves import Wave, waves_of
 
 _log = get_logger(__name__)
+
+_PATIENT = (AwaitQuiet, AwaitBake)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,10 @@ class Progress:
     message: str = ""
     #: What it waits for, and what to do about it.
     waits_for: tuple[str, ...] = ()
+    #: Rolling: the nodes in the order in which their reads move.
+    waves: tuple[Wave, ...] = ()
+    #: Seconds until a postponed switch may begin; None where it is not postponed.
+    postponed: float | None = None
 
 
 class Reconciler:
@@ -202,6 +210,7 @@ class Reconciler:
         by: str,
         detail: str = "",
         request_id: str = "",
+        seconds: float | None = None,
         validate_only: bool = False,
     ) -> MigrationRecord:
         """Persist what somebody asks for; ticks do the rest. Repeating it with the same request id changes nothing.
@@ -229,7 +238,9 @@ class Reconciler:
                     self._keep(record)
                 trigger = intervention(record, seen)
                 if trigger is not None and not validate_only:
-                    record = await self._history.append(record, trigger, by=by, detail=detail, request_id=request_id)
+                    record = await self._history.append(
+                        record, trigger, by=by, detail=detail, request_id=request_id, seconds=seconds
+                    )
                     self._keep(record)
                     self._note_progress(record, seen)
             except PreconditionError:
@@ -274,14 +285,15 @@ class Reconciler:
                 write_pause_seconds=decision.write_pause_seconds,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
                 store_calls=self._store_calls(),
+                nodes=decision.nodes,
             )
             self._keep(record)
         for action in decision.actions:
-            note = _log.debug if isinstance(action, AwaitQuiet) else _log.info
+            note = _log.debug if isinstance(action, _PATIENT) else _log.info
             note("migration_action", migration=record.id, action=type(action).__name__)
             await executor.perform(action, record)
-        # Whether the source is still shows in time; the others get their turn meanwhile.
-        return not decision.waits and not any(isinstance(action, AwaitQuiet) for action in decision.actions)
+        # What only time shows is looked at again later; the others get their turn meanwhile.
+        return not decision.waits and not any(isinstance(action, _PATIENT) for action in decision.actions)
 
     async def _reread(self, record: MigrationRecord) -> MigrationRecord:
         record = await self._history.load(record.id) or record
@@ -318,6 +330,8 @@ class Reconciler:
             adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
             message="; ".join(complaints),
             waits_for=obstacles(record, seen, self._clock.monotonic()),
+            waves=waves_of(record, seen),
+            postponed=postponed_for(record, seen) or None,
         )
         if record.state.is_committed:
             # What was copied is told by the history; what follows back now was not copied.

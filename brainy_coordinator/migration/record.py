@@ -58,6 +58,15 @@ class Request(BaseModel):
     hold_before_switch: bool = False
     #: With a way back: complete by itself after so long; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: Rolling: how many nodes' reads move together; 0 for one.
+    max_unavailable: int = 0
+    #: Rolling: for how long a wave of nodes must answer healthily before the next one.
+    bake_seconds: float = 0.0
+
+    @property
+    def in_waves(self) -> bool:
+        """Whether it moves in waves that are watched and written down, not simply node by node."""
+        return self.max_unavailable > 1 or self.bake_seconds > 0.0
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
@@ -92,6 +101,10 @@ class Event(Record):
     store_calls: dict[str, int] | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
+    #: Only in POSTPONE_REQUESTED: for how long.
+    seconds: float | None = None
+    #: Only in WAVE_BAKED: which nodes.
+    nodes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -99,6 +112,17 @@ class Event(Record):
         before = self.from_state.value if self.from_state else "-"
         text = f"{self.sequence} {self.trigger.value}: {before} -> {self.to_state.value}"
         return f"{text} ({self.detail})" if self.detail else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """A switch that somebody put off."""
+
+    #: Of the event; tells one from another.
+    sequence: int
+    seconds: float
+    reason: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +156,10 @@ class MigrationRecord:
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
     paused: tuple[str, ...] = ()
+    #: It does not switch for so long from when it was asked for.
+    postponed: Postponed | None = None
+    #: Nodes that moved together and have baked, wave by wave; begins anew after a rollback.
+    waves: tuple[tuple[str, ...], ...] = ()
     #: Keys of what was asked for, so that a repeat changes nothing.
     requests: frozenset[str] = frozenset()
 
@@ -205,6 +233,8 @@ class MigrationRecord:
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
             paused=_paused(self.paused, event),
             requests=self.requests | asked,
+            postponed=_postponed(self.postponed, event),
+            waves=_waves(self.waves, event),
         )
 
     @property
@@ -235,6 +265,21 @@ def _paused(before: tuple[str, ...], event: Event) -> tuple[str, ...]:
     if event.trigger is Trigger.PAUSE_REQUESTED:
         return (*before, event.detail)
     return () if event.trigger is Trigger.RESUME_REQUESTED else before
+
+
+def _postponed(before: Postponed | None, event: Event) -> Postponed | None:
+    if event.trigger is Trigger.POSTPONE_REQUESTED:
+        if not event.seconds:
+            return None
+        return Postponed(sequence=event.sequence, seconds=event.seconds, reason=event.detail, by=event.by)
+    ends = (Trigger.PROMOTE_REQUESTED, Trigger.COMMITTED, Trigger.SWITCHED, Trigger.ROLLED_BACK)
+    return None if event.trigger in ends or event.to_state is State.ABORTING else before
+
+
+def _waves(before: tuple[tuple[str, ...], ...], event: Event) -> tuple[tuple[str, ...], ...]:
+    if event.trigger is Trigger.WAVE_BAKED:
+        return (*before, event.nodes)
+    return () if event.trigger is Trigger.ROLLED_BACK else before
 
 
 def fold(migration_id: str, events: Iterable[Event]) -> MigrationRecord:

@@ -93,6 +93,10 @@ class Trigger(enum.Enum):
     OBSERVED = "observed"
     #: It may switch; it was held.
     PROMOTE_REQUESTED = "promote_requested"
+    #: It shall not switch for so long.
+    POSTPONE_REQUESTED = "postpone_requested"
+    #: A wave of nodes has answered from the target for as long as it was to be watched.
+    WAVE_BAKED = "wave_baked"
     PAUSE_REQUESTED = "pause_requested"
     RESUME_REQUESTED = "resume_requested"
     COMPLETED = "completed"

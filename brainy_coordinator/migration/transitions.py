@@ -23,6 +23,7 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.VERIFYING, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
     (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
     (State.READY, Trigger.PROMOTE_REQUESTED): State.READY,
+    (State.READY, Trigger.WAVE_BAKED): State.READY,
     (State.OBSERVING, Trigger.ROLLBACK_REQUESTED): State.OBSERVING,
     (State.OBSERVING, Trigger.ROLLBACK_BEGUN): State.ROLLING_BACK,
     (State.ROLLING_BACK, Trigger.ROLLBACK_INTERRUPTED): State.OBSERVING,
@@ -51,6 +52,9 @@ _ABORTABLE = (
     State.VERIFYING,
 )
 
+#: States in which the switch can be put off: it has not begun.
+POSTPONABLE = (State.PENDING, State.PREFLIGHTING, State.COPYING, State.CATCHING_UP, State.READY)
+
 TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **_FORWARD,
     **{(state, Trigger.COMMITTED): State.COMPLETING for state in _MAY_FIND_COMMIT},
@@ -61,6 +65,7 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
         for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED)
         if not state.is_terminal
     },
+    **{(state, Trigger.POSTPONE_REQUESTED): state for state in POSTPONABLE},
     **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},
     **{(state, Trigger.LEADER_CHANGED): state for state in State if not state.is_terminal},
 }

@@ -22,6 +22,8 @@ from brainy_coordinator.migration.preflight import require
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.services import gates
+from brainy_coordinator.services.generation_messages import counts_message, generation_message, retention_message
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
     STRATEGY_NUMBERS,
@@ -73,6 +75,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            max_unavailable=request.max_unavailable,
+            bake_seconds=request.bake.ToNanoseconds() / 1e9,
         )
         if not 0.0 <= request.item_tolerance <= 1.0:
             raise InvalidRequestError(
@@ -148,6 +152,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            max_unavailable=request.max_unavailable,
+            bake_seconds=request.bake.ToNanoseconds() / 1e9,
         )
 
     async def GetMigration(
@@ -161,7 +167,19 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             planned = await self._plans(name).load(record.request.plan_id)
             if planned is not None:
                 response.outcome.CopyFrom(outcome_message(outcome_of(planned, record)))
+        await self._tell_what_is_left(response.migration, record)
         return response
+
+    async def _tell_what_is_left(self, message: migration_pb2.Migration, record: MigrationRecord) -> None:
+        """Say what becomes of the generation that a migration has left behind, where this process leads."""
+        term = self._coordinator.term_or_none()
+        if term is None or record.request.namespace not in term.ready or not gates.has_left_something(record):
+            return
+        control, number = term.namespaces[record.request.namespace], gates.left_behind(record)
+        found = (await control.retirements.all()).get(number)
+        if found is not None and found.record.migration == record.id:
+            routing = await control.register.current()
+            message.left_behind.CopyFrom(generation_message(number, routing=routing, retired=found))
 
     async def ListMigrations(
         self, request: migration_pb2.ListMigrationsRequest, context: Context
@@ -256,12 +274,51 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     async def CompleteMigration(
         self, request: migration_pb2.CompleteMigrationRequest, context: Context
     ) -> migration_pb2.CompleteMigrationResponse:
-        """Give up the way back. What leaves the record is listed; its objects stay."""
+        """Give up the way back. What leaves the record and is deleted later is listed."""
         control = self._control(request.namespace)
         record = control.migrations.get(request.id)
-        retired = [layout.generation(record.source)]
-        migration = await self._intervene(request, interventions.complete, validate_only=request.validate_only)
-        return migration_pb2.CompleteMigrationResponse(migration=migration, retired=retired)
+        source = record.source
+        wished = request.retain.ToNanoseconds() / 1e9 if request.HasField("retain") else None
+        migration = await self._intervene(request, interventions.complete, validate_only=True)
+        contents = await control.retirements.contents(source)
+        if not request.validate_only:
+            if wished is not None and record.state is State.OBSERVING:
+                await control.retirements.begin(
+                    source, migration=record.id, by=request.requested_by, retain_seconds=wished
+                )
+            migration = await self._intervene(request, interventions.complete)
+        return migration_pb2.CompleteMigrationResponse(
+            migration=migration,
+            retired=[layout.generation(source)],
+            deletes=counts_message(contents.deleted),
+            retain=retention_message(control.retirements.retention(wished)),
+        )
+
+    async def PostponeMigration(
+        self, request: migration_pb2.PostponeMigrationRequest, context: Context
+    ) -> migration_pb2.PostponeMigrationResponse:
+        """Put the switch off; see ``migration.postponing``."""
+        return await gates.postpone(self._control(request.namespace), request)
+
+    async def CanSwitchMigration(
+        self, request: migration_pb2.CanSwitchMigrationRequest, context: Context
+    ) -> migration_pb2.CanSwitchMigrationResponse:
+        """Say what is in the way of the switch."""
+        return await gates.can_switch(self._control(request.namespace), request.id, self._components.clock)
+
+    async def ListMigrationPlans(
+        self, request: migration_pb2.ListMigrationPlansRequest, context: Context
+    ) -> migration_pb2.ListMigrationPlansResponse:
+        """Return the stored plans, each held against what there is now."""
+        control = self._control(request.namespace)
+        routing = await self._routing(control)
+        found = await gates.list_plans(
+            control,
+            routing,
+            next_generation=await self._next_generation(control, routing),
+            now=self._components.clock.wall(),
+        )
+        return migration_pb2.ListMigrationPlansResponse(plans=[gates.summary_message(each) for each in found])
 
     async def _intervene(
         self,
@@ -308,6 +365,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
     ) -> Request:
         routing = await self._routing(control)
         return request_value(
@@ -325,6 +384,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe_seconds=observe_seconds,
+            max_unavailable=max_unavailable,
+            bake_seconds=bake_seconds,
         )
 
     async def _routing(self, control: NamespaceControl) -> Routing:

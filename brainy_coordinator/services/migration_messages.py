@@ -11,6 +11,7 @@ from brainy.errors import InvalidRequestError
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.waves import Wave, WaveState
 from brainy_coordinator.services.membership import duration
 
 DEFAULT_PAUSE_CAP_SECONDS = 3.0
@@ -55,6 +56,8 @@ def request_value(
     keep_way_back: bool = False,
     hold_before_switch: bool = False,
     observe_seconds: float = 0.0,
+    max_unavailable: int = 0,
+    bake_seconds: float = 0.0,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -83,6 +86,12 @@ def request_value(
             remedy="ask for keep_way_back, or leave the time out",
             observe=observe_seconds,
         )
+    if (max_unavailable or bake_seconds) and known != "rolling":
+        raise InvalidRequestError(
+            "only a rolling migration has waves", remedy="leave max_unavailable and bake out", strategy=known
+        )
+    if bake_seconds < 0.0:
+        raise InvalidRequestError("a time to bake is not negative", bake=bake_seconds)
     return Request(
         request_id=request_id,
         namespace=namespace,
@@ -104,6 +113,8 @@ def request_value(
         keep_way_back=keep_way_back,
         hold_before_switch=hold_before_switch,
         observe_seconds=observe_seconds,
+        max_unavailable=max_unavailable,
+        bake_seconds=bake_seconds,
     )
 
 
@@ -131,6 +142,30 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         paused=record.paused,
         waits_for=progress.waits_for,
         observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
+        waves=[_wave_message(wave) for wave in progress.waves or _baked(record)],
+        postponed=_postponed_message(record, progress),
+    )
+
+
+def _baked(record: MigrationRecord) -> list[Wave]:
+    return [Wave(nodes=nodes, state=WaveState.DONE) for nodes in record.waves]
+
+
+def _wave_message(wave: Wave) -> migration_pb2.MigrationWave:
+    return migration_pb2.MigrationWave(
+        nodes=wave.nodes,
+        state=migration_pb2.MigrationWave.State.Value(f"STATE_{wave.state.name}"),
+        baked=duration(wave.baked_seconds) if wave.state is WaveState.BAKING else None,
+        complaint=wave.complaint,
+    )
+
+
+def _postponed_message(record: MigrationRecord, progress: Progress) -> migration_pb2.PostponedSwitch | None:
+    if record.postponed is None or record.state.is_terminal:
+        return None
+    left = record.postponed.seconds if progress.postponed is None else progress.postponed
+    return migration_pb2.PostponedSwitch(
+        remaining=duration(left), reason=record.postponed.reason, by=record.postponed.by
     )
 
 

@@ -33,6 +33,7 @@ ALLOWED = {
         T.LAG_EXCEEDED: S.CATCHING_UP,
         T.PROMOTED: S.CUTTING_OVER,
         T.PROMOTE_REQUESTED: S.READY,
+        T.WAVE_BAKED: S.READY,
         T.COMMITTED: S.COMPLETING,
         T.ABORT_REQUESTED: S.ABORTING,
     },
@@ -71,6 +72,8 @@ ALLOWED = {
 for _state in S:
     if _state not in (S.SUCCEEDED, S.ABORTED):
         ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED), _state)
+    if _state in (S.PENDING, S.PREFLIGHTING, S.COPYING, S.CATCHING_UP, S.READY):
+        ALLOWED[_state][T.POSTPONE_REQUESTED] = _state
     if T.COMMITTED in ALLOWED[_state]:
         # The same discovery, where a way back is kept.
         ALLOWED[_state][T.SWITCHED] = S.OBSERVING
