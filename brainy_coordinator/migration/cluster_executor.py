@@ -385,6 +385,9 @@ class ClusterExecutor:
             self._turned(attempt)
         elif attempt is not None and record.state not in _DRAINED:
             self.facts = replace(self.facts, cut_over=None)
+        if record.state is not State.READY and self.facts.bake is not None:
+            # Something of the target was not ready: what had baked begins anew.
+            self.facts = replace(self.facts, bake=None)
         observed = record.state is State.OBSERVING
         if observed != (since is not None) and record.state is not State.ROLLING_BACK:
             self.facts = replace(self.facts, observing_since=self._clock.monotonic() if observed else None)

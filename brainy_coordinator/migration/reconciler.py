@@ -12,6 +12,7 @@ Cancel safety: as a crash.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -331,7 +332,8 @@ class Reconciler:
             message="; ".join(complaints),
             waits_for=obstacles(record, seen, self._clock.monotonic()),
             waves=waves_of(record, seen),
-            postponed=postponed_for(record, seen) or None,
+            # Whole seconds: watchers are told of every change.
+            postponed=float(math.ceil(postponed_for(record, seen))) or None,
         )
         if record.state.is_committed:
             # What was copied is told by the history; what follows back now was not copied.

@@ -133,7 +133,7 @@ def look_at_bake(record: MigrationRecord, seen: Observation, nodes: Collection[s
     """Return what is known of a wave's time to bake after one more look. What is not healthy begins it anew."""
     before, wave = seen.facts.bake, frozenset(nodes)
     found = complaint(record, seen, nodes)
-    if before is None or before.nodes != wave or found:
+    if before is None or before.nodes != wave or found or before.complaint:
         return Bake(nodes=wave, looked_at=now, complaint=found)
     gap = now - before.looked_at
     healthy = before.healthy_seconds + (gap if gap <= _LONGEST_GAP_SECONDS else 0.0)
@@ -162,7 +162,8 @@ def waves_of(record: MigrationRecord, seen: Observation) -> tuple[Wave, ...]:
             Wave(
                 nodes=now,
                 state=WaveState.BAKING,
-                baked_seconds=bake.healthy_seconds if bake else 0.0,
+                # Whole seconds: watchers are told of every change.
+                baked_seconds=float(int(bake.healthy_seconds)) if bake else 0.0,
                 complaint=bake.complaint if bake else "",
             )
         )

@@ -34,7 +34,8 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
     hold everything it does.
 
     Raises:
-        UnavailableError: there is no manifest (SHARD_NOT_READY): nobody has filled the shard yet.
+        UnavailableError: there is no manifest (SHARD_NOT_READY): nobody has filled the shard yet, or its generation
+            is out of service and being deleted.
         CorruptDataError: a segment does not hash to what the manifest says, or its rows do not add up to the
             manifest's digest. No base was left behind.
     """
@@ -42,7 +43,19 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
     if manifest is None:
         manifest = await _read_manifest(context, shard)
     directory = context.workspace.stage(f"download-{shard}")
-    files = await _download(context, manifest, directory)
+    try:
+        files = await _download(context, manifest, directory)
+    except CorruptDataError as error:
+        # A generation that is deleted loses its manifests first: what vanished then is no damage.
+        key = layout.manifest(spec.generation, shard)
+        if await context.store.get(key) is None:
+            raise UnavailableError(
+                "the shard's generation is out of service and being deleted",
+                reason="SHARD_NOT_READY",
+                remedy="none is needed: this node finds out with the next routing record",
+                key=key,
+            ) from error
+        raise
     indexing = _StoredIndex(files.index, spec, context.job.threads)
     with BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) as writer:
         record = await asyncio.to_thread(_write, context, manifest, files, writer, indexing)
