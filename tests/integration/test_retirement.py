@@ -48,8 +48,9 @@ class Stopped(Frozen):
     async def delete(self, key: str) -> None:
         await self._gate()
         await super().delete(key)
-        self.steps.append(key)
-        await self._stop()
+        if key.startswith(layout.GENERATIONS):
+            self.steps.append(key)
+            await self._stop()
 
 
 class Brief(Cluster):
@@ -111,7 +112,7 @@ def retirements(cluster: Cluster) -> Retirements:
 
 
 async def succeeded(cluster: Cluster, migration: str, state: State = State.SUCCEEDED) -> MigrationRecord:
-    await until(lambda: (found := cluster.record(migration)) is not None and found.state is state, seconds=60)
+    await until(lambda: (found := cluster.record(migration)) is not None and found.state is state, seconds=30)
     found = cluster.record(migration)
     assert found is not None
     return found
@@ -139,7 +140,7 @@ async def test_what_goes_and_what_stays(cluster: Brief) -> None:
     await two_generations_on(cluster)
     await fill(cluster.store, 2)
     live_before = keys(cluster, 2)
-    await until(lambda: state(cluster, 0) == state(cluster, 1) == "deleted", seconds=60)
+    await until(lambda: state(cluster, 0) == state(cluster, 1) == "deleted", seconds=30)
     # The log of generation 0 stays: with Brainy's tree it is the only copy of what was committed there, in order.
     assert keys(cluster, 0) == {"spec.json", *logs}
     assert keys(cluster, 1) == {"spec.json", *GIVEN_UP}
@@ -157,10 +158,12 @@ async def test_what_goes_and_what_stays(cluster: Brief) -> None:
     assert await cluster.term.namespaces[NAMESPACE].generations.numbers() == (0, 1, 2)  # type: ignore[union-attr]
 
 
-async def test_a_leader_may_die_after_any_step_of_a_deletion() -> None:
-    survived = 0
-    # Retained, counted, given up three times, deleting, then each delete, then deleted.
-    for step in (1, 2, 3, 5, 6, 7, 9, 20, 40):
+@pytest.mark.parametrize(
+    "steps", [(2, 4, 8), pytest.param((1, 3, 5, 6, 7, 9, 20, 25), marks=pytest.mark.long)], ids=["some", "more"]
+)
+async def test_a_leader_may_die_after_any_step_of_a_deletion(steps: Sequence[int]) -> None:
+    # Retained, deleting, three logs given up, then each delete, and deleted.
+    for step in steps:
         cluster = await three_nodes()
         try:
             cluster.lead()
@@ -168,23 +171,24 @@ async def test_a_leader_may_die_after_any_step_of_a_deletion() -> None:
             await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade"))
             await succeeded(cluster, MIGRATION)
             await fill(cluster.store, 1)
+            await until(lambda c=cluster: state(c, 0) == "deleted", seconds=30)
             await cluster.depose()
             first = Stopped(cluster.store, after=step)
             cluster.lead(first)
-            await until(lambda c=cluster: NAMESPACE in c.term.ready, seconds=60)  # type: ignore[union-attr]
+            await until(lambda c=cluster: NAMESPACE in c.term.ready, seconds=30)  # type: ignore[union-attr]
             again = request_for("in_place_upgrade", key="r2")
             starting = asyncio.create_task(
                 cluster.migrations.start(
                     SECOND, again.model_copy(update={"source_generation": 1, "target_generation": 2})
                 )
             )
-            await until(lambda c=cluster, f=first: f.frozen.is_set() or state(c, 1) == "deleted", seconds=60)
+            await until(lambda c=cluster, f=first: f.frozen.is_set() or state(c, 1) == "deleted", seconds=30)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             stopped = first.frozen.is_set()
             await cluster.depose()
             cluster.lead()
-            await until(lambda c=cluster: state(c, 1) == "deleted" and state(c, 0) == "deleted", seconds=60)
+            await until(lambda c=cluster: state(c, 1) == "deleted" and state(c, 0) == "deleted", seconds=30)
             assert keys(cluster, 1) == {"spec.json", *GIVEN_UP}, (step, first.steps)
             record = retirement(cluster, 1)
             assert record is not None
@@ -192,10 +196,9 @@ async def test_a_leader_may_die_after_any_step_of_a_deletion() -> None:
             assert [line.what for line in record.story] == ["retained", "deleting", "deleted"]
             assert (record.objects, record.bytes) == (21, 105)
             assert (await succeeded(cluster, SECOND)).state is State.SUCCEEDED
-            survived += stopped
+            assert stopped
         finally:
             await cluster.close()
-    assert survived >= 8
 
 
 async def test_a_node_that_has_not_heard_of_it_is_waited_for(cluster: Brief) -> None:
@@ -224,7 +227,7 @@ async def test_a_node_that_has_not_heard_of_it_is_waited_for(cluster: Brief) -> 
     assert layout.manifest(0, 0) in cluster.store._objects
     deaf.stuck = False
     found._look_again_at.clear()
-    await until(lambda: state(cluster, 0) == "deleted", seconds=60)
+    await until(lambda: state(cluster, 0) == "deleted", seconds=30)
 
 
 @pytest.mark.parametrize(("choice", "told"), [({"mirror": "entity"}, "mirrored"), ({"follow": True}, "followed")])
@@ -258,18 +261,18 @@ async def test_the_time_is_counted_by_leaders_and_survives_them(cluster: Brief) 
         await found.keep(9, by="ann")
     if state(cluster, 1) == "retained":
         await found.retain(1, 100.0, by="ann")
-        await until(lambda: (r := retirement(cluster, 1)) is not None and r.remaining_seconds < 100.0, seconds=60)
+        await until(lambda: (r := retirement(cluster, 1)) is not None and r.remaining_seconds < 100.0, seconds=30)
         before = retirement(cluster, 1)
         assert before is not None
         await cluster.depose()
         cluster.lead()
-        await until(lambda: NAMESPACE in cluster.term.ready, seconds=60)  # type: ignore[union-attr]
+        await until(lambda: NAMESPACE in cluster.term.ready, seconds=30)  # type: ignore[union-attr]
         left = (await retirements(cluster).all())[1].remaining
         assert 90.0 < left <= before.remaining_seconds
         kept = await retirements(cluster).keep(1, by="ann")
         assert (kept.record.state, kept.record.story[-1].by) == ("kept", "ann")
         await retirements(cluster).retain(1, 0.0, by="ann")
-    await until(lambda: state(cluster, 1) == "deleted", seconds=60)
+    await until(lambda: state(cluster, 1) == "deleted", seconds=30)
     for asked in (retirements(cluster).keep(1, by="ann"), retirements(cluster).retain(1, 5.0, by="ann")):
         with pytest.raises(PastPointOfNoReturnError) as refused:
             await asked
@@ -285,7 +288,7 @@ async def test_the_target_of_an_aborted_migration_goes_as_well(cluster: Brief) -
     await fill(cluster.store, 1)
     await cluster.migrations.abort(MIGRATION, by="ann")
     await succeeded(cluster, MIGRATION, State.ABORTED)
-    await until(lambda: state(cluster, 1) == "deleted", seconds=60)
+    await until(lambda: state(cluster, 1) == "deleted", seconds=30)
     assert keys(cluster, 1) == {"spec.json", *GIVEN_UP}
     assert cluster.in_force().active == 0
 
@@ -293,7 +296,7 @@ async def test_the_target_of_an_aborted_migration_goes_as_well(cluster: Brief) -
 async def test_over_grpc(cluster: Cluster) -> None:
     settings = BRIEF.model_copy(update={"retain_seconds": 3600.0})
     async with coordinators(cluster, 1, settings=settings) as servers:
-        await until(lambda: len(live(servers)) == 1 and cluster.routing() is not None, seconds=60)
+        await until(lambda: len(live(servers)) == 1 and cluster.routing() is not None, seconds=30)
         term = live(servers)[0].coordinator.term()
         await until(
             lambda: NAMESPACE in term.ready and len(term.namespaces[NAMESPACE].view.replicas()) >= 6, seconds=60
@@ -347,7 +350,7 @@ async def test_over_grpc(cluster: Cluster) -> None:
         shortest = (await call(ours.SetRetention, delete)).generation
         # No sooner than change logs would go, whatever is asked for.
         assert shortest.story[-1].detail == "for 0.3 s"
-        await until(lambda: state(cluster, 0) == "deleted", seconds=60)
+        await until(lambda: state(cluster, 0) == "deleted", seconds=30)
         gone = (await call(stub.GetMigration, asked)).migration.left_behind
         assert (gone.deleted_objects, gone.deleted_bytes) == (15, 75)
         rollback = migration_pb2.RollbackMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
