@@ -35,6 +35,8 @@ class LossyProxy:
         #: Requests carried out whose answers were lost, and those that were answered.
         self.lost = 0
         self.answered = 0
+        #: Method and path of every request that was passed on to the server, since it was cleared.
+        self.passed: list[tuple[str, str]] = []
 
     @property
     def endpoint(self) -> str:
@@ -85,6 +87,7 @@ class LossyProxy:
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
                 method, path, _ = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+                self.passed.append((method, path))
                 up_writer.write(request + await _body(reader, request))
                 await up_writer.drain()
                 answer = await up_reader.readuntil(b"\r\n\r\n")

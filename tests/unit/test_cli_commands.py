@@ -157,9 +157,16 @@ def test_the_way_back_on_the_command_line(cluster):
     assert brainy("migrate", "rollback", "m-1", "--reason", "slow", *coordinator).exit_code == 0
     assert cluster.calls("RollbackMigration")[-1].reason == "slow"
     dry = brainy("migrate", "complete", "m-1", "--dry-run", *coordinator)
-    assert "cluster/generations/0/ would not be served any more; its objects stay" in " ".join(dry.stdout.split())
+    said = " ".join(dry.stdout.split())
+    assert "cluster/generations/0/ would not be served any more" in said
+    assert "3 nouns (3.1 MB)" in said
     assert cluster.calls("CompleteMigration")[-1].validate_only
-    done = json.loads(brainy("migrate", "complete", "m-1", *coordinator, "--json").stdout)
+    done = json.loads(brainy("migrate", "complete", "m-1", "--retain", "2d12h", *coordinator, "--json").stdout)
+    assert cluster.calls("CompleteMigration")[-1].retain.seconds == 216_000
+    assert (done["retain_seconds"], done["deletes"]) == (
+        216_000,
+        [{"kind": "nouns", "objects": 3, "bytes": 3 << 20}],
+    )
     assert (done["state"], done["retired"]) == ("COMPLETING", ["cluster/generations/0/"])
     cluster.refuse("RollbackMigration", grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
     assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION

@@ -289,6 +289,9 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.resume_migration("m"),
             brainy.rollback_migration("m"),
             brainy.complete_migration("m"),
+            brainy.postpone_migration("m", 60.0),
+            brainy.keep_generation(0),
+            brainy.retain_generation(0, 60.0),
         ):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
