@@ -115,7 +115,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class RetireSource:
-    """Take the source out of the routing record. Its objects stay."""
+    """Say what is to become of the source, and take it out of the routing record. Its objects go later."""
 
     generation: int
 
@@ -130,7 +130,7 @@ class Undrain:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Take every trace of the migration out of the routing record; its objects stay."""
+    """Say what is to become of the target, and take every trace of the migration out of the routing record."""
 
     generation: int
 

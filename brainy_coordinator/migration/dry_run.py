@@ -203,7 +203,7 @@ class DryRunExecutor:
             case act.Release():
                 return "every node confirms the new record"
             case act.RetireSource(generation=number):
-                return f"generation {number} leaves the routing record; its objects stay"
+                return f"generation {number} leaves the routing record; it is deleted when its retention is over"
             case act.CountQuarantine() | act.Undrain() | act.Undo():
                 return ""
 
