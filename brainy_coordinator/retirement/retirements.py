@@ -65,7 +65,8 @@ _DELETES_A_TURN = 256
 _DELETES_AT_ONCE = 16
 #: How long to wait before what holds a deletion up is looked at again, and after the store failed.
 _LOOK_SECONDS = 5.0
-_BARRIER_SECONDS = 2.0
+#: Short: placement has its turn after this, and a node that does not answer may be about to be replaced.
+_BARRIER_SECONDS = 0.5
 _SWAPS = 8
 
 
@@ -265,7 +266,11 @@ class Retirements:
         if before:
             return before
         # Holders that are silent are replaced by and by, and then the record does not name them any more.
-        addresses = {node: where.address for node, where in routing.nodes.items()} | self._view.reachable()
+        reachable = self._view.reachable()
+        silent = routing.nodes.keys() - reachable.keys()
+        if silent:
+            return rules.waits_for(record, routing, choice, unconfirmed=silent, wanted=self._wanted())
+        addresses = {node: where.address for node, where in routing.nodes.items()} | reachable
         acks = await self._barrier.pass_epoch(addresses, epoch=routing.epoch, timeout=_BARRIER_SECONDS)
         unconfirmed = addresses.keys() - acks.keys()
         return rules.waits_for(record, routing, choice, unconfirmed=unconfirmed, wanted=self._wanted())

@@ -56,6 +56,8 @@ _GREEN = "green"
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
 #: Of four seeds this one goes there and back.
 _TURNING = 2
+#: And this one deletes what is left behind, once nothing that was sent can still be on its way.
+_RETIRING, _RETENTION = 1, 60.0
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -86,6 +88,8 @@ class ClusterSettings:
     migrates: bool = True
     #: How often the migration is rolled back and promoted again; with any, a way back is kept.
     turns: int = 0
+    #: Seconds that what a migration leaves behind is kept; 0 for longer than anybody looks.
+    retention: float = 0.0
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
 
@@ -120,6 +124,7 @@ def drawn(seed: int) -> ClusterSettings:
         fold_slots=rng.choice((10_000, 10_000, 6)),
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
+        retention=_RETENTION if seed % 4 == _RETIRING else 0.0,
     )
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
@@ -210,6 +215,7 @@ class CoordinatorPlace(Place):
                 shard_count=settings.shards,
                 replication=settings.replication,
                 dimensions=2,
+                **self._retention,
             ),
             clock=process.clock,
             ids=process.ids,
@@ -225,6 +231,11 @@ class CoordinatorPlace(Place):
         self.coordinator = Coordinator(components, leadership)
         world.network.serve(process, self.address, coordinator_services(self.coordinator))
         self.coordinator.start()
+
+    @property
+    def _retention(self) -> dict[str, Any]:
+        seconds = self.world.settings.retention
+        return {"retain_seconds": seconds, "log_retention_seconds": seconds} if seconds else {}
 
     @property
     def leads(self) -> bool:
@@ -243,6 +254,7 @@ class NodePlace(Place):
     async def main(self) -> None:
         """As ``brainy_node.main``."""
         world, process = self.world, self.process
+        retention: Any = world.settings.retention
         disk = world.disk / self.name
         if self.rng.random() < 0.3:
             shutil.rmtree(disk, ignore_errors=True)
@@ -255,6 +267,8 @@ class NodePlace(Place):
                 fold_records=world.settings.fold_slots,
                 fold_slots=world.settings.fold_slots,
                 fold_idle_slots=world.settings.fold_slots,
+                # Logs in service are collected at the other level; here only with their generation.
+                **({"log_retention_seconds": retention, "log_collection_seconds": 1e9} if retention else {}),
             )
         )
         pool = world.network.pool(process)
@@ -380,6 +394,8 @@ class ClusterWorld:
                     await migration
         except TimeoutError:
             model.violated("everything ends once all is well", migrated=migration is not None and migration.done())
+        if settings.retention:
+            await self._retired(settings.retention)
         last = SimProcess(self.loop, "client-last")
         if not await last.spawn(self.nouns.write(last, self.network.pool(last), attempts=60)):
             model.violated("writes succeed again once all is well")
@@ -392,6 +408,15 @@ class ClusterWorld:
         await check_nouns(model, self.bucket.objects, self.nouns)
         await check_one_effect(model, self.bucket.objects)
         self.trace.close()
+
+    async def _retired(self, retention: float) -> None:
+        """Wait until what the migration left behind is gone."""
+        try:
+            async with asyncio.timeout(retention + 120):
+                while any(state != "deleted" for state in self.model.retired.values()):
+                    await asyncio.sleep(1.0)
+        except TimeoutError:
+            self.model.violated("what is left behind is deleted once all is well", retired=self.model.retired)
 
     async def _migrate(self, process: SimProcess) -> None:
         """Start a migration and wait for its end; an aborted one is no failure, one that hangs is."""
