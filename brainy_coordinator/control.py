@@ -216,7 +216,9 @@ class NamespaceControl:
         if not self._histories_sealed:
             await self._seal()
         moved = await self.migrations.tick()
-        return await self.retirements.tick() or moved or repaired is not None
+        # There is no hurry about what is left behind: a few objects a turn, and the others have theirs.
+        await self.retirements.tick()
+        return moved or repaired is not None
 
     async def _seal(self) -> None:
         await self.migrations.take_over()

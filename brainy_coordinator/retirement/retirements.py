@@ -200,7 +200,7 @@ class Retirements:
     # --- the loop ---------------------------------------------------------------------------------
 
     async def tick(self) -> bool:
-        """Count, and delete what is due. Returns whether more could follow at once.
+        """Count, and delete some of what is due. Returns whether there is more to do.
 
         A store that fails costs a pause, nothing else: the namespace is served whatever becomes of old generations.
 
