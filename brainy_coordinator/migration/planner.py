@@ -20,6 +20,7 @@ from brainy.legacy.outlay import Assumptions
 from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
+from brainy_coordinator.migration.actions import AwaitBake
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Check, count_quarantined
 from brainy_coordinator.migration.plan import (
@@ -28,6 +29,7 @@ from brainy_coordinator.migration.plan import (
     PlanBasis,
     PlannedCheck,
     PlannedStep,
+    Prediction,
     Why,
     digest_of_spec,
     plan_id_for,
@@ -128,8 +130,11 @@ class Planner:
             steps=tuple(PlannedStep(action=step.action, detail=step.detail) for step in steps),
             transitions=transitions_of(executor.story),
             checks=tuple(_checked(check) for check in checks),
-            prediction=figures_of(
-                facts, strategy, assumptions, replication=replication, pause_cap_seconds=request.pause_cap_seconds
+            prediction=_with_bakes(
+                figures_of(
+                    facts, strategy, assumptions, replication=replication, pause_cap_seconds=request.pause_cap_seconds
+                ),
+                request.bake_seconds * sum(step.action == AwaitBake.__name__ for step in steps),
             ),
             risks=(*proposal.risks, *(risk for risk in advice.warnings if risk.code != "NOT_COUNTED")),
             confirmations=confirmations(request, basis, facts.dimensions),
@@ -195,6 +200,10 @@ class Planner:
         if found is not None and found.spec.generation == source.generation:
             return found
         return ClusterFacts(routing=routing, spec=source, choice=await read_choice(self._store))
+
+
+def _with_bakes(found: Prediction, seconds: float) -> Prediction:
+    return found.model_copy(update={"duration_seconds": found.duration_seconds + seconds})
 
 
 def target_shards(request: Request, source: Spec) -> int:

@@ -62,9 +62,11 @@ async def test_a_node_that_slept_through_a_deletion_meets_no_damage(tmp_path: Pa
             os.kill(sleeper.record.pid, signal.SIGCONT)
         async with asyncio.timeout(400):
             while True:
-                (woken,) = [node for node in await client.nodes() if node.node_id == sleeper.name]
-                ready = [each for each in woken.replicas if each.generation == 2 and each.state == "ready"]
-                if woken.state == "alive" and ready and len(ready) == len(woken.replicas):
+                # One that was silent for very long is forgotten until it speaks again.
+                woken = next((node for node in await client.nodes() if node.node_id == sleeper.name), None)
+                replicas = woken.replicas if woken is not None else ()
+                ready = [each for each in replicas if each.generation == 2 and each.state == "ready"]
+                if woken is not None and woken.state == "alive" and ready and len(ready) == len(replicas):
                     break
                 await asyncio.sleep(0.1)
         before = traffic.oracle.writes
@@ -98,13 +100,13 @@ async def test_waves_and_a_postponed_switch_outlive_the_leader(tmp_path: Path, r
         assert (plan.max_unavailable, plan.bake_seconds) == (2, 2.0)
         assert [step.action for step in plan.steps].count("AwaitBake") >= 2
         began = await client.execute_plan(plan.id, confirm=[each.name for each in plan.confirmations])
-        postponed = await client.postpone_migration(began.id, 600.0, reason="lunch", requested_by="ann")
+        postponed = await client.postpone_migration(began.id, 1200.0, reason="lunch", requested_by="ann")
         assert postponed.postponed is not None
         async with asyncio.timeout(400):
             while not (seen := await client.can_switch(began.id)).can_switch:
                 await asyncio.sleep(0.1)
             # Nothing is in its way, and it does not switch: somebody has put that off.
-            while (left := seen.migration.postponed) is None or left.remaining_seconds > 590.0:
+            while (left := seen.migration.postponed) is None or left.remaining_seconds > 1185.0:
                 await asyncio.sleep(0.5)
                 seen = await client.can_switch(began.id)
         assert (seen.migration.state, seen.migration.adopted_nodes) == ("READY", ())
@@ -113,9 +115,9 @@ async def test_waves_and_a_postponed_switch_outlive_the_leader(tmp_path: Path, r
             while not (seen := await client.can_switch(began.id)).can_switch:
                 await asyncio.sleep(0.1)
         after = seen.migration.postponed
-        # Written down each hundredth: the new leader knows all but the last six seconds or so.
+        # Written down each hundredth, twelve seconds: the new leader did not begin anew.
         assert after is not None
-        assert (after.reason, 500.0 < after.remaining_seconds <= 597.0) == ("lunch", True), after
+        assert (after.reason, 0.0 < after.remaining_seconds <= 1188.0) == ("lunch", True), after
         await client.promote_migration(began.id, requested_by="bob")
         async with asyncio.timeout(400):
             async for now in client.watch_migration(began.id):
