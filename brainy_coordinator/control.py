@@ -31,6 +31,7 @@ from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Planner
 from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
@@ -98,6 +99,7 @@ class NamespaceControl:
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
         self._quarantine = QuarantineCount(store, components.nodes, namespace=namespace)
+        self.quality = QualityProbe(components.nodes, namespace=namespace, clock=clock)
         self.preflight = Preflight(
             store_fitness=self.store_fitness,
             generations=self.generations,
@@ -135,6 +137,7 @@ class NamespaceControl:
             generations=self.generations,
             preflight=self.preflight,
             quarantine=self._quarantine,
+            quality=self.quality,
             others=others,
             clock=self._clock,
         )

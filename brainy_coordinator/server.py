@@ -11,6 +11,8 @@ from brainy.api.coordinator.v1 import (
     membership_pb2_grpc,
     migration_pb2,
     migration_pb2_grpc,
+    quality_pb2,
+    quality_pb2_grpc,
     traffic_pb2,
     traffic_pb2_grpc,
 )
@@ -22,6 +24,7 @@ from brainy_coordinator.services.cluster import ClusterServicer
 from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
+from brainy_coordinator.services.quality import QualityServicer
 from brainy_coordinator.services.traffic import TrafficServicer
 
 #: Streams that last as long as their caller likes.
@@ -114,6 +117,11 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
             traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
             TrafficServicer(coordinator),
+        ),
+        Service(
+            quality_pb2.DESCRIPTOR.services_by_name["QualityService"],
+            quality_pb2_grpc.add_QualityServiceServicer_to_server,
+            QualityServicer(coordinator),
         ),
         Service(
             lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],

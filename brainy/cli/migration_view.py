@@ -12,6 +12,7 @@ from rich.markup import escape
 from brainy.cli.exits import Exit
 from brainy.cli.output import Output, facts, table
 from brainy.cli.plan_view import show_outcome
+from brainy.cli.quality_view import quality_line
 from brainy.sdk.client import AsyncBrainy
 from brainy.sdk.migration import Migration
 
@@ -55,6 +56,7 @@ def show(console: Console, migration: Migration) -> None:
             "writes waited": f"{migration.write_pause_seconds * 1000:.0f} ms",
             "digest equal": "yes" if migration.digest_equal else "not compared yet",
             "message": migration.message or "-",
+            **_quality(migration),
             **({"way back": "kept"} if migration.keep_way_back else {}),
             **({"waits for": "; ".join(migration.waits_for)} if migration.waits_for else {}),
         },
@@ -74,3 +76,9 @@ def show(console: Console, migration: Migration) -> None:
         console.print(story)
     if migration.outcome is not None:
         show_outcome(console, migration.outcome)
+
+
+def _quality(migration: Migration) -> dict[str, str]:
+    if migration.quality_wanted is None and migration.quality is None:
+        return {}
+    return {"quality": quality_line(migration.quality, migration.quality_accepted)}

@@ -14,6 +14,15 @@ from brainy.cli.exits import Exit
 from brainy.cli.migration_view import follow, report
 from brainy.cli.output import JsonOption, current, table
 from brainy.cli.plan_view import show_plan
+from brainy.cli.quality import (
+    LatencyOption,
+    OverlapOption,
+    QualityOption,
+    QueriesOption,
+    RecallOption,
+    thresholds_of,
+)
+from brainy.cli.quality import quality as measure_quality
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -97,6 +106,11 @@ def plan(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    quality: QualityOption = False,
+    min_overlap: OverlapOption = None,
+    min_recall: RecallOption = None,
+    max_latency_ratio: LatencyOption = None,
+    quality_queries: QueriesOption = None,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -108,6 +122,8 @@ def plan(
     target = TargetSpec(
         shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
     )
+
+    wanted = thresholds_of(quality, min_overlap, min_recall, max_latency_ratio, quality_queries)
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
@@ -128,6 +144,7 @@ def plan(
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
                 observe_seconds=observe,
+                quality=wanted,
             )
 
     found = run(ask())
@@ -162,6 +179,11 @@ def start(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    quality: QualityOption = False,
+    min_overlap: OverlapOption = None,
+    min_recall: RecallOption = None,
+    max_latency_ratio: LatencyOption = None,
+    quality_queries: QueriesOption = None,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -174,8 +196,9 @@ def start(
     target = TargetSpec(
         shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
     )
+    wanted = thresholds_of(quality, min_overlap, min_recall, max_latency_ratio, quality_queries)
     wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
-    if plan_id and (target != TargetSpec() or wished):
+    if plan_id and (target != TargetSpec() or wished or wanted):
         raise InvalidRequestError(
             "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
         )
@@ -201,6 +224,7 @@ def start(
                     keep_way_back=keep_way_back,
                     hold_before_switch=hold,
                     observe_seconds=observe,
+                    quality=wanted,
                 )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 
@@ -301,3 +325,4 @@ def abort(
 
 
 add_to(app)
+app.command("quality")(measure_quality)

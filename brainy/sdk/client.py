@@ -10,6 +10,7 @@ from brainy.sdk.figures import FigureCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
 from brainy.sdk.plan_calls import PlanCalls
+from brainy.sdk.quality import QualityCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
 from brainy.sdk.traffic import TrafficCalls
@@ -24,6 +25,7 @@ class AsyncBrainy(
     TurnCalls,
     PlanCalls,
     TrafficCalls,
+    QualityCalls,
     LockCalls,
     BackupCalls,
 ):

@@ -19,6 +19,7 @@ from brainy.sdk.migration import (
     strategy_to_proto,
     target_to_proto,
 )
+from brainy.sdk.quality import QualityThresholds, thresholds_to_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
 from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
 
@@ -140,6 +141,7 @@ class ControlCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        quality: QualityThresholds | None = None,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
@@ -160,6 +162,7 @@ class ControlCalls(Connection):
                 until ``complete_migration``.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
+            quality: what the target's search quality must keep to before anything moves; None: it is not looked at.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
@@ -182,6 +185,7 @@ class ControlCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            quality=thresholds_to_proto(quality),
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

@@ -12,6 +12,7 @@ from brainy.api.coordinator.v1 import (
     lease_pb2_grpc,
     membership_pb2_grpc,
     migration_pb2_grpc,
+    quality_pb2_grpc,
     traffic_pb2_grpc,
 )
 from brainy.api.node.v1 import data_pb2_grpc, search_pb2_grpc
@@ -38,6 +39,7 @@ class Endpoint:
         self.membership = membership_pb2_grpc.MembershipServiceStub(self.channel)
         self.migrations = migration_pb2_grpc.MigrationServiceStub(self.channel)
         self.traffic = traffic_pb2_grpc.TrafficServiceStub(self.channel)
+        self.quality = quality_pb2_grpc.QualityServiceStub(self.channel)
         self.leases = lease_pb2_grpc.LeaseServiceStub(self.channel)
         self.failures = 0
         #: Monotonic time before which another endpoint is preferred.

@@ -9,6 +9,7 @@ from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
+from brainy.sdk.quality import QualityFound, QualityThresholds, found_from_proto, thresholds_from_proto
 
 
 class Strategy(enum.Enum):
@@ -70,6 +71,8 @@ class MigrationEvent:
     by: str
     leader_epoch: int
     detail: str
+    #: Only where the search quality was measured.
+    quality: QualityFound | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,11 @@ class Migration:
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
+    #: What is wanted of the target's search quality before anything moves; None where it is not looked at.
+    quality_wanted: QualityThresholds | None = None
+    #: What was measured last since the sides changed, and whether somebody accepted it below the thresholds.
+    quality: QualityFound | None = None
+    quality_accepted: bool = False
     #: What was planned against what happened so far; only from ``get_migration``.
     outcome: PlanOutcome | None = field(default=None, repr=False)
 
@@ -199,9 +207,13 @@ def migration_from_proto(
                 by=event.by,
                 leader_epoch=event.leader_epoch,
                 detail=event.detail,
+                quality=found_from_proto(event.quality) if event.HasField("quality") else None,
             )
             for event in message.story
         ),
         plan_id=message.plan_id,
+        quality_wanted=thresholds_from_proto(message.quality_wanted) if message.HasField("quality_wanted") else None,
+        quality=found_from_proto(message.quality) if message.HasField("quality") else None,
+        quality_accepted=message.quality_accepted,
         outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )

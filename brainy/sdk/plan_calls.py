@@ -17,6 +17,7 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.plans import MigrationPlan, answers_to_proto, plan_from_proto
+from brainy.sdk.quality import QualityThresholds, thresholds_to_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE
 
 
@@ -35,6 +36,7 @@ class PlanCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        quality: QualityThresholds | None = None,
         item_tolerance: float = 0.0,
         dry_run: bool = False,
         requested_by: str = "",
@@ -55,6 +57,7 @@ class PlanCalls(Connection):
             keep_way_back: let the source follow the target after the switch, until it is completed.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with ``keep_way_back``, complete by itself after so long; 0 for only when asked.
+            quality: what the target's search quality must keep to before anything moves; None: it is not looked at.
             item_tolerance: share by which the number of items may change before the plan no longer holds; 0 for a
                 tenth. A hundred items may come or go in any case.
             dry_run: write nothing at the store, so that the plan has no id.
@@ -86,6 +89,7 @@ class PlanCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            quality=thresholds_to_proto(quality),
             answers=answers_to_proto(
                 shared=shared, downtime_seconds=downtime_seconds, old_writers=old_writers, rollback=rollback
             ),

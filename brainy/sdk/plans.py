@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
+from brainy.sdk.quality import QualityThresholds, thresholds_from_proto
 
 #: Longer than anybody waits; stands for "as long as it takes" on the wire, which has no infinity.
 _LONGEST_SECONDS = 1e9
@@ -153,6 +154,8 @@ class MigrationPlan:
     keep_way_back: bool
     hold_before_switch: bool
     observe_seconds: float
+    #: What the target's search quality must keep to before anything moves; None where it is not looked at.
+    quality: QualityThresholds | None
     way_back: str
     #: Page of the documentation.
     runbook: str
@@ -253,6 +256,7 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         keep_way_back=message.keep_way_back,
         hold_before_switch=message.hold_before_switch,
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        quality=thresholds_from_proto(message.quality) if message.HasField("quality") else None,
         way_back=message.way_back,
         runbook=message.runbook,
     )

@@ -55,6 +55,14 @@ class CountQuarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureQuality:
+    """Ask both sides some queries, by index and by scan."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Stop writes: new ones wait at the nodes."""
 
@@ -128,6 +136,7 @@ Action = (
     | AdoptNode
     | AdoptAll
     | AwaitQuiet
+    | MeasureQuality
     | Drain
     | TakePositions
     | AwaitCatchUp

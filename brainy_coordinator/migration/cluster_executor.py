@@ -25,6 +25,7 @@ from brainy_coordinator.migration.observation import (
 )
 from brainy_coordinator.migration.preflight import Preflight, require
 from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
@@ -71,6 +72,7 @@ class ClusterExecutor:
         generations: Generations,
         preflight: Preflight,
         quarantine: QuarantineCount,
+        quality: QualityProbe,
         others: Collection[str],
         clock: Clock,
     ) -> None:
@@ -82,6 +84,7 @@ class ClusterExecutor:
         self._generations = generations
         self._preflight = preflight
         self._quarantine = quarantine
+        self._quality = quality
         self._others = others
         self._clock = clock
         self.facts = Facts()
@@ -116,6 +119,8 @@ class ClusterExecutor:
                 await self._adopt_all(record)
             case act.AwaitQuiet():
                 await self._await_quiet(record)
+            case act.MeasureQuality(source=source, target=target):
+                await self._measure_quality(record, source, target)
             case act.Drain():
                 await self._drain(record)
             case act.TakePositions():
@@ -246,6 +251,14 @@ class ClusterExecutor:
             still = replace(before, quiet=whole and now - before.since >= QUIET_SECONDS)
         self.facts = replace(self.facts, still=still)
 
+    async def _measure_quality(self, record: MigrationRecord, source: int, target: int) -> None:
+        wish = record.request.quality
+        if wish is not None:
+            measured = await self._quality.turn(
+                self.facts.quality, wish, self._view.reachable(), source=source, target=target
+            )
+            self.facts = replace(self.facts, quality=measured)
+
     async def _drain(self, record: MigrationRecord) -> None:
         if record.request.keep_way_back:
             # Somebody may have turned following or mirroring of the tree on since preflight.
@@ -352,6 +365,7 @@ class ClusterExecutor:
             write_pause_seconds=self._clock.monotonic() - attempt.started_at,
             adopted_in_force=frozenset(),
             still=None,
+            quality=None,
             released=frozenset(),
         )
 

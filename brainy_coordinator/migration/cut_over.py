@@ -17,6 +17,7 @@ from brainy_coordinator.migration.actions import (
     Undrain,
 )
 from brainy_coordinator.migration.observation import CutOver, Observation, ReplicaState, lag_of_shard
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import Trigger
 
@@ -37,6 +38,8 @@ class Decision:
     #: Why, for the story.
     detail: str = ""
     write_pause_seconds: float | None = None
+    #: Only with QUALITY_MEASURED.
+    quality: QualityFound | None = None
     actions: tuple[Action, ...] = ()
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from brainy_coordinator.migration.actions import (
     CountQuarantine,
     CreateTarget,
+    MeasureQuality,
     PlaceTarget,
     Release,
     RetireSource,
@@ -32,6 +33,7 @@ from brainy_coordinator.migration.cut_over import (
 )
 from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined
 from brainy_coordinator.migration.observing import observing, rolling_back
+from brainy_coordinator.migration.quality import complaint, verdict
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
@@ -125,6 +127,9 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     problem = behind(record, seen, LAG_EXCEEDED_LIMIT)
     if problem:
         return Decision(trigger=Trigger.LAG_EXCEEDED, detail=problem)
+    quality = _quality(record, seen, now)
+    if quality is not None:
+        return quality
     if record.held:
         return _WAIT
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
@@ -133,6 +138,19 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
         return _WAIT
     return Decision(trigger=Trigger.PROMOTED)
+
+
+def _quality(record: MigrationRecord, seen: Observation, now: float) -> Decision | None:
+    """Measure what the target finds before anything moves, and wait for a person where that is too little."""
+    wish, measured = record.request.quality, seen.facts.quality
+    if wish is None or not complaint(wish, record.quality, accepted=record.quality_accepted):
+        return None
+    if record.quality is not None:
+        return _WAIT
+    if measured is None or not measured.ended(wish, now):
+        return Decision(actions=(MeasureQuality(record.source, record.target),))
+    found = verdict(measured, wish)
+    return Decision(trigger=Trigger.QUALITY_MEASURED, detail=found.line, quality=found)
 
 
 def _cutting_over(record: MigrationRecord, seen: Observation, now: float) -> Decision:

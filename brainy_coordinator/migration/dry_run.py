@@ -21,6 +21,7 @@ from brainy_coordinator.migration.observation import (
     ReplicaState,
     Still,
 )
+from brainy_coordinator.migration.quality import Measured, QualityWish
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.stages import STAGES
 from brainy_coordinator.migration.state import State, Trigger
@@ -115,6 +116,8 @@ class DryRunExecutor:
             case act.AwaitQuiet():
                 ends = (await self.observe(record)).ends(record.source)
                 facts = replace(facts, still=Still(positions=ends, since=0.0, quiet=True))
+            case act.MeasureQuality():
+                facts = replace(facts, quality=Measured(since=0.0, empty=True))
             case act.Drain():
                 routing = edits.drain(routing, record.id)
                 facts = replace(facts, cut_over=CutOver(epoch=routing.epoch, started_at=0.0))
@@ -175,6 +178,8 @@ class DryRunExecutor:
                 return f"every node answers reads from generation {number}, in one swap and one barrier"
             case act.AwaitQuiet(generation=number):
                 return f"no shard of generation {number} takes a record for {QUIET_SECONDS:g} s, or it waits"
+            case act.MeasureQuality(source=source, target=target):
+                return _quality_steps(record, source, target)
             case act.Drain():
                 return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
             case act.TakePositions():
@@ -193,6 +198,17 @@ class DryRunExecutor:
                 return f"generation {number} leaves the routing record; its objects stay"
             case act.CountQuarantine() | act.Undrain() | act.Undo():
                 return ""
+
+
+def _quality_steps(record: MigrationRecord, source: int, target: int) -> str:
+    wish = record.request.quality or QualityWish()
+    wanted = [
+        f"overlap at least {wish.min_overlap:.0%}" if wish.min_overlap else "",
+        f"recall at least {wish.min_recall:.0%}" if wish.min_recall else "",
+        f"median latency at most {wish.max_latency_ratio:g} times the source's" if wish.max_latency_ratio else "",
+    ]
+    asked = f"generations {source} and {target} are asked {wish.queries} queries, by index and by scan"
+    return f"{asked}: {', '.join(filter(None, wanted)) or 'nothing is asked of the figures'}, or it waits for somebody"
 
 
 def _asked(record: MigrationRecord) -> tuple[Trigger, tuple[str, str]] | None:

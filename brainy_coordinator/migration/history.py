@@ -22,6 +22,7 @@ from brainy.errors import AlreadyExistsError, ConflictError, FencedError, Unavai
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
 from brainy_coordinator.leadership import Leader
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
@@ -91,6 +92,7 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        quality: QualityFound | None = None,
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -103,6 +105,7 @@ class History:
             items: items copied and in all, where that is known now.
             store_calls: calls of nodes and leader until now, by kind.
             request_id: the caller's key, where somebody asked for it.
+            quality: what was measured, where it was.
 
         Returns:
             The record after it.
@@ -157,6 +160,7 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        quality: QualityFound | None = None,
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -175,6 +179,7 @@ class History:
             items_total=items[1] if items else None,
             store_calls=None if store_calls is None else dict(store_calls),
             request_id=request_id,
+            quality=quality,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

@@ -36,6 +36,28 @@ def promote(record: MigrationRecord, seen: Observation) -> Trigger | None:
     return Trigger.PROMOTE_REQUESTED
 
 
+def measured(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Keep what somebody had measured, where it counts for the switch: while the migration is READY."""
+    return Trigger.QUALITY_MEASURED if record.state is State.READY else None
+
+
+def accept_quality(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Let a migration switch though the target's search quality is below its thresholds.
+
+    Raises:
+        PreconditionError: there is no such result (WRONG_PHASE).
+    """
+    if record.quality_accepted:
+        return None
+    if record.state is not State.READY or record.quality is None or record.quality.passed:
+        raise _refused(
+            record,
+            "there is no result below the thresholds to accept",
+            remedy="wait until it is READY and was measured (brainy migrate show)",
+        )
+    return Trigger.QUALITY_ACCEPTED
+
+
 def pause(record: MigrationRecord, seen: Observation) -> Trigger | None:
     """Take no further step. Writes that wait are let go first, by finishing or giving up what has begun.
 

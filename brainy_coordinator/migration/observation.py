@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import GenerationPlacement, Routing
+from brainy_coordinator.migration.quality import Measured
 
 
 class ReplicaState(enum.Enum):
@@ -126,6 +127,8 @@ class Facts:
     checks: tuple[Check, ...] | None = None
     #: Whether what the target could not read is accepted; None until counted.
     quarantine: Check | None = None
+    #: What has been measured of the target's search quality; None until begun.
+    quality: Measured | None = None
     cut_over: CutOver | None = None
     #: When the last attempt to cut over was given up, monotonic seconds.
     gave_up_at: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brainy_coordinator.migration.cut_over import LAG_LIMIT, backs_off, behind, unready_leaders
 from brainy_coordinator.migration.observation import Observation, ReplicaState
 from brainy_coordinator.migration.observing import seconds_left
+from brainy_coordinator.migration.quality import complaint
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 
@@ -53,4 +54,7 @@ def not_ready(record: MigrationRecord, seen: Observation) -> list[str]:
         copied = sum(owner is not None and owner.state is not ReplicaState.COPYING for owner in owners)
         return [f"{copied} of {len(owners)} shards are copied (wait)"]
     problems = [behind(record, seen, LAG_LIMIT), unready_leaders(record, seen)]
-    return [f"{problem} (wait, or see brainy status)" for problem in problems if problem]
+    found = [f"{problem} (wait, or see brainy status)" for problem in problems if problem]
+    if record.state is State.READY:
+        found.append(complaint(record.request.quality, record.quality, accepted=record.quality_accepted))
+    return [problem for problem in found if problem]

@@ -26,6 +26,7 @@ from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.interventions import Intervention
 from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
 from brainy_coordinator.migration.obstacles import obstacles
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State, Trigger
 
@@ -203,10 +204,12 @@ class Reconciler:
         detail: str = "",
         request_id: str = "",
         validate_only: bool = False,
+        quality: QualityFound | None = None,
     ) -> MigrationRecord:
         """Persist what somebody asks for; ticks do the rest. Repeating it with the same request id changes nothing.
 
-        With ``validate_only`` it is refused where it would be, and nothing that was asked for is persisted.
+        With ``validate_only`` it is refused where it would be, and nothing that was asked for is persisted. What
+        somebody had measured (``quality``) is persisted with it.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -229,7 +232,9 @@ class Reconciler:
                     self._keep(record)
                 trigger = intervention(record, seen)
                 if trigger is not None and not validate_only:
-                    record = await self._history.append(record, trigger, by=by, detail=detail, request_id=request_id)
+                    record = await self._history.append(
+                        record, trigger, by=by, detail=detail, request_id=request_id, quality=quality
+                    )
                     self._keep(record)
                     self._note_progress(record, seen)
             except PreconditionError:
@@ -272,6 +277,7 @@ class Reconciler:
                 decision.trigger,
                 detail=decision.detail,
                 write_pause_seconds=decision.write_pause_seconds,
+                quality=decision.quality,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
                 store_calls=self._store_calls(),
             )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from brainy.bucket.records import Record
 from brainy.errors import CorruptDataError, FencedError
+from brainy_coordinator.migration.quality import QualityFound, QualityWish
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
 
@@ -58,6 +59,8 @@ class Request(BaseModel):
     hold_before_switch: bool = False
     #: With a way back: complete by itself after so long; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: What the target's search quality must keep to before anything moves; None: it is not looked at.
+    quality: QualityWish | None = None
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
@@ -90,6 +93,8 @@ class Event(Record):
     items_total: int | None = None
     #: Store calls that all nodes and the leader have reported until then, by kind.
     store_calls: dict[str, int] | None = None
+    #: Only in QUALITY_MEASURED.
+    quality: QualityFound | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
 
@@ -132,6 +137,9 @@ class MigrationRecord:
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
     paused: tuple[str, ...] = ()
+    #: Search quality as measured last since the sides changed; whether somebody accepted it as it is.
+    quality: QualityFound | None = None
+    quality_accepted: bool = False
     #: Keys of what was asked for, so that a repeat changes nothing.
     requests: frozenset[str] = frozenset()
 
@@ -204,6 +212,8 @@ class MigrationRecord:
             differs=_DIFFERS.get(event.trigger, self.differs),
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
             paused=_paused(self.paused, event),
+            quality=None if event.trigger in _TURNED else event.quality or self.quality,
+            quality_accepted=_ACCEPTED.get(event.trigger, self.quality_accepted),
             requests=self.requests | asked,
         )
 
@@ -215,6 +225,8 @@ class MigrationRecord:
 
 _GAVE_UP = (Trigger.CUT_OVER_INTERRUPTED, Trigger.PAUSE_CAP_EXCEEDED, Trigger.ROLLBACK_INTERRUPTED)
 _TURNED = (Trigger.SWITCHED, Trigger.ROLLED_BACK)
+#: What was accepted counts until it is measured again, or the sides have changed.
+_ACCEPTED = {Trigger.QUALITY_ACCEPTED: True, Trigger.QUALITY_MEASURED: False, **dict.fromkeys(_TURNED, False)}
 _HELD = {Trigger.PROMOTE_REQUESTED: False, Trigger.ROLLED_BACK: True}
 _WANTS_ROLLBACK = {
     Trigger.ROLLBACK_REQUESTED: True,

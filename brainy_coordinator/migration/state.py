@@ -97,6 +97,10 @@ class Trigger(enum.Enum):
     RESUME_REQUESTED = "resume_requested"
     COMPLETED = "completed"
     ABORT_REQUESTED = "abort_requested"
+    #: What the target finds was held against what the source finds.
+    QUALITY_MEASURED = "quality_measured"
+    #: Somebody lets it switch though that is below the thresholds.
+    QUALITY_ACCEPTED = "quality_accepted"
     #: Nothing of the migration is left in the routing record.
     UNDONE = "undone"
     #: A new leader seals the history with its epoch before it reads on.

@@ -23,6 +23,8 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.VERIFYING, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
     (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
     (State.READY, Trigger.PROMOTE_REQUESTED): State.READY,
+    (State.READY, Trigger.QUALITY_MEASURED): State.READY,
+    (State.READY, Trigger.QUALITY_ACCEPTED): State.READY,
     (State.OBSERVING, Trigger.ROLLBACK_REQUESTED): State.OBSERVING,
     (State.OBSERVING, Trigger.ROLLBACK_BEGUN): State.ROLLING_BACK,
     (State.ROLLING_BACK, Trigger.ROLLBACK_INTERRUPTED): State.OBSERVING,

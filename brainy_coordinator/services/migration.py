@@ -19,6 +19,7 @@ from brainy_coordinator.migration.plan_outcome import outcome_of
 from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Wish
 from brainy_coordinator.migration.preflight import require
+from brainy_coordinator.migration.quality import QualityWish
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State
@@ -31,6 +32,7 @@ from brainy_coordinator.services.migration_messages import (
 from brainy_coordinator.services.namespaces import resolve
 from brainy_coordinator.services.plan_messages import answers_value, outcome_message, plan_message, steps_of
 from brainy_coordinator.services.planning import execute, make_plan, not_adopted, start_unplanned
+from brainy_coordinator.services.quality_messages import wish_value
 
 _DEFAULT_PAGE = 50
 _LONGEST_PAGE = 1000
@@ -73,6 +75,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            quality=wish_value(request.quality) if request.HasField("quality") else None,
         )
         if not 0.0 <= request.item_tolerance <= 1.0:
             raise InvalidRequestError(
@@ -148,6 +151,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            quality=wish_value(request.quality) if request.HasField("quality") else None,
         )
 
     async def GetMigration(
@@ -308,6 +312,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        quality: QualityWish | None = None,
     ) -> Request:
         routing = await self._routing(control)
         return request_value(
@@ -325,6 +330,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe_seconds=observe_seconds,
+            quality=quality,
         )
 
     async def _routing(self, control: NamespaceControl) -> Routing:

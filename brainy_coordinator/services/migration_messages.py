@@ -8,10 +8,12 @@ from google.protobuf import timestamp_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import InvalidRequestError
+from brainy_coordinator.migration.quality import QualityWish
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.membership import duration
+from brainy_coordinator.services.quality_messages import found_message, wish_message
 
 DEFAULT_PAUSE_CAP_SECONDS = 3.0
 _LONGEST_PAUSE_CAP_SECONDS = 60.0
@@ -55,6 +57,7 @@ def request_value(
     keep_way_back: bool = False,
     hold_before_switch: bool = False,
     observe_seconds: float = 0.0,
+    quality: QualityWish | None = None,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -104,6 +107,7 @@ def request_value(
         keep_way_back=keep_way_back,
         hold_before_switch=hold_before_switch,
         observe_seconds=observe_seconds,
+        quality=quality,
     )
 
 
@@ -131,6 +135,9 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         paused=record.paused,
         waits_for=progress.waits_for,
         observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
+        quality=found_message(record.quality),
+        quality_wanted=wish_message(record.request.quality),
+        quality_accepted=record.quality_accepted,
     )
 
 
@@ -145,6 +152,7 @@ def _event_message(event: Event) -> migration_pb2.MigrationEvent:
         by=event.by,
         leader_epoch=event.leader_epoch,
         detail=event.detail,
+        quality=found_message(event.quality),
     )
     # "from" is a word of Python, so the field cannot be named in the call.
     setattr(message, "from", state_number(event.from_state))

@@ -12,6 +12,7 @@ from brainy_coordinator.migration.plan import Plan, Prediction
 from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
+from brainy_coordinator.services.quality_messages import wish_message
 
 #: As long as it takes: the wire has no infinity.
 _FOREVER_SECONDS = 1e9
@@ -56,6 +57,7 @@ def plan_message(plan: Plan, *, stored: bool = True) -> migration_pb2.MigrationP
         quarantine_limit=wish.quarantine_limit,
         require_backup=wish.require_backup,
         writers_stopped=wish.writers_stopped,
+        quality=wish_message(wish.quality),
         keep_way_back=wish.keep_way_back,
         hold_before_switch=wish.hold_before_switch,
         observe=duration(wish.observe_seconds) if wish.observe_seconds else None,

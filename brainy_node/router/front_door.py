@@ -11,6 +11,7 @@ from brainy_node.router.fan_out import FanOut
 from brainy_node.router.peers import Peers
 from brainy_node.router.reads import ReadRouter
 from brainy_node.router.recorded import RecordedQueries
+from brainy_node.router.replaying import Replaying
 from brainy_node.router.scans import ScanRouter
 from brainy_node.router.search import SearchRouter
 from brainy_node.router.shadow import ShadowReads
@@ -38,7 +39,9 @@ class FrontDoor:
         #: Reads tried on the target of a migration, and what came of them.
         self.trials = TrialBook()
         self.recorded = RecordedQueries(ids=ids)
-        self.shadow = ShadowReads(Comparing(fan_out, clock=clock), self.trials, self.recorded, clock=clock)
+        comparing = Comparing(fan_out, clock=clock)
+        self.shadow = ShadowReads(comparing, self.trials, self.recorded, clock=clock)
+        self.replaying = Replaying(comparing, self.recorded, fan_out, clock=clock)
         self.weighted = WeightedReads(self.refresher, self.trials, clock=clock)
         self.search = SearchRouter(fan_out, self.weighted, self.shadow, clock=clock, max_batch=limit)
         self.reads = ReadRouter(fan_out, self.weighted, self.shadow, max_batch=limit)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from brainy.api.coordinator.v1 import quality_pb2 as _quality_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -137,6 +138,7 @@ class MigrationEvent(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     to: Global___MigrationState.ValueType
     trigger: _builtins.str
@@ -145,6 +147,10 @@ class MigrationEvent(_message.Message):
     detail: _builtins.str
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityFound:
+        """Only where the search quality was measured."""
+
     def __init__(
         self,
         *,
@@ -155,10 +161,11 @@ class MigrationEvent(_message.Message):
         by: _builtins.str = ...,
         leader_epoch: _builtins.int = ...,
         detail: _builtins.str = ...,
+        quality: _quality_pb2.QualityFound | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "detail", b"detail", "from", b"from", "leader_epoch", b"leader_epoch", "sequence", b"sequence", "to", b"to", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "detail", b"detail", "from", b"from", "leader_epoch", b"leader_epoch", "quality", b"quality", "sequence", b"sequence", "to", b"to", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,6 +195,9 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    QUALITY_WANTED_FIELD_NUMBER: _builtins.int
+    QUALITY_ACCEPTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -206,6 +216,8 @@ class Migration(_message.Message):
     """Whether the source is kept as a way back after the switch."""
     held: _builtins.bool
     """It does not switch before it is promoted."""
+    quality_accepted: _builtins.bool
+    """Somebody has accepted a result below the thresholds."""
     @_builtins.property
     def adopted_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes whose reads come from the target already."""
@@ -225,6 +237,14 @@ class Migration(_message.Message):
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
+
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityFound:
+        """Search quality as it was measured last since the sides changed; absent until then."""
+
+    @_builtins.property
+    def quality_wanted(self) -> _quality_pb2.QualityThresholds:
+        """What is wanted of it before the switch; absent where it is not looked at."""
 
     def __init__(
         self,
@@ -249,10 +269,13 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        quality: _quality_pb2.QualityFound | None = ...,
+        quality_wanted: _quality_pb2.QualityThresholds | None = ...,
+        quality_accepted: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "quality", b"quality", "quality_wanted", b"quality_wanted", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "quality", b"quality", "quality_accepted", b"quality_accepted", "quality_wanted", b"quality_wanted", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +322,7 @@ class PlanMigrationRequest(_message.Message):
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
@@ -332,6 +356,10 @@ class PlanMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """As in StartMigrationRequest."""
 
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds:
+        """As in StartMigrationRequest."""
+
     def __init__(
         self,
         *,
@@ -350,10 +378,11 @@ class PlanMigrationRequest(_message.Message):
         writers_stopped: _builtins.bool = ...,
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +437,7 @@ class StartMigrationRequest(_message.Message):
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -440,6 +470,10 @@ class StartMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
 
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds:
+        """What the target's search quality must keep to before anything moves; absent: it is not looked at."""
+
     def __init__(
         self,
         *,
@@ -458,10 +492,11 @@ class StartMigrationRequest(_message.Message):
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +788,7 @@ class MigrationPlan(_message.Message):
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Empty where it was not stored."""
     namespace: _builtins.str
@@ -801,6 +837,8 @@ class MigrationPlan(_message.Message):
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds: ...
     def __init__(
         self,
         *,
@@ -831,10 +869,11 @@ class MigrationPlan(_message.Message):
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
         writers_stopped: _builtins.bool = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "reason", b"reason", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
