@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TargetSpec,
     )
     from brainy.sdk.plans import MigrationPlan, PlanOutcome, PlanStep
+    from brainy.sdk.quality import QualityCheck, QualityFound, QualityThresholds
     from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
@@ -107,6 +108,9 @@ __all__ = [
     "PlanOutcome",
     "PlanStep",
     "PreconditionError",
+    "QualityCheck",
+    "QualityFound",
+    "QualityThresholds",
     "Quarantined",
     "RestoreResult",
     "S3Config",
@@ -149,6 +153,7 @@ _MODULES = {
         "TargetSpec",
     ),
     "brainy.sdk.plans": ("MigrationPlan", "PlanOutcome", "PlanStep"),
+    "brainy.sdk.quality": ("QualityCheck", "QualityFound", "QualityThresholds"),
     "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),

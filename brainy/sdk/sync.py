@@ -163,6 +163,8 @@ class Brainy:
     wait_until_migration_rests = _Call(AsyncBrainy.wait_until_migration_rests)
     set_reads = _Call(AsyncBrainy.set_reads)
     compare_reads = _Call(AsyncBrainy.compare_reads)
+    check_quality = _Call(AsyncBrainy.check_quality)
+    accept_quality = _Call(AsyncBrainy.accept_quality)
     replay_reads = _Call(AsyncBrainy.replay_reads)
 
     get_lock = _Call(AsyncBrainy.get_lock)

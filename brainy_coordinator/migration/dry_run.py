@@ -21,7 +21,7 @@ from brainy_coordinator.migration.observation import (
     ReplicaState,
     Still,
 )
-from brainy_coordinator.migration.quality import Measured, QualityWish
+from brainy_coordinator.migration.quality import Measured, QualityFound, QualityWish
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.stages import STAGES
 from brainy_coordinator.migration.state import State, Trigger
@@ -226,7 +226,7 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
     """Return the steps a migration would take, its stages as headings."""
     purposes = {stage.state: stage.purpose for stage in STAGES}
 
-    def event(record: MigrationRecord | None, trigger: Trigger) -> Event:
+    def event(record: MigrationRecord | None, trigger: Trigger, quality: QualityFound | None = None) -> Event:
         state = record.state if record else None
         return Event(
             sequence=record.sequence + 1 if record else 1,
@@ -238,6 +238,7 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
             by="plan",
             leader_epoch=0,
             request=None if record else request,
+            quality=quality,
         )
 
     record = fold(migration_id, [event(None, Trigger.REQUESTED)])
@@ -247,7 +248,7 @@ async def plan(executor: DryRunExecutor, migration_id: str, request: Request) ->
             break
         decision = decide(record, await executor.observe(record), 0.0)
         if decision.trigger is not None:
-            record = record.apply(event(record, decision.trigger))
+            record = record.apply(event(record, decision.trigger, decision.quality))
             executor.story.append(record.story[-1])
             if record.state in purposes:
                 executor.steps.append(PlanStep(record.state.name, purposes[record.state]))

@@ -126,6 +126,7 @@ class History:
             items=items,
             store_calls=store_calls,
             request_id=request_id,
+            quality=quality,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):

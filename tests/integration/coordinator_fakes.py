@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import membership_pb2
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.api.node.v1 import control_pb2, control_pb2_grpc, traffic_pb2, traffic_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.partition import shard_of
@@ -25,6 +25,7 @@ from brainy.errors import BrainyError
 from brainy.ids import Ids
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy.store.base import ObjectStore
+from brainy.traffic.comparison import Comparison, comparison_to_proto
 
 NAMESPACE = "memory://test-space"
 Heartbeat = Callable[[membership_pb2.HeartbeatRequest], Awaitable[membership_pb2.HeartbeatResponse]]
@@ -52,6 +53,8 @@ class World:
     logs: dict[tuple[int, int], Log] = field(default_factory=dict)
     acked: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, FakeNode] = field(default_factory=dict)
+    #: Of ten neighbours, how many the target finds.
+    neighbours: int = 10
     #: Set to lose one item on the way to the target.
     lose: str = ""
 
@@ -74,7 +77,7 @@ class World:
         self.acked[key] = value
 
 
-class FakeNode(control_pb2_grpc.ControlServiceServicer):
+class FakeNode(control_pb2_grpc.ControlServiceServicer, traffic_pb2_grpc.TrafficServiceServicer):
     """A node: heartbeats, the barrier, ownership, following."""
 
     def __init__(self, node_id: str, world: World, store: ObjectStore, heartbeat: Heartbeat, pool: str = "") -> None:
@@ -96,6 +99,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
+        #: Source, target and part of what it was asked to replay.
+        self.replayed: list[tuple[int, int, int]] = []
         world.nodes[node_id] = self
 
     async def start(self) -> None:
@@ -104,7 +109,12 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
             control_pb2_grpc.add_ControlServiceServicer_to_server,
             self,
         )
-        self.server = await build_server([service], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
+        traffic = Service(
+            traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
+            traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
+            self,
+        )
+        self.server = await build_server([service, traffic], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
         self.tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._work())]
 
     async def kill(self) -> None:
@@ -266,6 +276,26 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         digest = digest_of((key, hashlib.sha256(f"{key}={value}".encode()).digest()) for key, value in items.items())
         return control_pb2.GetDigestResponse(
             digest=digest.encode(), noun_count=len(items), verb_count=0, positions=positions
+        )
+
+    async def ReplayQueries(
+        self, request: traffic_pb2.ReplayQueriesRequest, context: object
+    ) -> traffic_pb2.ReplayQueriesResponse:
+        count = request.limit
+        self.replayed.append((request.source_generation, request.target_generation, request.part))
+        found = Comparison(
+            asked=count,
+            queries=count,
+            hits_shared=self.world.neighbours * count,
+            hits_wanted=10 * count,
+            recall_queries=count,
+            source_found=10 * count,
+            source_exact=10 * count,
+            target_found=self.world.neighbours * count,
+            target_exact=10 * count,
+        )
+        return traffic_pb2.ReplayQueriesResponse(
+            node_id=self.node_id, comparison=comparison_to_proto(found), sampled=count
         )
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
+from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc, quality_pb2, quality_pb2_grpc
 from brainy.bucket import invariants, layout
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.records import Routing
@@ -54,6 +54,8 @@ NAMESPACE = "memory://sim"
 #: Label and name of the nodes that blue-green moves to.
 _GREEN = "green"
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
+#: Of those in which the target's search quality is looked at.
+_QUALITY_SHARE = 0.25
 #: Of four seeds this one goes there and back.
 _TURNING = 2
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
@@ -86,6 +88,8 @@ class ClusterSettings:
     migrates: bool = True
     #: How often the migration is rolled back and promoted again; with any, a way back is kept.
     turns: int = 0
+    #: Whether the target's search quality is looked at before the switch.
+    quality: bool = False
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
 
@@ -121,6 +125,7 @@ def drawn(seed: int) -> ClusterSettings:
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
     )
+    found = replace(found, quality=random.Random(f"{seed}/quality").random() < _QUALITY_SHARE)
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
     if apart.random() < _BLUE_GREEN_SHARE:
@@ -410,16 +415,31 @@ class ClusterWorld:
                 writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
                 keep_way_back=self.settings.turns > 0,
+                quality=quality_pb2.QualityThresholds(queries=12, min_overlap=0.9, min_recall=0.9)
+                if self.settings.quality
+                else None,
             ),
         )
         question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
         state = None
         while state not in _ENDED:
             await process.clock.sleep(1.0)
-            state = (await self._ask(process, pool, "GetMigration", question)).migration.state
+            seen = (await self._ask(process, pool, "GetMigration", question)).migration
+            state = seen.state
+            if seen.quality.reasons and not seen.quality_accepted:
+                await self._accept(process, pool, seen)
             self.trace.event("migration", state=migration_pb2.MigrationState.Name(state))
             if self.settings.turns:
                 await self._turn(process, pool, question)
+
+    async def _accept(self, process: SimProcess, pool: ChannelPool, seen: migration_pb2.Migration) -> None:
+        """Nodes that were gone or busy may have left too few answers: somebody lets it switch as it is."""
+        asked = sum(event.trigger == "quality_measured" for event in seen.story)
+        accept = quality_pb2.AcceptQualityRequest(
+            namespace=NAMESPACE, migration_id=seen.id, request_id=f"accept-{asked}"
+        )
+        self.trace.event("poor quality", reasons=tuple(seen.quality.reasons))
+        await self._ask(process, pool, "AcceptQuality", accept, rounds=1, service=quality_pb2_grpc.QualityServiceStub)
 
     async def _turn(self, process: SimProcess, pool: ChannelPool, question: migration_pb2.GetMigrationRequest) -> None:
         """Ask for the next turn where the migration rests; a refusal or a lost answer is asked again, with its id."""
@@ -438,12 +458,19 @@ class ClusterWorld:
             await self._ask(process, pool, "CompleteMigration", done, rounds=1)
 
     async def _ask(
-        self, process: SimProcess, pool: ChannelPool, method: str, request: Any, *, rounds: float = float("inf")
+        self,
+        process: SimProcess,
+        pool: ChannelPool,
+        method: str,
+        request: Any,
+        *,
+        rounds: float = float("inf"),
+        service: Any = migration_pb2_grpc.MigrationServiceStub,
     ) -> Any:
         while rounds > 0:
             rounds -= 1
             for place in self.coordinators:
-                stub = pool.stub(place.address, migration_pb2_grpc.MigrationServiceStub)
+                stub = pool.stub(place.address, service)
                 try:
                     return await call(getattr(stub, method), request, deadline=Deadline.after(process.clock, 5.0))
                 except BrainyError as error:
