@@ -23,6 +23,7 @@ from brainy.cli.quality import (
     thresholds_of,
 )
 from brainy.cli.quality import quality as measure_quality
+from brainy.cli.sample_run import sample
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -326,3 +327,4 @@ def abort(
 
 add_to(app)
 app.command("quality")(measure_quality)
+app.command("sample")(sample)

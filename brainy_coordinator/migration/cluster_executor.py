@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -313,12 +314,14 @@ class ClusterExecutor:
     async def _compare_digests(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         timeout = self._remaining(record, attempt)
-        source, target = [
-            await self._barrier.digest(
-                routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
+        source, target = await asyncio.gather(
+            *(
+                self._barrier.digest(
+                    routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
+                )
+                for number in (record.leading, record.following)
             )
-            for number in (record.leading, record.following)
-        ]
+        )
         if source is None or target is None:
             await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
             return

@@ -21,6 +21,7 @@ import psutil
 
 from brainy.testing.fixtures import fixtures_root, read_truth
 from tests.bench.bucket import put_recorded, running_server
+from tests.bench.digesting import measure_digest
 from tests.bench.embedding import measure_embedding
 from tests.bench.figures import Report, at_most
 from tests.bench.imports import measure_import
@@ -45,7 +46,7 @@ _LIBRARIES = (
 )
 #: Those that need the recorded bucket on a server; restores need only the server and the truth.
 _RECORDED = ("import", "inspect", "upgrade", "search")
-_PARTS = (*_RECORDED, "restore", "embed")
+_PARTS = (*_RECORDED, "restore", "embed", "digest")
 
 
 def _about() -> dict[str, object]:
@@ -71,9 +72,11 @@ def main() -> int:
     report.say(str(about))
     if "embed" in parts:
         asyncio.run(measure_embedding(report, rounds=options.rounds))
+    if "digest" in parts:
+        asyncio.run(measure_digest(report, rounds=options.rounds))
     if {*_RECORDED, "restore"} & set(parts):
         _measure_served(parser, parts, report, options.rounds)
-    if {"import", "inspect", "search", "restore", "embed"} & set(parts):
+    if {"import", "inspect", "search", "restore", "embed", "digest"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
         report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))
