@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
 
 .PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo embed-demo bench crash \
-	fencing follow damage clean
+	fencing follow damage planted clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket 
 
 damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
 	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
+
+planted: setup ## Differences planted into running clusters that are written all the time, and ten clean runs of a migration
+	$(VENV)/bin/pytest -m long --timeout 900 tests/e2e/test_planted.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
