@@ -60,13 +60,15 @@ class QualityProbe:
         found = [answer for answer in answers if not isinstance(answer, str)]
         if not found:
             await self._clock.sleep(_PAUSE_SECONDS)
+        # Those of clients are asked first; time may have run out before the last ones.
+        recorded = [min(answer.recorded, answer.comparison.asked) for answer in found]
         return replace(
             now,
             comparison=Comparison.total(
                 [now.comparison, *(comparison_from_proto(answer.comparison) for answer in found)]
             ),
-            recorded=now.recorded + sum(answer.recorded for answer in found),
-            sampled=now.sampled + sum(answer.sampled for answer in found),
+            recorded=now.recorded + sum(recorded),
+            sampled=now.sampled + sum(answer.comparison.asked for answer in found) - sum(recorded),
             turns=now.turns + 1,
             empty=bool(found) and not any(answer.recorded + answer.sampled for answer in found),
             left_out={
