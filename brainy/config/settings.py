@@ -133,6 +133,8 @@ class NodeSettings(_Section):
     drain_seconds: float = 10.0
     #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.
     expansion_search: Annotated[int, Field(ge=0, le=4096)] = 0
+    #: Query vectors kept of each namespace, in memory only, to ask source and target of a migration; 0 for none.
+    recorded_queries: Annotated[int, Field(ge=0, le=100_000)] = 256
     #: Where commits are mirrored into Brainy's tree (``brainy mirror``): how often its statistics are updated.
     mirror_statistics_seconds: Annotated[float, Field(gt=0)] = 30.0
 

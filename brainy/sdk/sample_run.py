@@ -57,7 +57,7 @@ class SampleRun:
     of: int
     nouns: int
     verbs: int
-    #: Of the whole, as far as that is known without reading it.
+    #: Of the whole: as counted there without reading it, or as the sample tells if that is more.
     items_expected: int
     #: Seconds in which the sample was read from the bucket, and calls by kind that this took.
     read_seconds: float
@@ -232,7 +232,8 @@ async def _take(
         nouns=nouns,
         verbs=verbs,
         quarantined=quarantined,
-        expected=expected,
+        # What is in the logs only is not counted before it is read: the sample tells.
+        expected=max(expected, of * (len(nouns) + len(verbs))),
         seconds=clock.monotonic() - began,
         calls=calls,
     )

@@ -38,7 +38,7 @@ class FrontDoor:
         limit = settings.max_batch_records
         #: Reads tried on the target of a migration, and what came of them.
         self.trials = TrialBook()
-        self.recorded = RecordedQueries(ids=ids)
+        self.recorded = RecordedQueries(ids=ids, capacity=settings.recorded_queries)
         comparing = Comparing(fan_out, clock=clock)
         self.shadow = ShadowReads(comparing, self.trials, self.recorded, clock=clock)
         self.replaying = Replaying(comparing, self.recorded, fan_out, clock=clock)

@@ -24,7 +24,7 @@ class RecordedQueries:
 
     def note(self, namespace: str, matrix: npt.NDArray[np.float32]) -> None:
         """Perhaps remember one of the queries of a call (n x dimensions)."""
-        if not len(matrix):
+        if not len(matrix) or not self._capacity:
             return
         kept = self._kept.setdefault(namespace, [])
         self._seen += 1
