@@ -30,6 +30,8 @@ DIMENSIONS, NOUNS, VERBS = 16, 2000, 400
 FIRST_WRITTEN = 100
 #: Writes a second, in calls of so many.
 RATE, AT_ONCE = 240.0, 4
+#: Calls that may wait for a side.
+MOST_WAITING = 20
 CLEAN_RUNS = 10
 #: The last pause is longer than a follower on a busy machine is behind.
 PATIENCE = ("--rechecks", "4", "--pause", "0.5")
@@ -86,7 +88,7 @@ class Writing:
         self._tasks += [asyncio.create_task(self._carry(at)) for at in range(len(clients))]
 
     async def _make(self) -> None:
-        rng, turn, began = np.random.default_rng(7), 0, CLOCK.monotonic()
+        rng, turn, due = np.random.default_rng(7), 0, CLOCK.monotonic()
         while not self._stopping:
             turn += 1
             names = [f"n{int(n)}" for n in rng.integers(FIRST_WRITTEN, NOUNS, size=AT_ONCE)]
@@ -101,8 +103,11 @@ class Writing:
                     step = Step(nouns=tuple(noun(f"new{turn}-{n}", rng) for n in range(AT_ONCE)))
                 case _:
                     step = Step(nouns=tuple(noun(name, rng) for name in dict.fromkeys(names)))
+            # A side that is slower than the rate slows the writing down: the lag of B stays far below the last pause.
+            while any(way.qsize() >= MOST_WAITING for way in self._ways):
+                await asyncio.sleep(0.005)
             self._ways[0].put_nowait(step)
-            due = began + turn * AT_ONCE / RATE
+            due = max(due + AT_ONCE / RATE, CLOCK.monotonic() - 0.5)
             await asyncio.sleep(max(0.0, due - CLOCK.monotonic()))
 
     async def _carry(self, at: int) -> None:
