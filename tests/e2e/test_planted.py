@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -32,7 +33,7 @@ FIRST_WRITTEN = 100
 RATE, AT_ONCE = 240.0, 4
 #: Calls that may wait for a side.
 MOST_WAITING = 20
-CLEAN_RUNS = 10
+CLEAN_RUNS = int(os.environ.get("CLEAN_RUNS", "10"))  # noqa: TID251 - how often, not what
 #: The last pause is longer than a follower on a busy machine is behind.
 PATIENCE = ("--rechecks", "4", "--pause", "0.5")
 
@@ -251,7 +252,7 @@ async def test_every_planted_difference_is_found_while_both_sides_are_written(tm
 
 async def test_clean_runs_of_a_migration_under_load_raise_no_alarm(tmp_path: Path, run_cluster: RunCluster) -> None:
     namespace = f"file://{tmp_path / 'bucket'}"
-    async with run_cluster(namespace, nodes=2) as (_, client):
+    async with run_cluster(namespace, nodes=2) as (cluster, client):
         await filled(client)
         begun = await client.start_migration(
             "in-place-upgrade", hold_before_switch=True, quality=QualityThresholds(max_latency_ratio=0.0)
@@ -273,6 +274,16 @@ async def test_clean_runs_of_a_migration_under_load_raise_no_alarm(tmp_path: Pat
             assert not deadline.passed, seen
             await asyncio.sleep(0.2)
         assert seen.quality.passed, seen.quality
+        # On demand, by the command: it counts as well, and says what it found.
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "brainy.cli.main", "migrate", "quality", begun.id, "--json"),
+            *("--dir", str(cluster.directory)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asyncio.wait_for(command.communicate(), 120)
+        asked = orjson.loads(said)
+        assert (command.returncode, asked["passed"], asked["kept"]) == (0, True, True), asked
+        assert asked["found"]["queries"] >= 64
         await client.promote_migration(begun.id)
         ended = await client.wait_for_migration(begun.id)
         assert ended.succeeded, ended.message
