@@ -169,7 +169,7 @@ async def filled(*clients: AsyncBrainy) -> dict[str, Noun | Verb]:
     verbs[1] = replace(verbs[1], target_id="n7")
     for client in clients:
         for at in range(0, NOUNS, 500):
-            await client.write_stored(nouns[at : at + 500])
+            await client.write_stored(nouns[at : at + 500], dimensions=DIMENSIONS)
         await client.write_stored(verbs)
     return {item.id: item for item in (*nouns, *verbs)}
 
