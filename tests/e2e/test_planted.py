@@ -242,12 +242,12 @@ async def test_every_planted_difference_is_found_while_both_sides_are_written(tm
             assert not state.exists()
             rate = traffic.rate
         print(f"\n{rate:.0f} writes a second to both sides; suspected {first['suspected']} and {result['suspected']}")
-        assert rate >= 200.0
         # Nothing is under way any more: mend what was planted, and they are equal.
         await Step(nouns=(n3, n4, *(i for i in (items["n6"],) if isinstance(i, Noun))), verbs=(v5,)).take(b)
         await Step(gone=("n7", "only-b")).take(b)
         code, result = await verified(*uris)
         assert (code, result["verdict"], result["relations"]["different"]) == (0, "equal", 0)
+        assert rate >= 200.0, "this wants a machine that has little else to do"
 
 
 async def test_clean_runs_of_a_migration_under_load_raise_no_alarm(tmp_path: Path, run_cluster: RunCluster) -> None:
@@ -267,7 +267,6 @@ async def test_clean_runs_of_a_migration_under_load_raise_no_alarm(tmp_path: Pat
                 suspected += result["suspected"]
             rate = traffic.rate
         print(f"\n{rate:.0f} writes a second; {CLEAN_RUNS} clean runs, {suspected} items suspected and let go")
-        assert rate >= 200.0
         assert suspected > 0
         deadline = Deadline.after(CLOCK, 120.0)
         while (seen := await client.get_migration(begun.id)).quality is None:
@@ -287,3 +286,4 @@ async def test_clean_runs_of_a_migration_under_load_raise_no_alarm(tmp_path: Pat
         await client.promote_migration(begun.id)
         ended = await client.wait_for_migration(begun.id)
         assert ended.succeeded, ended.message
+        assert rate >= 200.0, "this wants a machine that has little else to do"
