@@ -13,6 +13,7 @@ from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
 from brainy.telemetry.logs import get_logger
+from brainy_node.router.served import ServedBook
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespaces
 from brainy_node.server import build_node_server
@@ -47,6 +48,7 @@ class Node:
         self._ids = ids
         self._draining = asyncio.Event()
         self._address = settings.advertise
+        self._served = ServedBook(clock=clock)
         self._heartbeat = Heartbeat(
             node_id=node_id,
             incarnation=incarnation,
@@ -56,6 +58,7 @@ class Node:
             namespaces=namespaces,
             peers=peers,
             clock=clock,
+            served=self._served.report,
             disk_free=(lambda: shutil.disk_usage(settings.data_dir).free) if settings.data_dir else None,
         )
 
@@ -77,6 +80,7 @@ class Node:
             clock=self._clock,
             ids=self._ids,
             on_drain=self.drain,
+            served=self._served,
             serving=False,
         )
         self._address = self._address or server.address

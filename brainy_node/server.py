@@ -23,6 +23,7 @@ from brainy.rpc.channel import ChannelPool
 from brainy.rpc.metrics import RpcMetrics
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy_node.router.front_door import FrontDoor
+from brainy_node.router.served import ServedBook
 from brainy_node.runtime.ports import Runtimes
 from brainy_node.services.control import ControlServicer
 from brainy_node.services.nouns import NounServicer
@@ -45,6 +46,7 @@ async def build_node_server(
     ids: Ids,
     on_drain: Callable[[], None],
     metrics: RpcMetrics | None = None,
+    served: ServedBook | None = None,
     serving: bool = True,
 ) -> RunningServer:
     """Start the server of a node on ``settings.listen``.
@@ -57,13 +59,14 @@ async def build_node_server(
         ids: for request ids.
         on_drain: called when the coordinator asks the node to drain; begins the shutdown and returns at once.
         metrics: where calls are counted.
+        served: where is counted how clients are served, by generation.
         serving: what health says until ``RunningServer.set_serving``.
 
     Raises:
         BrainyError: as ``build_server``.
     """
     return await build_server(
-        services(runtimes, channels, settings=settings, clock=clock, ids=ids, on_drain=on_drain),
+        services(runtimes, channels, settings=settings, clock=clock, ids=ids, on_drain=on_drain, served=served),
         settings.listen,
         clock=clock,
         ids=ids,
@@ -81,9 +84,10 @@ def services(
     clock: Clock,
     ids: Ids,
     on_drain: Callable[[], None],
+    served: ServedBook | None = None,
 ) -> Sequence[Service]:
     """Return what a node answers; arguments as in ``build_node_server``."""
-    door = FrontDoor(runtimes, channels, settings=settings, clock=clock, ids=ids)
+    door = FrontDoor(runtimes, channels, settings=settings, clock=clock, ids=ids, served=served)
     data = data_pb2.DESCRIPTOR.services_by_name
     return [
         Service(

@@ -56,6 +56,9 @@ def show(console: Console, migration: Migration) -> None:
             "digest equal": "yes" if migration.digest_equal else "not compared yet",
             "message": migration.message or "-",
             **({"way back": "kept"} if migration.keep_way_back else {}),
+            **({"rolls back if": " or ".join(migration.rollback_if)} if migration.rollback_if else {}),
+            **({"served before": migration.served_before.text} if migration.served_before else {}),
+            **({"served since": _since(migration)} if migration.served else {}),
             **({"waits for": "; ".join(migration.waits_for)} if migration.waits_for else {}),
         },
     )
@@ -74,3 +77,9 @@ def show(console: Console, migration: Migration) -> None:
         console.print(story)
     if migration.outcome is not None:
         show_outcome(console, migration.outcome)
+
+
+def _since(migration: Migration) -> str:
+    whole = f" of {migration.observe_seconds:g}" if migration.observe_seconds else ""
+    figures = migration.served.text if migration.served is not None else "-"
+    return f"{figures}; watched for {migration.observed_seconds:.0f}{whole} s"

@@ -26,6 +26,7 @@ from brainy.cli.turns import IdArgument, add_to, by_whom
 from brainy.errors import InvalidRequestError
 from brainy.sdk.migration import Migration, Strategy, TargetSpec
 from brainy.sdk.plans import MigrationPlan
+from brainy.traffic.limits import limits_of
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
 
@@ -54,6 +55,18 @@ WayBackOption = Annotated[
 HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before brainy migrate promote.")]
 ObserveOption = Annotated[
     float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
+]
+
+RollbackIfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LIMIT",
+        help="With --keep-way-back: roll back by itself if error-rate>0.01, p99>2x (or 250ms), write-p99>3x, "
+        "overlap<0.9; worse for what suits most. May be repeated.",
+    ),
+]
+MinCallsOption = Annotated[
+    int, typer.Option(min=0, help="With --rollback-if: fewest calls that are judged; 0 for 100.")
 ]
 
 
@@ -97,6 +110,8 @@ def plan(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    rollback_if: RollbackIfOption = None,
+    min_calls: MinCallsOption = 0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -128,6 +143,7 @@ def plan(
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
                 observe_seconds=observe,
+                rollback_if=limits_of(rollback_if or (), min_calls=min_calls) or (),
             )
 
     found = run(ask())
@@ -162,6 +178,8 @@ def start(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    rollback_if: RollbackIfOption = None,
+    min_calls: MinCallsOption = 0,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -175,7 +193,7 @@ def start(
         shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
     )
     wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
-    if plan_id and (target != TargetSpec() or wished):
+    if plan_id and (target != TargetSpec() or wished or rollback_if or min_calls):
         raise InvalidRequestError(
             "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
         )
@@ -201,6 +219,7 @@ def start(
                     keep_way_back=keep_way_back,
                     hold_before_switch=hold,
                     observe_seconds=observe,
+                    rollback_if=limits_of(rollback_if or (), min_calls=min_calls) or (),
                 )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 

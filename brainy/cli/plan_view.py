@@ -36,6 +36,8 @@ def show_plan(console: Console, plan: MigrationPlan) -> None:
     _list(console, "What can go wrong", (f"{risk.code}: {risk.message}" for risk in plan.risks))
     if plan.way_back:
         console.print(f"\n[bold]Way back[/]  {escape(plan.way_back)}", soft_wrap=True)
+    if plan.rollback_if:
+        console.print(f"  rolls back by itself if {escape(' or '.join(plan.rollback_if))}", soft_wrap=True)
     _list(
         console,
         "Checks that do not pass",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -21,6 +21,7 @@ from brainy.sdk.migration import (
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
 from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
+from brainy.traffic.limits import RollbackLimits, limits_of, limits_to_proto
 
 _PAGE = 100
 _DRAIN_POLL_SECONDS = 0.2
@@ -140,6 +141,7 @@ class ControlCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        rollback_if: RollbackLimits | Sequence[str] = (),
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
@@ -160,8 +162,12 @@ class ControlCalls(Connection):
                 until ``complete_migration``.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
+            rollback_if: with a way back, roll back by itself when the target serves worse than this after the switch:
+                ``["error-rate>0.01", "p99>2x", "p99>250ms", "write-p99>3x", "overlap<0.9"]``, or ``["worse"]`` for
+                what suits most (``brainy.traffic.limits``).
 
         Raises:
+            InvalidRequestError: there can be no such target, or no such limit.
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
         """
         pause = duration_pb2.Duration()
@@ -182,6 +188,7 @@ class ControlCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            rollback_if=limits_to_proto(limits_of(rollback_if)),
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

@@ -9,6 +9,8 @@ from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
+from brainy.traffic.limits import limits_from_proto
+from brainy.traffic.serving import ServingFigures, figures_from_proto
 
 
 class Strategy(enum.Enum):
@@ -103,6 +105,14 @@ class Migration:
     waits_for: tuple[str, ...] = ()
     #: Seconds after the switch after which it completes by itself; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: When it rolls back by itself; () for never.
+    rollback_if: tuple[str, ...] = ()
+    #: How its target has served lately since the switch, while a way back is kept; None before, and after it.
+    served: ServingFigures | None = None
+    #: How its source served until the switch; None where nothing is held against it.
+    served_before: ServingFigures | None = None
+    #: Seconds since the switch that were watched, by all leaders together.
+    observed_seconds: float = 0.0
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
@@ -189,6 +199,10 @@ def migration_from_proto(
         paused=tuple(message.paused),
         waits_for=tuple(message.waits_for),
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        rollback_if=limits_from_proto(message.rollback_if).texts if message.HasField("rollback_if") else (),
+        served=figures_from_proto(message.served) if message.HasField("served") else None,
+        served_before=figures_from_proto(message.served_before) if message.HasField("served_before") else None,
+        observed_seconds=message.observed.ToNanoseconds() / 1e9,
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -18,6 +18,7 @@ from brainy.sdk.migration import (
 )
 from brainy.sdk.plans import MigrationPlan, answers_to_proto, plan_from_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE
+from brainy.traffic.limits import RollbackLimits, limits_of, limits_to_proto
 
 
 class PlanCalls(Connection):
@@ -35,6 +36,7 @@ class PlanCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        rollback_if: RollbackLimits | Sequence[str] = (),
         item_tolerance: float = 0.0,
         dry_run: bool = False,
         requested_by: str = "",
@@ -55,6 +57,9 @@ class PlanCalls(Connection):
             keep_way_back: let the source follow the target after the switch, until it is completed.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with ``keep_way_back``, complete by itself after so long; 0 for only when asked.
+            rollback_if: with a way back, roll back by itself when the target serves worse than this after the switch:
+                ``["error-rate>0.01", "p99>2x", "p99>250ms", "write-p99>3x", "overlap<0.9"]``, or ``["worse"]`` for
+                what suits most (``brainy.traffic.limits``).
             item_tolerance: share by which the number of items may change before the plan no longer holds; 0 for a
                 tenth. A hundred items may come or go in any case.
             dry_run: write nothing at the store, so that the plan has no id.
@@ -86,6 +91,7 @@ class PlanCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            rollback_if=limits_to_proto(limits_of(rollback_if)),
             answers=answers_to_proto(
                 shared=shared, downtime_seconds=downtime_seconds, old_writers=old_writers, rollback=rollback
             ),

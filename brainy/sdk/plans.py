@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
+from brainy.traffic.limits import limits_from_proto
 
 #: Longer than anybody waits; stands for "as long as it takes" on the wire, which has no infinity.
 _LONGEST_SECONDS = 1e9
@@ -153,6 +154,8 @@ class MigrationPlan:
     keep_way_back: bool
     hold_before_switch: bool
     observe_seconds: float
+    #: When it rolls back by itself; () for never.
+    rollback_if: tuple[str, ...]
     way_back: str
     #: Page of the documentation.
     runbook: str
@@ -253,6 +256,7 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         keep_way_back=message.keep_way_back,
         hold_before_switch=message.hold_before_switch,
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        rollback_if=limits_from_proto(message.rollback_if).texts if message.HasField("rollback_if") else (),
         way_back=message.way_back,
         runbook=message.runbook,
     )

@@ -55,6 +55,14 @@ class CountQuarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowReads:
+    """Let a share of the reads be asked of the side that follows besides, and compared."""
+
+    generation: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Stop writes: new ones wait at the nodes."""
 
@@ -128,6 +136,7 @@ Action = (
     | AdoptNode
     | AdoptAll
     | AwaitQuiet
+    | ShadowReads
     | Drain
     | TakePositions
     | AwaitCatchUp

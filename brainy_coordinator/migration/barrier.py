@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, traffic_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.records import GenerationPlacement
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
+from brainy.traffic.comparison import Comparison, comparison_from_proto
 from brainy_coordinator.nodes import Ack, DigestSeen, NodeCalls
 
 _log = get_logger(__name__)
@@ -48,6 +49,20 @@ class Barrier:
             return await self._nodes.list_shard_states(address, self._namespace, timeout=timeout)
 
         return await _ask_all("list_shard_states", addresses, ask)
+
+    async def comparisons(
+        self, addresses: Mapping[str, str], *, source: int, target: int, timeout: float
+    ) -> Comparison:
+        """Add up what the front doors found when they asked two generations the same."""
+        wanted = traffic_pb2.GetComparisonRequest(
+            namespace=self._namespace, source_generation=source, target_generation=target
+        )
+
+        async def ask(address: str) -> Comparison:
+            answer = await self._nodes.get_comparison(address, wanted, timeout=timeout)
+            return comparison_from_proto(answer.comparison)
+
+        return Comparison.total((await _ask_all("get_comparison", addresses, ask)).values())
 
     async def digest(
         self, placed: GenerationPlacement, generation: int, addresses: Mapping[str, str], *, timeout: float

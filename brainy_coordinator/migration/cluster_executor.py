@@ -27,8 +27,10 @@ from brainy_coordinator.migration.preflight import Preflight, require
 from brainy_coordinator.migration.preflight_checks import target_spec
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.service_seen import ServiceSeen
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
+from brainy_coordinator.migration.trial import try_reads
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.pools import eligible
@@ -84,6 +86,7 @@ class ClusterExecutor:
         self._quarantine = quarantine
         self._others = others
         self._clock = clock
+        self._service = ServiceSeen(view, barrier, clock=clock)
         self.facts = Facts()
 
     async def observe(self, record: MigrationRecord) -> Observation:
@@ -92,6 +95,7 @@ class ClusterExecutor:
         self._note(record, routing)
         reachable = self._view.reachable()
         fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if _is_asked(record) else None
+        self.facts = replace(self.facts, served=await self._service.look(record))
         return Observation(
             routing=routing,
             reachable=frozenset(reachable),
@@ -116,6 +120,9 @@ class ClusterExecutor:
                 await self._adopt_all(record)
             case act.AwaitQuiet():
                 await self._await_quiet(record)
+            case act.ShadowReads(share=share):
+                routing = await self._routing()
+                await self._swap(routing, try_reads(routing, record, weight=0.0, shadow=share))
             case act.Drain():
                 await self._drain(record)
             case act.TakePositions():
@@ -364,7 +371,12 @@ class ClusterExecutor:
             self.facts = replace(self.facts, cut_over=None)
         observed = record.state is State.OBSERVING
         if observed != (since is not None) and record.state is not State.ROLLING_BACK:
-            self.facts = replace(self.facts, observing_since=self._clock.monotonic() if observed else None)
+            self.facts = replace(
+                self.facts,
+                observing_since=self._clock.monotonic() if observed else None,
+                observed_before=record.observed_seconds if observed else 0.0,
+            )
+            self._service.begin(record.target)
 
     async def _release(self) -> None:
         routing = await self._routing()

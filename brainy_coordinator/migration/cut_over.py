@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.migration.actions import (
     Action,
     AwaitCatchUp,
@@ -37,6 +38,10 @@ class Decision:
     #: Why, for the story.
     detail: str = ""
     write_pause_seconds: float | None = None
+    #: Who caused it; the leader if empty.
+    by: str = ""
+    observed_seconds: float | None = None
+    served: ServingFigures | None = None
     actions: tuple[Action, ...] = ()
 
     @property

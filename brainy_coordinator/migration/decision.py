@@ -132,7 +132,8 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
         return Decision(actions=moves)
     if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
         return _WAIT
-    return Decision(trigger=Trigger.PROMOTED)
+    limits = record.request.rollback_if
+    return Decision(trigger=Trigger.PROMOTED, served=seen.facts.served.get(record.source) if limits else None)
 
 
 def _cutting_over(record: MigrationRecord, seen: Observation, now: float) -> Decision:

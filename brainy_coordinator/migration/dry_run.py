@@ -26,6 +26,7 @@ from brainy_coordinator.migration.stages import STAGES
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 from brainy_coordinator.migration.transitions import next_state
+from brainy_coordinator.migration.trial import try_reads
 from brainy_coordinator.placement import Assignment, place
 
 #: More decisions than any migration needs; a guard against a loop.
@@ -115,6 +116,8 @@ class DryRunExecutor:
             case act.AwaitQuiet():
                 ends = (await self.observe(record)).ends(record.source)
                 facts = replace(facts, still=Still(positions=ends, since=0.0, quiet=True))
+            case act.ShadowReads(share=share):
+                routing = try_reads(routing, record, weight=0.0, shadow=share)
             case act.Drain():
                 routing = edits.drain(routing, record.id)
                 facts = replace(facts, cut_over=CutOver(epoch=routing.epoch, started_at=0.0))
@@ -175,6 +178,8 @@ class DryRunExecutor:
                 return f"every node answers reads from generation {number}, in one swap and one barrier"
             case act.AwaitQuiet(generation=number):
                 return f"no shard of generation {number} takes a record for {QUIET_SECONDS:g} s, or it waits"
+            case act.ShadowReads(generation=number, share=share):
+                return f"{share:.0%} of the reads are asked of generation {number} besides, and compared"
             case act.Drain():
                 return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
             case act.TakePositions():
@@ -202,7 +207,9 @@ def _asked(record: MigrationRecord) -> tuple[Trigger, tuple[str, str]] | None:
     if record.state is State.OBSERVING:
         after = record.request.observe_seconds
         when = f"after {after:g} s, or earlier when asked" if after else "when asked (brainy migrate complete)"
-        return Trigger.COMPLETE_REQUESTED, ("Observe", f"until then it can be rolled back; it completes {when}")
+        limits = record.request.rollback_if
+        itself = f", and is by itself if {' or '.join(limits.texts)}" if limits is not None else ""
+        return Trigger.COMPLETE_REQUESTED, ("Observe", f"until then it can be rolled back{itself}; it completes {when}")
     return None
 
 

@@ -21,6 +21,7 @@ from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, ConflictError, FencedError, UnavailableError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.state import State, Trigger
@@ -91,6 +92,8 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        observed_seconds: float | None = None,
+        served: ServingFigures | None = None,
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -103,6 +106,8 @@ class History:
             items: items copied and in all, where that is known now.
             store_calls: calls of nodes and leader until now, by kind.
             request_id: the caller's key, where somebody asked for it.
+            observed_seconds: how long the target was watched until now, where that is known.
+            served: how a generation served, where something is held against it.
 
         Returns:
             The record after it.
@@ -123,6 +128,8 @@ class History:
             items=items,
             store_calls=store_calls,
             request_id=request_id,
+            observed_seconds=observed_seconds,
+            served=served,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -157,6 +164,8 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        observed_seconds: float | None = None,
+        served: ServingFigures | None = None,
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -175,6 +184,8 @@ class History:
             items_total=items[1] if items else None,
             store_calls=None if store_calls is None else dict(store_calls),
             request_id=request_id,
+            observed_seconds=observed_seconds,
+            served=served,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

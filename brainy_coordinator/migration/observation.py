@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import GenerationPlacement, Routing
+from brainy.traffic.serving import ServingFigures
 
 
 class ReplicaState(enum.Enum):
@@ -141,6 +142,10 @@ class Facts:
     write_pause_seconds: float | None = None
     #: When this leader first saw the target active with a way back kept, monotonic seconds.
     observing_since: float | None = None
+    #: Seconds that earlier leaders had watched then, as they wrote down.
+    observed_before: float = 0.0
+    #: Generation -> how it was served lately, as far as this leader has heard.
+    served: Mapping[int, ServingFigures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

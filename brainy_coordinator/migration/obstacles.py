@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from brainy_coordinator.migration.cut_over import LAG_LIMIT, backs_off, behind, unready_leaders
 from brainy_coordinator.migration.observation import Observation, ReplicaState
-from brainy_coordinator.migration.observing import seconds_left
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.watching import complaints, seconds_left
 
 _FILLING = (State.COPYING, State.CATCHING_UP, State.READY)
 
@@ -29,6 +29,8 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
             found.append("held before the switch (promote it)" if not record.rolled_back else _HELD_AFTER)
     elif record.state is State.OBSERVING:
         if record.wants_rollback:
+            if record.breach:
+                found.append(f"it rolls back by itself: {record.breach} (wait)")
             found += not_ready(record, seen)
             wait = backs_off(record, seen, now)
             if wait:
@@ -37,6 +39,7 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
             left = None if record.differs else seconds_left(record, seen, now)
             if record.differs:
                 found.append("a rollback found that both sides differ (compare them: brainy verify)")
+            found += complaints(record, seen, now)
             when = "when it is asked to" if left is None else f"in {max(0.0, left):.0f} s"
             found.append(f"the source follows; it completes {when} (complete it, or roll it back)")
     return tuple(found)

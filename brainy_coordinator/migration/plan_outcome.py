@@ -72,6 +72,8 @@ def _without_disturbances(story: Sequence[Event]) -> tuple[list[Event], list[Eve
     straight: list[Event] = []
     others: list[Event] = []
     for event in story:
+        if event.trigger is Trigger.OBSERVED_SO_FAR:
+            continue  # what was planned, going on
         if event.trigger is Trigger.LEADER_CHANGED or event.from_state is event.to_state:
             others.append(event)
             continue

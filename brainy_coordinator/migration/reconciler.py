@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
 from brainy.telemetry.logs import get_logger
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.changes import ChangeSignal
 from brainy_coordinator.migration.actions import AwaitQuiet
 from brainy_coordinator.migration.decision import decide, journal
@@ -28,6 +29,7 @@ from brainy_coordinator.migration.observation import Observation, ReplicaState, 
 from brainy_coordinator.migration.obstacles import obstacles
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State, Trigger
+from brainy_coordinator.migration.watching import watched_seconds
 
 _log = get_logger(__name__)
 
@@ -43,6 +45,9 @@ class Progress:
     message: str = ""
     #: What it waits for, and what to do about it.
     waits_for: tuple[str, ...] = ()
+    #: How its target has served since the switch, and for how long that was watched.
+    served: ServingFigures | None = None
+    observed_seconds: float = 0.0
 
 
 class Reconciler:
@@ -272,6 +277,9 @@ class Reconciler:
                 decision.trigger,
                 detail=decision.detail,
                 write_pause_seconds=decision.write_pause_seconds,
+                by=decision.by,
+                observed_seconds=decision.observed_seconds,
+                served=decision.served,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
                 store_calls=self._store_calls(),
             )
@@ -309,8 +317,6 @@ class Reconciler:
         owners = [owner for owner in seen.owners(record.following).values() if owner is not None]
         failed = [owner for owner in owners if owner.state is ReplicaState.FAILED]
         complaints = [f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed]
-        if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
-            complaints.append(seen.facts.still.complaint)
         now = Progress(
             copied=sum(owner.copied for owner in owners),
             total=sum(owner.total for owner in owners),
@@ -319,6 +325,9 @@ class Reconciler:
             message="; ".join(complaints),
             waits_for=obstacles(record, seen, self._clock.monotonic()),
         )
+        if record.state is State.OBSERVING:
+            watched = watched_seconds(seen, self._clock.monotonic())
+            now = replace(now, served=seen.facts.served.get(record.target), observed_seconds=round(watched or 0.0))
         if record.state.is_committed:
             # What was copied is told by the history; what follows back now was not copied.
             now = replace(now, copied=0, total=0)

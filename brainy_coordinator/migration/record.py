@@ -11,8 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from brainy.bucket.records import Record
 from brainy.errors import CorruptDataError, FencedError
+from brainy.traffic.limits import RollbackLimits
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
+
+#: Who asks for what nobody asked for.
+AUTOMATIC = "automatic"
 
 Strategy = Literal["in_place_upgrade", "rolling", "blue_green", "coordinated"]
 
@@ -58,6 +63,8 @@ class Request(BaseModel):
     hold_before_switch: bool = False
     #: With a way back: complete by itself after so long; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: With a way back: roll back by itself when the target serves worse than this; None for never.
+    rollback_if: RollbackLimits | None = None
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
@@ -92,6 +99,11 @@ class Event(Record):
     store_calls: dict[str, int] | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
+    #: Only in OBSERVED_SO_FAR and OBSERVED: seconds since the switch that leaders have watched, all of them together.
+    observed_seconds: float | None = None
+    #: Only with limits for rolling back. In PROMOTED: how the source served until then. In OBSERVED_SO_FAR, OBSERVED
+    #: and a ROLLBACK_REQUESTED that nobody asked for: how the target served.
+    served: ServingFigures | None = None
 
     @property
     def line(self) -> str:
@@ -132,6 +144,12 @@ class MigrationRecord:
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
     paused: tuple[str, ...] = ()
+    #: Seconds since the switch that leaders have watched, as far as is written down.
+    observed_seconds: float = 0.0
+    #: How the source served until the switch; None where that is not known.
+    served_before: ServingFigures | None = None
+    #: Why it rolls back by itself; "" where it does not.
+    breach: str = ""
     #: Keys of what was asked for, so that a repeat changes nothing.
     requests: frozenset[str] = frozenset()
 
@@ -203,7 +221,10 @@ class MigrationRecord:
             wants_rollback=_WANTS_ROLLBACK.get(event.trigger, self.wants_rollback),
             differs=_DIFFERS.get(event.trigger, self.differs),
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
-            paused=_paused(self.paused, event),
+            paused=_paused(self, event),
+            observed_seconds=_observed(self.observed_seconds, event),
+            served_before=event.served if event.trigger is Trigger.PROMOTED else self.served_before,
+            breach=_breach(self.breach, event),
             requests=self.requests | asked,
         )
 
@@ -224,6 +245,7 @@ _WANTS_ROLLBACK = {
 }
 
 
+_BREACH_IS_PAST = (Trigger.ROLLED_BACK, Trigger.ROLLBACK_UNEQUAL, Trigger.COMPLETE_REQUESTED, Trigger.SWITCHED)
 _DIFFERS = {
     Trigger.ROLLBACK_UNEQUAL: True,
     Trigger.ROLLBACK_REQUESTED: False,
@@ -231,10 +253,25 @@ _DIFFERS = {
 }
 
 
-def _paused(before: tuple[str, ...], event: Event) -> tuple[str, ...]:
+def _paused(before: MigrationRecord, event: Event) -> tuple[str, ...]:
     if event.trigger is Trigger.PAUSE_REQUESTED:
-        return (*before, event.detail)
-    return () if event.trigger is Trigger.RESUME_REQUESTED else before
+        return (*before.paused, event.detail)
+    if event.trigger is Trigger.ROLLED_BACK and before.breach:
+        # Else what turned it back would meet it again as soon as somebody promotes it in passing.
+        return (*before.paused, f"rolled back by itself: {before.breach}")
+    return () if event.trigger is Trigger.RESUME_REQUESTED else before.paused
+
+
+def _observed(before: float, event: Event) -> float:
+    if event.trigger is Trigger.SWITCHED:
+        return 0.0
+    return before if event.observed_seconds is None else event.observed_seconds
+
+
+def _breach(before: str, event: Event) -> str:
+    if event.trigger is Trigger.ROLLBACK_REQUESTED:
+        return event.detail if event.by == AUTOMATIC else ""
+    return "" if event.trigger in _BREACH_IS_PAST else before
 
 
 def fold(migration_id: str, events: Iterable[Event]) -> MigrationRecord:

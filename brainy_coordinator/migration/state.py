@@ -89,10 +89,14 @@ class Trigger(enum.Enum):
     #: The routing record says that the source is active again.
     ROLLED_BACK = "rolled_back"
     COMPLETE_REQUESTED = "complete_requested"
+    #: A part of the time for which the way back is kept has passed, and nothing was wrong in it.
+    OBSERVED_SO_FAR = "observed_so_far"
     #: The time for which the way back was to be kept is over.
     OBSERVED = "observed"
     #: It may switch; it was held.
     PROMOTE_REQUESTED = "promote_requested"
+    #: Somebody tries reads on the side that follows, or ends that.
+    READS_SET = "reads_set"
     PAUSE_REQUESTED = "pause_requested"
     RESUME_REQUESTED = "resume_requested"
     COMPLETED = "completed"

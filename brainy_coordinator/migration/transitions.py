@@ -24,6 +24,7 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
     (State.READY, Trigger.PROMOTE_REQUESTED): State.READY,
     (State.OBSERVING, Trigger.ROLLBACK_REQUESTED): State.OBSERVING,
+    (State.OBSERVING, Trigger.OBSERVED_SO_FAR): State.OBSERVING,
     (State.OBSERVING, Trigger.ROLLBACK_BEGUN): State.ROLLING_BACK,
     (State.ROLLING_BACK, Trigger.ROLLBACK_INTERRUPTED): State.OBSERVING,
     (State.ROLLING_BACK, Trigger.PAUSE_CAP_EXCEEDED): State.OBSERVING,
@@ -58,7 +59,7 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **{
         (state, trigger): state
         for state in State
-        for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED)
+        for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED, Trigger.READS_SET)
         if not state.is_terminal
     },
     **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},

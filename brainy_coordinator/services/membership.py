@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.interceptors import Context
+from brainy.traffic.serving import served_from_proto
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.departures import held
 from brainy_coordinator.membership.registry import NodeState, Report
@@ -59,6 +60,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 protocol_version=request.protocol_version,
                 disk_free_bytes=request.disk_free_bytes if request.HasField("disk_free_bytes") else None,
                 store_calls={each.namespace: dict(each.calls) for each in request.store_calls},
+                served=served_from_proto(request.served),
             ),
             self._clock.monotonic(),
         )

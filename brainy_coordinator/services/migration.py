@@ -11,6 +11,7 @@ from brainy.bucket import layout
 from brainy.bucket.records import Routing
 from brainy.errors import InvalidRequestError, NotFoundError, UnavailableError
 from brainy.rpc.interceptors import Context
+from brainy.traffic.limits import RollbackLimits, limits_from_proto
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.migration import interventions
@@ -73,6 +74,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            rollback_if=_rollback_if(request),
         )
         if not 0.0 <= request.item_tolerance <= 1.0:
             raise InvalidRequestError(
@@ -148,6 +150,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            rollback_if=_rollback_if(request),
         )
 
     async def GetMigration(
@@ -308,6 +311,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        rollback_if: RollbackLimits | None = None,
     ) -> Request:
         routing = await self._routing(control)
         return request_value(
@@ -325,6 +329,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe_seconds=observe_seconds,
+            rollback_if=rollback_if,
         )
 
     async def _routing(self, control: NamespaceControl) -> Routing:
@@ -377,3 +382,9 @@ def _pause_cap(request: migration_pb2.StartMigrationRequest | migration_pb2.Plan
 
 def _observe(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:
     return request.observe.ToNanoseconds() / 1e9 if request.HasField("observe") else 0.0
+
+
+def _rollback_if(
+    request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest,
+) -> RollbackLimits | None:
+    return limits_from_proto(request.rollback_if) if request.HasField("rollback_if") else None

@@ -8,6 +8,8 @@ from google.protobuf import timestamp_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import InvalidRequestError
+from brainy.traffic.limits import RollbackLimits, limits_to_proto
+from brainy.traffic.serving import figures_to_proto
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
 from brainy_coordinator.migration.state import State
@@ -55,6 +57,7 @@ def request_value(
     keep_way_back: bool = False,
     hold_before_switch: bool = False,
     observe_seconds: float = 0.0,
+    rollback_if: RollbackLimits | None = None,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -83,6 +86,12 @@ def request_value(
             remedy="ask for keep_way_back, or leave the time out",
             observe=observe_seconds,
         )
+    if rollback_if is not None and not keep_way_back:
+        raise InvalidRequestError(
+            "rolling back by itself needs a way back",
+            remedy="ask for keep_way_back, or leave the limits out",
+            rollback_if=", ".join(rollback_if.texts),
+        )
     return Request(
         request_id=request_id,
         namespace=namespace,
@@ -104,6 +113,7 @@ def request_value(
         keep_way_back=keep_way_back,
         hold_before_switch=hold_before_switch,
         observe_seconds=observe_seconds,
+        rollback_if=rollback_if,
     )
 
 
@@ -131,6 +141,10 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         paused=record.paused,
         waits_for=progress.waits_for,
         observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
+        rollback_if=limits_to_proto(record.request.rollback_if),
+        served=figures_to_proto(progress.served) if progress.served is not None else None,
+        served_before=figures_to_proto(record.served_before) if record.served_before is not None else None,
+        observed=duration(max(progress.observed_seconds, record.observed_seconds)),
     )
 
 

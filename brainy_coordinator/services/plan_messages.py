@@ -8,6 +8,7 @@ from google.protobuf import timestamp_pb2
 
 from brainy.advice.values import Answers
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.traffic.limits import limits_to_proto
 from brainy_coordinator.migration.plan import Plan, Prediction
 from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
@@ -59,6 +60,7 @@ def plan_message(plan: Plan, *, stored: bool = True) -> migration_pb2.MigrationP
         keep_way_back=wish.keep_way_back,
         hold_before_switch=wish.hold_before_switch,
         observe=duration(wish.observe_seconds) if wish.observe_seconds else None,
+        rollback_if=limits_to_proto(wish.rollback_if),
         reason=migration_pb2.PlanReason(
             text=plan.why.text,
             path=[

@@ -18,6 +18,7 @@ from brainy.ids import Ids
 from brainy.rpc.channel import call
 from brainy.telemetry.logs import get_logger
 from brainy_node.router.peers import Peers
+from brainy_node.router.served import ServedBook
 from brainy_node.router.sessions import stale
 from brainy_node.router.validation import (
     check_embedded_length,
@@ -71,8 +72,18 @@ class WriteRouter:
     Cancel safety: as a failure.
     """
 
-    def __init__(self, peers: Peers, refresher: RoutingRefresher, *, clock: Clock, ids: Ids, max_batch: int) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        refresher: RoutingRefresher,
+        served: ServedBook,
+        *,
+        clock: Clock,
+        ids: Ids,
+        max_batch: int,
+    ) -> None:
         self._peers = peers
+        self._served = served
         self._refresher = refresher
         self._clock = clock
         self._ids = ids
@@ -187,6 +198,17 @@ class WriteRouter:
         return await self._commit(runtime, ids, records, request_id, deadline)
 
     async def _commit(
+        self,
+        runtime: NamespaceRuntime,
+        ids: Sequence[str],
+        records: Sequence[log_pb2.LogRecord],
+        request_id: str,
+        deadline: Deadline,
+    ) -> Written:
+        with self._served.call(runtime, "writes", deadline):
+            return await self._commit_all(runtime, ids, records, request_id, deadline)
+
+    async def _commit_all(
         self,
         runtime: NamespaceRuntime,
         ids: Sequence[str],

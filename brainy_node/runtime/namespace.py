@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
 
@@ -193,6 +193,12 @@ class HostedNamespace:
         return DIALECTS.get(self.follower.choice.mirror)
 
     # --- what the front door asks ---------------------------------------------------------------
+
+    @property
+    def placed(self) -> Collection[int]:
+        """Generations that are placed; none before a routing record was read."""
+        known = self._view.known
+        return known.generations.keys() if known is not None else ()
 
     @property
     def routing(self) -> Routing:

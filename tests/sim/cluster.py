@@ -38,6 +38,7 @@ from brainy_coordinator.nodes import GrpcNodeCalls
 from brainy_coordinator.server import services as coordinator_services
 from brainy_node.builder.job import Built, Job, Progress
 from brainy_node.builder.run import run_job
+from brainy_node.router.served import ServedBook
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
 from brainy_node.server import ENDLESS
@@ -272,6 +273,7 @@ class NodePlace(Place):
             ids=process.ids,
         )
         namespaces = HostedNamespaces([hosted])
+        served = ServedBook(clock=process.clock)
         world.network.serve(
             process,
             self.address,
@@ -282,6 +284,7 @@ class NodePlace(Place):
                 clock=process.clock,
                 ids=process.ids,
                 on_drain=lambda: None,
+                served=served,
             ),
             ENDLESS,
         )
@@ -294,6 +297,7 @@ class NodePlace(Place):
             namespaces=namespaces,
             peers=pool,
             clock=process.clock,
+            served=served.report,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(hosted.run())

@@ -56,6 +56,7 @@ ALLOWED = {
         T.ROLLED_BACK: S.READY,
         T.COMPLETE_REQUESTED: S.COMPLETING,
         T.OBSERVED: S.COMPLETING,
+        T.OBSERVED_SO_FAR: S.OBSERVING,
     },
     S.ROLLING_BACK: {
         T.ROLLED_BACK: S.READY,
@@ -70,7 +71,7 @@ ALLOWED = {
 }
 for _state in S:
     if _state not in (S.SUCCEEDED, S.ABORTED):
-        ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED), _state)
+        ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED, T.READS_SET), _state)
     if T.COMMITTED in ALLOWED[_state]:
         # The same discovery, where a way back is kept.
         ALLOWED[_state][T.SWITCHED] = S.OBSERVING

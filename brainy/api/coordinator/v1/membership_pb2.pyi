@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from brainy.api.node.v1 import control_pb2 as _control_pb2
+from brainy.api.node.v1 import serving_pb2 as _serving_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -57,6 +58,7 @@ class HeartbeatRequest(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     STORE_CALLS_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     """Fresh for each start of the process."""
@@ -76,6 +78,10 @@ class HeartbeatRequest(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_control_pb2.ShardReplica]: ...
     @_builtins.property
     def store_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreCalls]: ...
+    @_builtins.property
+    def served(self) -> _containers.RepeatedCompositeFieldContainer[_serving_pb2.ServedCalls]:
+        """How its front door served the generations that are placed."""
+
     def __init__(
         self,
         *,
@@ -90,10 +96,11 @@ class HeartbeatRequest(_message.Message):
         protocol_version: _builtins.int = ...,
         disk_free_bytes: _builtins.int | None = ...,
         store_calls: _abc.Iterable[Global___StoreCalls] | None = ...,
+        served: _abc.Iterable[_serving_pb2.ServedCalls] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "store_calls", b"store_calls", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "served", b"served", "store_calls", b"store_calls", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015

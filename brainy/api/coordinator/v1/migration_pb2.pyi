@@ -188,6 +188,10 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    SERVED_BEFORE_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -226,6 +230,22 @@ class Migration(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
 
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """When it rolls back by itself; absent: never."""
+
+    @_builtins.property
+    def served(self) -> Global___ServingFigures:
+        """How its target has served since the switch; absent before it."""
+
+    @_builtins.property
+    def served_before(self) -> Global___ServingFigures:
+        """How its source served until the switch; absent where nothing is held against it."""
+
+    @_builtins.property
+    def observed(self) -> _duration_pb2.Duration:
+        """How long it has been watched since the switch, over all leaders."""
+
     def __init__(
         self,
         *,
@@ -249,10 +269,14 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
+        served: Global___ServingFigures | None = ...,
+        served_before: Global___ServingFigures | None = ...,
+        observed: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "observed", b"observed", "rollback_if", b"rollback_if", "served", b"served", "served_before", b"served_before", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "observed", b"observed", "paused", b"paused", "plan_id", b"plan_id", "rollback_if", b"rollback_if", "served", b"served", "served_before", b"served_before", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +323,7 @@ class PlanMigrationRequest(_message.Message):
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
@@ -332,6 +357,10 @@ class PlanMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """As in StartMigrationRequest."""
 
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """As in StartMigrationRequest."""
+
     def __init__(
         self,
         *,
@@ -350,10 +379,11 @@ class PlanMigrationRequest(_message.Message):
         writers_stopped: _builtins.bool = ...,
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "rollback_if", b"rollback_if", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "rollback_if", b"rollback_if", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +438,7 @@ class StartMigrationRequest(_message.Message):
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -440,6 +471,10 @@ class StartMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
 
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """With keep_way_back: roll back by itself when the target serves worse than this. Absent: never."""
+
     def __init__(
         self,
         *,
@@ -458,10 +493,11 @@ class StartMigrationRequest(_message.Message):
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "rollback_if", b"rollback_if", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "rollback_if", b"rollback_if", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +789,7 @@ class MigrationPlan(_message.Message):
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Empty where it was not stored."""
     namespace: _builtins.str
@@ -801,6 +838,10 @@ class MigrationPlan(_message.Message):
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """As in StartMigrationRequest."""
+
     def __init__(
         self,
         *,
@@ -831,10 +872,11 @@ class MigrationPlan(_message.Message):
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
         writers_stopped: _builtins.bool = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "rollback_if", b"rollback_if", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "rollback_if", b"rollback_if", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1508,3 +1550,131 @@ class CompleteMigrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class RollbackLimits(_message.Message):
+    """When a migration that keeps a way back rolls back by itself. Each limit is on the figures of the last five minutes
+    since the switch, or of longer while they have too few calls.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    P99_SECONDS_FIELD_NUMBER: _builtins.int
+    P99_FACTOR_FIELD_NUMBER: _builtins.int
+    WRITE_P99_SECONDS_FIELD_NUMBER: _builtins.int
+    WRITE_P99_FACTOR_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    MIN_CALLS_FIELD_NUMBER: _builtins.int
+    MIN_QUERIES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    error_rate: _builtins.float
+    """Largest share of calls that may fail by the server's making, 0 to 1."""
+    p99_seconds: _builtins.float
+    """Longest the 99th percentile of the reads' times may be: in seconds, and as a multiple of the source's before."""
+    p99_factor: _builtins.float
+    write_p99_seconds: _builtins.float
+    """The same of the writes."""
+    write_p99_factor: _builtins.float
+    overlap: _builtins.float
+    """Smallest mean share of the nearest neighbours that both sides return, 0 to 1. The source is then asked a share of
+    the searches besides, behind the clients' backs.
+    """
+    min_calls: _builtins.int
+    """Fewest calls that are judged. 0: 100."""
+    min_queries: _builtins.int
+    """Fewest queries whose neighbours are judged. 0: 50."""
+    shadow: _builtins.float
+    """Share of the searches that the source is asked besides where there is a limit on the overlap. 0: a twentieth."""
+    def __init__(
+        self,
+        *,
+        error_rate: _builtins.float | None = ...,
+        p99_seconds: _builtins.float | None = ...,
+        p99_factor: _builtins.float | None = ...,
+        write_p99_seconds: _builtins.float | None = ...,
+        write_p99_factor: _builtins.float | None = ...,
+        overlap: _builtins.float | None = ...,
+        min_calls: _builtins.int = ...,
+        min_queries: _builtins.int = ...,
+        shadow: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate", "_overlap", b"_overlap", "_p99_factor", b"_p99_factor", "_p99_seconds", b"_p99_seconds", "_write_p99_factor", b"_write_p99_factor", "_write_p99_seconds", b"_write_p99_seconds", "error_rate", b"error_rate", "overlap", b"overlap", "p99_factor", b"p99_factor", "p99_seconds", b"p99_seconds", "write_p99_factor", b"write_p99_factor", "write_p99_seconds", b"write_p99_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate", "_overlap", b"_overlap", "_p99_factor", b"_p99_factor", "_p99_seconds", b"_p99_seconds", "_write_p99_factor", b"_write_p99_factor", "_write_p99_seconds", b"_write_p99_seconds", "error_rate", b"error_rate", "min_calls", b"min_calls", "min_queries", b"min_queries", "overlap", b"overlap", "p99_factor", b"p99_factor", "p99_seconds", b"p99_seconds", "shadow", b"shadow", "write_p99_factor", b"write_p99_factor", "write_p99_seconds", b"write_p99_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error_rate: _TypeAlias = _typing.Literal["error_rate"]  # noqa: Y015
+    _WhichOneofArgType__error_rate: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate"]  # noqa: Y015
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    _WhichOneofReturnType__p99_factor: _TypeAlias = _typing.Literal["p99_factor"]  # noqa: Y015
+    _WhichOneofArgType__p99_factor: _TypeAlias = _typing.Literal["_p99_factor", b"_p99_factor"]  # noqa: Y015
+    _WhichOneofReturnType__p99_seconds: _TypeAlias = _typing.Literal["p99_seconds"]  # noqa: Y015
+    _WhichOneofArgType__p99_seconds: _TypeAlias = _typing.Literal["_p99_seconds", b"_p99_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__write_p99_factor: _TypeAlias = _typing.Literal["write_p99_factor"]  # noqa: Y015
+    _WhichOneofArgType__write_p99_factor: _TypeAlias = _typing.Literal["_write_p99_factor", b"_write_p99_factor"]  # noqa: Y015
+    _WhichOneofReturnType__write_p99_seconds: _TypeAlias = _typing.Literal["write_p99_seconds"]  # noqa: Y015
+    _WhichOneofArgType__write_p99_seconds: _TypeAlias = _typing.Literal["_write_p99_seconds", b"_write_p99_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate) -> _WhichOneofReturnType__error_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p99_factor) -> _WhichOneofReturnType__p99_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p99_seconds) -> _WhichOneofReturnType__p99_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__write_p99_factor) -> _WhichOneofReturnType__write_p99_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__write_p99_seconds) -> _WhichOneofReturnType__write_p99_seconds | None: ...
+
+Global___RollbackLimits: _TypeAlias = RollbackLimits  # noqa: Y015
+
+@_typing.final
+class ServingFigures(_message.Message):
+    """How a generation served its clients, all front doors together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    READ_P99_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    WRITE_P99_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """Reads and writes together; of them, those that failed by the server's making."""
+    failed: _builtins.int
+    reads: _builtins.int
+    """99th percentiles of the times; absent without any call."""
+    writes: _builtins.int
+    queries: _builtins.int
+    """Queries that were asked of both sides, and the mean share of the neighbours that both returned."""
+    overlap: _builtins.float
+    @_builtins.property
+    def read_p99(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def write_p99(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        reads: _builtins.int = ...,
+        read_p99: _duration_pb2.Duration | None = ...,
+        writes: _builtins.int = ...,
+        write_p99: _duration_pb2.Duration | None = ...,
+        queries: _builtins.int = ...,
+        overlap: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "overlap", b"overlap", "read_p99", b"read_p99", "write_p99", b"write_p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "calls", b"calls", "failed", b"failed", "overlap", b"overlap", "queries", b"queries", "read_p99", b"read_p99", "reads", b"reads", "write_p99", b"write_p99", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+
+Global___ServingFigures: _TypeAlias = ServingFigures  # noqa: Y015
