@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import membership_pb2
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.api.node.v1 import control_pb2, control_pb2_grpc, serving_pb2
 from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.partition import shard_of
@@ -25,6 +25,7 @@ from brainy.errors import BrainyError
 from brainy.ids import Ids
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy.store.base import ObjectStore
+from brainy.traffic.latencies import counted
 
 NAMESPACE = "memory://test-space"
 Heartbeat = Callable[[membership_pb2.HeartbeatRequest], Awaitable[membership_pb2.HeartbeatResponse]]
@@ -93,6 +94,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.protocol_version = 1
         self.disk_free: int | None = None
         self.quarantined = 0
+        #: Generation -> (reads, failed reads, seconds each took) that its front door says it has served.
+        self.served: dict[int, tuple[int, int, float]] = {}
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
@@ -127,6 +130,16 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 version=self.version,
                 protocol_version=self.protocol_version,
                 disk_free_bytes=self.disk_free,
+                served=[
+                    serving_pb2.ServedCalls(
+                        namespace=NAMESPACE,
+                        generation=generation,
+                        reads=serving_pb2.CallCounts(
+                            count=count, failed=failed, latency=[count * one for one in counted(seconds)]
+                        ),
+                    )
+                    for generation, (count, failed, seconds) in self.served.items()
+                ],
             )
             with contextlib.suppress(BrainyError):
                 await self.heartbeat(request)

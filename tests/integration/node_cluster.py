@@ -23,6 +23,7 @@ from brainy.errors import NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
+from brainy_node.router.served import ServedBook
 from brainy_node.server import build_node_server
 from brainy_node.shard.base import Base
 from brainy_node.shard.shard import Shard
@@ -238,8 +239,10 @@ class OneNamespace:
 class Node:
     """A node with a server, and stubs to it."""
 
-    def __init__(self, runtime: FakeRuntime, channels: ChannelPool, server: RunningServer) -> None:
+    def __init__(self, runtime: FakeRuntime, channels: ChannelPool, server: RunningServer, served: ServedBook) -> None:
         self.runtime = runtime
+        #: How its front door has served.
+        self.served = served
         self.channels = channels
         self.server = server
         self.drain_asked = asyncio.Event()
@@ -301,6 +304,7 @@ class Cluster:
         runtime = FakeRuntime(self.world, node_id)
         channels = ChannelPool()
         asked: list[asyncio.Event] = []
+        served = ServedBook(clock=SystemClock())
         server = await build_node_server(
             OneNamespace(runtime),
             channels,
@@ -308,8 +312,9 @@ class Cluster:
             clock=SystemClock(),
             ids=Ids(),
             on_drain=lambda: asked[0].set(),
+            served=served,
         )
-        node = self.nodes[node_id] = Node(runtime, channels, server)
+        node = self.nodes[node_id] = Node(runtime, channels, server, served)
         asked.append(node.drain_asked)
         address = NodeAddress(address=server.address, incarnation="1")
         self.world.route(nodes={**self.world.routing.nodes, node_id: address})
