@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from brainy.sdk.client import AsyncBrainy
-from brainy.sdk.local_cluster import LocalCluster
+from brainy.sdk.local_cluster import LocalCluster, Roles
 from brainy.sdk.local_process import LocalProcess
 
 #: Short times, so that failures are noticed within a test's patience; the protocols do not depend on them.
@@ -32,7 +32,12 @@ def run_cluster(tmp_path: Path) -> RunCluster:
 
     @asynccontextmanager
     async def run(
-        namespace: str, *, nodes: int = 3, coordinators: int = 1, settings: dict[str, str] | None = None
+        namespace: str,
+        *,
+        nodes: int = 3,
+        coordinators: int = 1,
+        settings: dict[str, str] | None = None,
+        roles: Roles | None = None,
     ) -> AsyncIterator[tuple[LocalCluster, AsyncBrainy]]:
         cluster = LocalCluster(
             namespace,
@@ -40,6 +45,7 @@ def run_cluster(tmp_path: Path) -> RunCluster:
             coordinators=coordinators,
             directory=tmp_path / "cluster",
             settings={**QUICK, **(settings or {})},
+            roles=roles,
         )
         await cluster.start()
         client = cluster.client()
