@@ -149,6 +149,25 @@ def test_the_way_back_on_the_command_line(cluster):
     assert begun.exit_code == 0
     (request,) = cluster.calls("StartMigration")
     assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    limits = ("--rollback-if", "error-rate>0.01", "--rollback-if", "p99>250ms", "--min-calls", "7")
+    assert brainy("migrate", "plan", "--keep-way-back", *limits, *coordinator).exit_code == 0
+    asked = cluster.calls("PlanMigration")[-1].rollback_if
+    assert (asked.error_rate, asked.p99_seconds, asked.min_calls) == (0.01, 0.25, 7)
+    assert brainy("migrate", "start", "--plan", "p-1", *limits, *coordinator).exit_code == Exit.USAGE
+    wrong = brainy("migrate", "start", "--keep-way-back", "--rollback-if", "p99", *coordinator)
+    assert wrong.exit_code == Exit.USAGE
+    assert "error-rate>0.01" in " ".join(wrong.stderr.split())
+    cluster.migration.rollback_if.CopyFrom(asked)
+    cluster.migration.served.CopyFrom(
+        migration_pb2.ServingFigures(calls=1000, failed=1, reads=900, queries=5, overlap=0.5)
+    )
+    cluster.migration.served_before.CopyFrom(migration_pb2.ServingFigures(calls=200, writes=200))
+    cluster.migration.observed.FromSeconds(12)
+    shown = " ".join(brainy("migrate", "show", "m-1", *coordinator).stdout.split())
+    assert "error-rate>0.01 or p99>0.25s" in shown
+    assert "1,000 calls, 0.10% failed, p99 0 ms, overlap 50.00% of 5 queries; watched for 12 s" in shown
+    told = json.loads(brainy("migrate", "show", "m-1", *coordinator, "--json").stdout)
+    assert (told["served"]["failed"], told["observed_seconds"]) == (1, 12.0)
     assert brainy("migrate", "promote", "m-1", *coordinator).exit_code == 0
     assert json.loads(brainy("migrate", "pause", "m-1", "--reason", "lunch", *coordinator, "--json").stdout)[
         "paused"
