@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from google.protobuf import duration_pb2
+
 from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
 from brainy.bucket import invariants, layout
 from brainy.bucket.namespace import Namespace
@@ -57,6 +59,10 @@ _GREEN = "green"
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
 #: Of four seeds this one goes there and back.
 _TURNING = 2
+#: Of these, how many are rolled back and completed by how their target serves, not by anybody.
+_JUDGED_SHARE = 0.5
+_PATIENCE = 20
+_JUDGED_SECONDS = 30.0
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -87,6 +93,8 @@ class ClusterSettings:
     migrates: bool = True
     #: How often the migration is rolled back and promoted again; with any, a way back is kept.
     turns: int = 0
+    #: Whether it also rolls back by itself, and completes by itself, by how its target serves.
+    judged: bool = False
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
 
@@ -122,6 +130,8 @@ def drawn(seed: int) -> ClusterSettings:
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
     )
+    if found.turns and random.Random(f"{seed}/judged").random() < _JUDGED_SHARE:
+        found = replace(found, judged=True, seconds=_JUDGED_SECONDS)
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
     if apart.random() < _BLUE_GREEN_SHARE:
@@ -320,6 +330,8 @@ class ClusterWorld:
         self.routing: Routing | None = None
         #: Routing records written while more than one coordinator believed that it leads.
         self.both_led = 0
+        #: How often a migration that is left to itself was looked at in vain.
+        self._looks = 0
         self.coordinators: list[CoordinatorPlace] = []
         self.coordinators += [CoordinatorPlace(self, f"coordinator-{n}") for n in range(settings.coordinators)]
         self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
@@ -414,6 +426,10 @@ class ClusterWorld:
                 writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
                 keep_way_back=self.settings.turns > 0,
+                observe=duration_pb2.Duration(seconds=5) if self.settings.judged else None,
+                rollback_if=migration_pb2.RollbackLimits(write_p99_seconds=0.01, min_calls=1)
+                if self.settings.judged
+                else None,
             ),
         )
         question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
@@ -429,11 +445,20 @@ class ClusterWorld:
         """Ask for the next turn where the migration rests; a refusal or a lost answer is asked again, with its id."""
         seen = (await self._ask(process, pool, "GetMigration", question)).migration
         turned = sum(event.trigger == "rolled_back" for event in seen.story)
-        if seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
+        if seen.paused:
+            # It went back by itself, and says why.
+            resume = migration_pb2.ResumeMigrationRequest(
+                id=seen.id, namespace=NAMESPACE, request_id=f"resume-{turned}"
+            )
+            await self._ask(process, pool, "ResumeMigration", resume, rounds=1)
+        elif seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
             promote = migration_pb2.PromoteMigrationRequest(
                 id=seen.id, namespace=NAMESPACE, request_id=f"promote-{turned}"
             )
             await self._ask(process, pool, "PromoteMigration", promote, rounds=1)
+        elif self.settings.judged and self._looks < _PATIENCE:
+            # Left to itself, until clients have surely gone, and with them what it could be judged by.
+            self._looks += 1
         elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING and turned < self.settings.turns:
             back = migration_pb2.RollbackMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id=f"back-{turned}")
             await self._ask(process, pool, "RollbackMigration", back, rounds=1)
