@@ -22,6 +22,9 @@ from tests.e2e.test_pools import holders, routing
 from tests.e2e.test_way_back import assert_whole, dimensions, promoted, rested, wrote
 from tests.e2e.traffic import Traffic
 
+#: Nobody dies in here: a node that is slow is slow in everything, and still alive.
+PATIENT = {"BRAINY_COORDINATOR__NODE_TTL_SECONDS": "15"}
+
 
 async def until_ready(client: AsyncBrainy, migration: Migration) -> Migration:
     async with asyncio.timeout(180):
@@ -58,9 +61,7 @@ async def test_a_bad_target_is_rolled_back_from_by_itself_and_a_good_one_is_comp
     namespace = await sample_bucket(tmp_path / "bucket")
     faults = tmp_path / "faults.json"
     roles = Roles(node=("-m", "tests.e2e.faulty_node", "--faults", str(faults)))
-    # A slow node is slow in everything, and still alive.
-    patient = {"BRAINY_COORDINATOR__NODE_TTL_SECONDS": "15"}
-    async with run_cluster(namespace, nodes=3, roles=roles, settings=patient) as (cluster, client):
+    async with run_cluster(namespace, nodes=3, roles=roles, settings=PATIENT) as (cluster, client):
         traffic = Traffic(client, dimensions(), seed=17)
         await read(traffic, 150)
         migration = await client.start_migration(
@@ -122,7 +123,7 @@ async def test_blue_green_is_rolled_back_to_blue_and_goes_forward_again(
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
     namespace = await sample_bucket(tmp_path / "bucket")
-    async with run_cluster(namespace, nodes=2) as (cluster, client):
+    async with run_cluster(namespace, nodes=2, settings=PATIENT) as (cluster, client):
         blue = {node.name for node in cluster.nodes}
         green = {(await cluster.start_node(pool="green")).name for _ in range(2)}
         whole = cluster.client()
@@ -171,7 +172,7 @@ async def test_a_coordinated_migration_is_rolled_back_with_what_was_written_sinc
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
     namespace = await sample_bucket(tmp_path / "bucket")
-    async with run_cluster(namespace, nodes=2) as (cluster, client):
+    async with run_cluster(namespace, nodes=2, settings=PATIENT) as (cluster, client):
         migration = await client.start_migration("coordinated", writers_stopped=True, keep_way_back=True)
         seen = await rested(client, migration, back=0)
         assert (seen.state, seen.digest_equal) == ("OBSERVING", True), seen.story
@@ -200,7 +201,7 @@ async def test_leaders_that_die_neither_shorten_the_time_to_observe_nor_begin_it
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
     namespace = await sample_bucket(tmp_path / "bucket")
-    async with run_cluster(namespace, nodes=2) as (cluster, client):
+    async with run_cluster(namespace, nodes=2, settings=PATIENT) as (cluster, client):
         traffic = Traffic(client, dimensions(), seed=20)
         migration = await client.start_migration(
             "in-place-upgrade", keep_way_back=True, observe_seconds=20.0, rollback_if=["error-rate>0.5"]
