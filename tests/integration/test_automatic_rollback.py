@@ -16,7 +16,9 @@ from brainy_coordinator.migration import interventions
 from brainy_coordinator.migration.record import AUTOMATIC
 from brainy_coordinator.migration.state import State, Trigger
 
-LIMITS = RollbackLimits(error_rate=0.01, p99_factor=2.0, min_calls=50)
+#: So many calls that it takes what all three nodes have to say.
+LIMITS = RollbackLimits(error_rate=0.01, p99_factor=2.0, min_calls=250)
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ async def heard(cluster: Cluster) -> None:
             for node in cluster.nodes()
         )
 
-    await until(all_heard)
+    await until(all_heard, seconds=PATIENCE)
 
 
 async def switched(cluster: Cluster, **changes: object) -> None:
@@ -56,15 +58,17 @@ async def switched(cluster: Cluster, **changes: object) -> None:
     cluster.lead()
     await cluster.serving()
     await cluster.migrations.start(MIGRATION, kept(rollback_if=LIMITS, hold_before_switch=True, **changes))
-    await reached(cluster, State.READY)
+    await reached(cluster, State.READY, seconds=PATIENCE)
     serve(cluster, 0, 100)
     await heard(cluster)
     # The next look takes in what was heard.
-    await until(lambda: cluster.migrations._executors[MIGRATION].facts.served[0].reads == 300)
+    await until(lambda: cluster.migrations._executors[MIGRATION].facts.served[0].reads == 300, seconds=PATIENCE)
     await promoted(cluster, "go")
-    await reached(cluster, State.OBSERVING)
+    await reached(cluster, State.OBSERVING, seconds=PATIENCE)
     executor = cluster.migrations._executors[MIGRATION]
-    await until(lambda: executor.facts.observing_since is not None and len(executor.facts.released) == 3)
+    await until(
+        lambda: executor.facts.observing_since is not None and len(executor.facts.released) == 3, seconds=PATIENCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ async def test_a_target_that_serves_worse_is_rolled_back_from_and_held(
     async with cluster.writing():
         await switched(cluster)
         serve(cluster, 1, 100, failed=failed, seconds=seconds)
-        record = await reached(cluster, State.READY, rolled_back=1)
+        record = await reached(cluster, State.READY, rolled_back=1, seconds=PATIENCE)
     asked = [event for event in record.story if event.trigger is Trigger.ROLLBACK_REQUESTED]
     assert [(event.by, event.detail.startswith(why)) for event in asked] == [(AUTOMATIC, True)]
     assert asked[0].served is not None
@@ -91,30 +95,34 @@ async def test_a_target_that_serves_worse_is_rolled_back_from_and_held(
     assert (record.held, record.paused) == (True, (f"rolled back by itself: {asked[0].detail}",))
     await promoted(cluster, "again")
     told = f"paused: {record.paused[0]} (resume it)"
-    await until(lambda: told in cluster.migrations.progress(MIGRATION).waits_for)
+    await until(lambda: told in cluster.migrations.progress(MIGRATION).waits_for, seconds=PATIENCE)
     assert cluster.in_force().active == 0
     await ask(cluster, interventions.resume)
-    await reached(cluster, State.OBSERVING, rolled_back=1)
+    await reached(cluster, State.OBSERVING, rolled_back=1, seconds=PATIENCE)
     # What the target did before that is forgotten: it is judged by what it does now.
     serve(cluster, 1, 100)
     await heard(cluster)
     await ask(cluster, interventions.complete)
-    assert (await ended(cluster)).state is State.SUCCEEDED
+    assert (await ended(cluster, seconds=PATIENCE)).state is State.SUCCEEDED
     assert_kept(cluster)
 
 
 async def test_a_healthy_target_is_completed_once_it_was_used_enough(cluster: Cluster) -> None:
     await switched(cluster, observe_seconds=1.0)
     progress = cluster.migrations.progress
-    await until(lambda: any("it cannot be judged: 0 calls" in line for line in progress(MIGRATION).waits_for))
+    await until(
+        lambda: any("it cannot be judged: 0 calls" in line for line in progress(MIGRATION).waits_for), seconds=PATIENCE
+    )
     record = cluster.record(MIGRATION)
     assert record is not None
     assert record.state is State.OBSERVING
-    serve(cluster, 1, 20)
-    assert (await ended(cluster)).state is State.SUCCEEDED
-    served = next(event.served for event in (await ended(cluster)).story if event.trigger is Trigger.OBSERVED)
+    serve(cluster, 1, 100)
+    assert (await ended(cluster, seconds=PATIENCE)).state is State.SUCCEEDED
+    served = next(
+        event.served for event in (await ended(cluster, seconds=PATIENCE)).story if event.trigger is Trigger.OBSERVED
+    )
     assert served is not None
-    assert (served.calls, served.failed) == (60, 0)
+    assert (served.calls, served.failed) == (300, 0)
 
 
 async def test_a_new_leader_watches_only_what_is_left_and_no_old_figures(cluster: Cluster) -> None:
@@ -126,16 +134,18 @@ async def test_a_new_leader_watches_only_what_is_left_and_no_old_figures(cluster
     cluster.nodes()[0].served = {1: (10, 10, 0.01)}
     cluster.nodes()[0].incarnation = Ids().uuid()
     cluster.lead()
-    await until(lambda: NAMESPACE in cluster.term.ready)  # type: ignore[union-attr]
+    await until(lambda: NAMESPACE in cluster.term.ready, seconds=PATIENCE)  # type: ignore[union-attr]
     await heard(cluster)
     executors = cluster.migrations._executors
-    await until(lambda: MIGRATION in executors and executors[MIGRATION].facts.observing_since is not None)
+    await until(
+        lambda: MIGRATION in executors and executors[MIGRATION].facts.observing_since is not None, seconds=PATIENCE
+    )
     await asyncio.sleep(0.2)
     record = cluster.record(MIGRATION)
     assert record is not None
     assert (record.state, record.wants_rollback) == (State.OBSERVING, False)
     serve(cluster, 1, 100, failed=50)
-    record = await reached(cluster, State.READY, rolled_back=1)
+    record = await reached(cluster, State.READY, rolled_back=1, seconds=PATIENCE)
     why = next(event.detail for event in record.story if event.trigger is Trigger.ROLLBACK_REQUESTED)
     assert why.startswith("error-rate 0.5 > 0.01: 150 of 300 calls failed")
     assert_kept(cluster)
@@ -153,11 +163,11 @@ async def test_the_time_to_observe_outlives_its_leaders(cluster: Cluster) -> Non
 
     seen = []
     for least in (0.9, 1.9):
-        await until(lambda: watched() >= least)  # noqa: B023 - it has ended before the next turn
+        await until(lambda: watched() >= least, seconds=PATIENCE)  # noqa: B023 - it has ended before the next turn
         seen.append(watched())
         await cluster.depose()
         cluster.lead()
-    record = await ended(cluster)
+    record = await ended(cluster, seconds=PATIENCE)
     assert record.state is State.SUCCEEDED
     notes = [event for event in record.story if event.trigger is Trigger.OBSERVED_SO_FAR]
     assert [event.observed_seconds for event in notes] == sorted(event.observed_seconds or 0.0 for event in notes)

@@ -48,7 +48,7 @@ async def ask(cluster: Cluster, intervention: interventions.Intervention, key: s
 
 async def promoted(cluster: Cluster, key: str) -> None:
     """Ask until it is ready to."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await ask(cluster, interventions.promote, key)
