@@ -26,7 +26,7 @@ SHARDS = 4
 QUICK_FOLLOW = {"BRAINY_NODE__FOLLOW_SECONDS": "1", "BRAINY_NODE__FOLLOW_HINT_SECONDS": "0.2"}
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 90.0) -> None:
     async with asyncio.timeout(seconds):
         while not await holds():
             await asyncio.sleep(0.1)

@@ -32,7 +32,7 @@ async def test_nodes_go_one_after_the_other_and_no_write_notices(tmp_path: Path,
         with pytest.raises(NotFoundError):
             await client.drain_node("node-99")
         traffic = Traffic(client, DIMENSIONS, seed=3)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while traffic.oracle.writes < 100:
                 await asyncio.sleep(0.05)
         # What a write costs on this machine at this moment, without any move.

@@ -184,7 +184,7 @@ async def test_the_command_ends_with_the_process_that_keeps_its_lock(place: Plac
     run.kill()
     # The leash and the guard may both ask it, so it may say so twice.
     assert (await line(run)).startswith("stopped")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not gone(pid):
             await asyncio.sleep(0.02)
 

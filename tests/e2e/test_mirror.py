@@ -211,7 +211,7 @@ async def body_of(store: ObjectStore, key: str) -> Any:
 
 async def statistics_include(store: ObjectStore, reader: BrainyReader, report: MirrorReport) -> None:
     """Wait until Brainy's statistics say what was mirrored."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await store.get(layout.MIRROR_STATISTICS) is None:
             await asyncio.sleep(0.1)
     names = [meta.key async for page in store.list("") for meta in page if "/statistics" in f"/{meta.key}"]
@@ -238,7 +238,7 @@ async def test_an_owner_killed_midway_leaves_nothing_out_and_nothing_double(
         await sides.look()
         before = await logged(store)
         rng = np.random.default_rng(2)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not all([await store.get(layout.mirror_cursor(0, shard)) for shard in range(4)]):
                 await asyncio.sleep(0.1)
         owners = [(await cursor_of(store, shard)).epoch for shard in range(4)]

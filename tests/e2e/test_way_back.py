@@ -117,7 +117,7 @@ async def test_a_killed_process_does_not_keep_it_from_coming_back(
             await client.rollback_migration(migration.id)
         else:
             await client.rollback_migration(migration.id)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (await client.get_migration(migration.id)).story[-1].trigger == "rollback_requested":
                     await asyncio.sleep(0.005)
             await cluster.restart_coordinator()

@@ -162,6 +162,6 @@ class BothWays:
     async def written_back(self, at: int = 0) -> None:
         """Until the mirror has passed everything committed so far."""
         until = self.bucket.owned[at].shard.applied
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.claim.cursor.position < until:
                 await asyncio.sleep(0.01)

@@ -226,7 +226,7 @@ def request_for(strategy: str, *, shards: int = 0, cap: float = 3.0, key: str = 
 MIGRATION = migration_id_for(NAMESPACE, "r1")
 
 
-async def ended(cluster: Cluster, *, seconds: float = 15.0) -> MigrationRecord:
+async def ended(cluster: Cluster, *, seconds: float = 90.0) -> MigrationRecord:
     await until(lambda: (found := cluster.record(MIGRATION)) is not None and found.state.is_terminal, seconds=seconds)
     found = cluster.record(MIGRATION)
     assert found is not None

@@ -282,7 +282,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         )
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -60,7 +60,7 @@ async def test_everything_over_grpc(cluster: Cluster) -> None:
             space = answer.namespaces[0]
             return space.replicas_wanted == space.replicas_ready == 6
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 if await all_ready():
                     break
@@ -166,7 +166,7 @@ async def test_another_leads_when_the_leader_dies_or_resigns(cluster: Cluster) -
         assert {s: w.owner for s, w in cluster.in_force().generations[0].shards.items()} == owners
         await second.stop(0.0)
         servers.remove(second)
-        await until(lambda: len(live(servers)) == 1, seconds=5)
+        await until(lambda: len(live(servers)) == 1, seconds=60)
 
 
 async def test_leaving_moves_shards_at_once(cluster: Cluster) -> None:
@@ -219,14 +219,14 @@ async def test_the_process_says_when_it_serves_and_gives_the_leadership_back(tmp
     )
     pool = ChannelPool()
     try:
-        await until(ready.exists, seconds=30)
+        await until(ready.exists, seconds=60)
         said = json.loads(ready.read_text())
         assert said["pid"] == process.pid
         stub = pool.stub(said["address"], cluster_pb2_grpc.ClusterServiceStub)
         answer = await call(stub.ListNamespaces, cluster_pb2.ListNamespacesRequest())
         assert [n.namespace for n in answer.namespaces] == [f"file://{space}"]
         lock = space / layout.lock("coordinator")
-        await until(lambda: lock.exists() and '"held"' in lock.read_text(), seconds=20)
+        await until(lambda: lock.exists() and '"held"' in lock.read_text(), seconds=60)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 20) == 0
         assert '"free"' in lock.read_text()

@@ -31,7 +31,7 @@ def kept(strategy: str = "in_place_upgrade", *, shards: int = 0, cap: float = 3.
     return wish.model_copy(update={"keep_way_back": True, **changes})
 
 
-async def reached(cluster: Cluster, state: State, *, rolled_back: int = 0, seconds: float = 15.0) -> MigrationRecord:
+async def reached(cluster: Cluster, state: State, *, rolled_back: int = 0, seconds: float = 90.0) -> MigrationRecord:
     def there() -> bool:
         found = cluster.record(MIGRATION)
         return found is not None and found.state is state and found.rolled_back >= rolled_back

@@ -60,10 +60,10 @@ def wish(weight: float = 0.0, shadow: float = 0.0, **fields: Any) -> traffic_pb2
 async def ready_for_a_while(cluster: Cluster, control: NamespaceControl) -> None:
     """Start a migration whose first cut-over fails, so that it is READY until the back-off is over."""
     cluster.nodes()[0].stuck = True
-    await control.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.3))
-    await until(lambda: control.migrations.get(MIGRATION).retries >= 2, seconds=20.0)
+    await control.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=1.0))
+    await until(lambda: control.migrations.get(MIGRATION).retries >= 2, seconds=90.0)
     cluster.nodes()[0].stuck = False
-    await until(lambda: control.migrations.get(MIGRATION).state is State.READY, seconds=20.0)
+    await until(lambda: control.migrations.get(MIGRATION).state is State.READY, seconds=90.0)
 
 
 async def test_reads_are_set_while_ready_and_go_with_the_commit(cluster: Cluster) -> None:
@@ -96,7 +96,7 @@ async def test_reads_are_set_while_ready_and_go_with_the_commit(cluster: Cluster
         assert [node.node_id for node in seen.nodes] == ["a", "b", "c"]
         assert all(node.problem for node in seen.nodes), "these nodes do not know the service, and are named"
 
-        await until(lambda: control.migrations.get(MIGRATION).state is State.SUCCEEDED, seconds=20.0)
+        await until(lambda: control.migrations.get(MIGRATION).state is State.SUCCEEDED, seconds=90.0)
         told = [e for e in control.migrations.get(MIGRATION).story if e.trigger is Trigger.READS_SET]
         assert [(event.by, event.detail) for event in told] == [
             ("ann", "10.0% of the reads answered by the side that follows, 50.0% asked of it besides"),

@@ -32,7 +32,7 @@ async def test_only_a_refused_connection_is_death() -> None:
         registry.heartbeat(Report(node_id=node, incarnation="1", address=f"127.0.0.1:{at}"), now)
     vigil.look()
     assert set(states(registry, clock).values()) == {NodeState.ALIVE}, "nobody is late yet"
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         while states(registry, clock)["dead"] is not NodeState.SILENT:
             vigil.look()
             await asyncio.sleep(0.02)
