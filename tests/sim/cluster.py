@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from google.protobuf import duration_pb2
-
 from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
 from brainy.bucket import invariants, layout
 from brainy.bucket.namespace import Namespace
@@ -54,15 +52,13 @@ from tests.sim.validate import check_nouns, check_one_effect
 
 LEVEL = "cluster"
 NAMESPACE = "memory://sim"
-#: Label and name of the nodes that blue-green moves to.
-_GREEN = "green"
+_GREEN = "green"  # label and name of the nodes that blue-green moves to
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
 #: Of four seeds this one goes there and back.
 _TURNING = 2
-#: Of these, how many are rolled back and completed by how their target serves, not by anybody.
-_JUDGED_SHARE = 0.5
-_PATIENCE = 20
-_JUDGED_SECONDS = 30.0
+#: Of these, how many are rolled back and completed by how their target serves, and how long they are left to that.
+_JUDGED_SHARE, _PATIENCE = 0.5, 20
+_SEVERE: dict[str, Any] = {"observe": {"seconds": 5}, "rollback_if": {"write_p99_seconds": 0.01, "min_calls": 1}}
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -93,8 +89,7 @@ class ClusterSettings:
     migrates: bool = True
     #: How often the migration is rolled back and promoted again; with any, a way back is kept.
     turns: int = 0
-    #: Whether it also rolls back by itself, and completes by itself, by how its target serves.
-    judged: bool = False
+    judged: bool = False  # whether it also rolls back, and completes, by how its target serves
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
 
@@ -130,8 +125,8 @@ def drawn(seed: int) -> ClusterSettings:
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
     )
-    if found.turns and random.Random(f"{seed}/judged").random() < _JUDGED_SHARE:
-        found = replace(found, judged=True, seconds=_JUDGED_SECONDS)
+    judged = bool(found.turns) and random.Random(f"{seed}/judged").random() < _JUDGED_SHARE
+    found = replace(found, judged=True, seconds=30.0) if judged else found
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
     if apart.random() < _BLUE_GREEN_SHARE:
@@ -330,8 +325,7 @@ class ClusterWorld:
         self.routing: Routing | None = None
         #: Routing records written while more than one coordinator believed that it leads.
         self.both_led = 0
-        #: How often a migration that is left to itself was looked at in vain.
-        self._looks = 0
+        self._looks = 0  # at a migration that is left to itself
         self.coordinators: list[CoordinatorPlace] = []
         self.coordinators += [CoordinatorPlace(self, f"coordinator-{n}") for n in range(settings.coordinators)]
         self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
@@ -426,10 +420,7 @@ class ClusterWorld:
                 writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
                 keep_way_back=self.settings.turns > 0,
-                observe=duration_pb2.Duration(seconds=5) if self.settings.judged else None,
-                rollback_if=migration_pb2.RollbackLimits(write_p99_seconds=0.01, min_calls=1)
-                if self.settings.judged
-                else None,
+                **(_SEVERE if self.settings.judged else {}),
             ),
         )
         question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
@@ -445,26 +436,21 @@ class ClusterWorld:
         """Ask for the next turn where the migration rests; a refusal or a lost answer is asked again, with its id."""
         seen = (await self._ask(process, pool, "GetMigration", question)).migration
         turned = sum(event.trigger == "rolled_back" for event in seen.story)
-        if seen.paused:
-            # It went back by itself, and says why.
-            resume = migration_pb2.ResumeMigrationRequest(
-                id=seen.id, namespace=NAMESPACE, request_id=f"resume-{turned}"
-            )
-            await self._ask(process, pool, "ResumeMigration", resume, rounds=1)
+        if seen.paused:  # it went back by itself, and says why
+            method, key = "ResumeMigration", f"resume-{turned}"
         elif seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
-            promote = migration_pb2.PromoteMigrationRequest(
-                id=seen.id, namespace=NAMESPACE, request_id=f"promote-{turned}"
-            )
-            await self._ask(process, pool, "PromoteMigration", promote, rounds=1)
-        elif self.settings.judged and self._looks < _PATIENCE:
-            # Left to itself, until clients have surely gone, and with them what it could be judged by.
+            method, key = "PromoteMigration", f"promote-{turned}"
+        elif self.settings.judged and self._looks < _PATIENCE:  # until clients have surely gone
             self._looks += 1
-        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING and turned < self.settings.turns:
-            back = migration_pb2.RollbackMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id=f"back-{turned}")
-            await self._ask(process, pool, "RollbackMigration", back, rounds=1)
-        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING:
-            done = migration_pb2.CompleteMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id="complete")
-            await self._ask(process, pool, "CompleteMigration", done, rounds=1)
+            return
+        elif seen.state != migration_pb2.MIGRATION_STATE_OBSERVING:
+            return
+        elif turned < self.settings.turns:
+            method, key = "RollbackMigration", f"back-{turned}"
+        else:
+            method, key = "CompleteMigration", "complete"
+        kind = getattr(migration_pb2, f"{method}Request")
+        await self._ask(process, pool, method, kind(id=seen.id, namespace=NAMESPACE, request_id=key), rounds=1)
 
     async def _ask(
         self, process: SimProcess, pool: ChannelPool, method: str, request: Any, *, rounds: float = float("inf")
