@@ -27,7 +27,7 @@ PATIENT = {"BRAINY_COORDINATOR__NODE_TTL_SECONDS": "15"}
 
 
 async def until_ready(client: AsyncBrainy, migration: Migration) -> Migration:
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(300):
         async for seen in client.watch_migration(migration.id):
             if seen.state == "READY":
                 return seen
@@ -46,7 +46,7 @@ def triggers(migration: Migration) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("strategy", "fault", "limits", "why"),
     [
@@ -118,7 +118,7 @@ async def test_a_bad_target_is_rolled_back_from_by_itself_and_a_good_one_is_comp
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_blue_green_is_rolled_back_to_blue_and_goes_forward_again(
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
@@ -167,7 +167,7 @@ async def test_blue_green_is_rolled_back_to_blue_and_goes_forward_again(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_a_coordinated_migration_is_rolled_back_with_what_was_written_since(
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
@@ -196,7 +196,7 @@ async def test_a_coordinated_migration_is_rolled_back_with_what_was_written_sinc
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_leaders_that_die_neither_shorten_the_time_to_observe_nor_begin_it_anew(
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
