@@ -118,30 +118,6 @@ async def test_a_bad_target_is_rolled_back_from_by_itself_and_a_good_one_is_comp
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-async def test_a_target_that_answers_otherwise_is_rolled_back_from(tmp_path: Path, run_cluster: RunCluster) -> None:
-    """Nobody writes meanwhile: of a namespace this small, writes change what is compared before it is settled."""
-    namespace = await sample_bucket(tmp_path / "bucket")
-    faults = tmp_path / "faults.json"
-    roles = Roles(node=("-m", "tests.e2e.faulty_node", "--faults", str(faults)))
-    async with run_cluster(namespace, nodes=2, roles=roles, settings=PATIENT) as (cluster, client):
-        traffic = Traffic(client, dimensions(), seed=21)
-        await wrote(traffic, 60)
-        oracle = await traffic.stop()
-        readers = Traffic(client, dimensions(), seed=22, writers=0)
-        faults.write_bytes(orjson.dumps({"generation": 1, "blind": True}))
-        limits = RollbackLimits(overlap=0.8, min_queries=30, shadow=1.0)
-        migration = await client.start_migration("in-place-upgrade", keep_way_back=True, rollback_if=limits)
-        seen = await rested(client, migration, back=1)
-        seen_by = [(event.by, event.detail[:8]) for event in seen.story if event.trigger == "rollback_requested"]
-        assert (seen.state, seen.held, seen_by) == ("READY", True, [("automatic", "overlap ")]), seen.story
-        read_only = await readers.stop()
-        assert (oracle.failed_writes, oracle.failed_reads, read_only.failed_reads) == ([], [], [])
-        await assert_whole(client, traffic, 0)
-        assert unexpected(cluster) == []
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
 async def test_blue_green_is_rolled_back_to_blue_and_goes_forward_again(
     tmp_path: Path, run_cluster: RunCluster
 ) -> None:
