@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from brainy.api.node.v1 import control_pb2 as _control_pb2
+from brainy.api.node.v1 import copy_pb2 as _copy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -174,6 +175,7 @@ class HeartbeatResponse(_message.Message):
     ROUTING_EPOCHS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     MAY_LEAVE_FIELD_NUMBER: _builtins.int
+    COPY_ORDERS_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.str
     may_leave: _builtins.bool
     """To a draining node: it holds nothing any more, or nobody can take over what it holds."""
@@ -185,6 +187,10 @@ class HeartbeatResponse(_message.Message):
     def interval(self) -> _duration_pb2.Duration:
         """Send the next one within this time."""
 
+    @_builtins.property
+    def copy_orders(self) -> _containers.RepeatedCompositeFieldContainer[_copy_pb2.CopyOrder]:
+        """How to copy; what is not named is copied as the node can bear."""
+
     def __init__(
         self,
         *,
@@ -192,10 +198,11 @@ class HeartbeatResponse(_message.Message):
         routing_epochs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         interval: _duration_pb2.Duration | None = ...,
         may_leave: _builtins.bool = ...,
+        copy_orders: _abc.Iterable[_copy_pb2.CopyOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "leader_id", b"leader_id", "may_leave", b"may_leave", "routing_epochs", b"routing_epochs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_orders", b"copy_orders", "interval", b"interval", "leader_id", b"leader_id", "may_leave", b"may_leave", "routing_epochs", b"routing_epochs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

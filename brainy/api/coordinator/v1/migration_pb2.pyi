@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from brainy.api.coordinator.v1 import copy_pb2 as _copy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -188,6 +189,7 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -226,6 +228,10 @@ class Migration(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
 
+    @_builtins.property
+    def copy(self) -> _copy_pb2.CopyProgress:
+        """Absent before the copy and after it."""
+
     def __init__(
         self,
         *,
@@ -249,10 +255,11 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        copy: _copy_pb2.CopyProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "copy", b"copy", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
