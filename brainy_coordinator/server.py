@@ -5,6 +5,8 @@ from __future__ import annotations
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    copy_rate_pb2,
+    copy_rate_pb2_grpc,
     lease_pb2,
     lease_pb2_grpc,
     membership_pb2,
@@ -19,6 +21,7 @@ from brainy_coordinator.control import Components
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.services.cluster import ClusterServicer
+from brainy_coordinator.services.copy_rate import CopyServicer
 from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
@@ -104,6 +107,11 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"],
             cluster_pb2_grpc.add_ClusterServiceServicer_to_server,
             ClusterServicer(coordinator),
+        ),
+        Service(
+            copy_rate_pb2.DESCRIPTOR.services_by_name["CopyService"],
+            copy_rate_pb2_grpc.add_CopyServiceServicer_to_server,
+            CopyServicer(coordinator),
         ),
         Service(
             migration_pb2.DESCRIPTOR.services_by_name["MigrationService"],

@@ -13,6 +13,7 @@ from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
 from brainy.telemetry.logs import get_logger
+from brainy_node.runtime.foreground import Foreground
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespaces
 from brainy_node.server import build_node_server
@@ -39,7 +40,9 @@ class Node:
         settings: NodeSettings,
         clock: Clock,
         ids: Ids,
+        foreground: Foreground | None = None,
     ) -> None:
+        self._foreground = foreground
         self._namespaces = namespaces
         self._peers = peers
         self._settings = settings
@@ -79,6 +82,8 @@ class Node:
             on_drain=self.drain,
             serving=False,
         )
+        if self._foreground is not None:
+            self._foreground.listen(server.metrics)
         self._address = self._address or server.address
         loops = [asyncio.create_task(namespace.run()) for namespace in self._namespaces.all()]
         heartbeat = asyncio.create_task(self._heartbeat.run())

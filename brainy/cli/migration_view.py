@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli.copy_view import show_copy, slowness
 from brainy.cli.exits import Exit
 from brainy.cli.output import Output, facts, table
 from brainy.cli.plan_view import show_outcome
@@ -19,12 +20,22 @@ from brainy.sdk.migration import Migration
 async def follow(brainy: AsyncBrainy, migration_id: str, output: Output, *, at_rest: bool = False) -> Migration:
     """Show a migration until it has ended, or (``at_rest``) takes no step before somebody asks."""
     last: Migration | None = None
+    reasons: dict[str, str] = {}
     with output.progress("migration") as show_progress:
         async with aclosing(brainy.watch_migration(migration_id)) as changes:
             async for seen in changes:
                 if last is None or seen.state != last.state:
                     output.remark(f"{seen.state.lower().replace('_', ' ')} {escape(seen.message)}")
-                show_progress(seen.items_copied, seen.items_total or None)
+                held = {limit.node_id: limit for limit in seen.copy.limits} if seen.copy is not None else {}
+                for node, limit in held.items():
+                    if reasons.get(node, "") != limit.reason:
+                        output.remark(f"copying on {escape(node)}: {slowness(limit)}")
+                reasons = {node: limit.reason for node, limit in held.items()}
+                under_way = [s for s in seen.copy.stages if s.done < s.total] if seen.copy is not None else []
+                if under_way:
+                    show_progress(under_way[0].done, under_way[0].total)
+                else:
+                    show_progress(seen.items_copied, seen.items_total or None)
                 last = seen
                 if at_rest and seen.rests:
                     break
@@ -59,6 +70,8 @@ def show(console: Console, migration: Migration) -> None:
             **({"waits for": "; ".join(migration.waits_for)} if migration.waits_for else {}),
         },
     )
+    if migration.copy is not None:
+        show_copy(console, migration.copy)
     if migration.story:
         console.print()
         story = table(None, "at", "from", "to", "by", "trigger", "detail")

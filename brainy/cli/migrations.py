@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli import copies
 from brainy.cli.exits import Exit
 from brainy.cli.migration_view import follow, report
 from brainy.cli.output import JsonOption, current, table
@@ -301,3 +302,4 @@ def abort(
 
 
 add_to(app)
+copies.add_to(app)

@@ -129,6 +129,8 @@ class NodeSettings(_Section):
     #: reconcile pass to the next, and from one look at their change log to the next.
     follow_seconds: Annotated[float, Field(gt=0)] = 30.0
     follow_hint_seconds: Annotated[float, Field(gt=0)] = 1.0
+    #: A copy into a new generation gives way to searches, but never falls below so many items a second: it must end.
+    copy_floor_items_per_second: Annotated[float, Field(gt=0)] = 100.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
     #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.

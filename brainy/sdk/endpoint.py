@@ -9,6 +9,7 @@ import grpc
 
 from brainy.api.coordinator.v1 import (
     cluster_pb2_grpc,
+    copy_rate_pb2_grpc,
     lease_pb2_grpc,
     membership_pb2_grpc,
     migration_pb2_grpc,
@@ -37,6 +38,7 @@ class Endpoint:
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(self.channel)
         self.membership = membership_pb2_grpc.MembershipServiceStub(self.channel)
         self.migrations = migration_pb2_grpc.MigrationServiceStub(self.channel)
+        self.copies = copy_rate_pb2_grpc.CopyServiceStub(self.channel)
         self.traffic = traffic_pb2_grpc.TrafficServiceStub(self.channel)
         self.leases = lease_pb2_grpc.LeaseServiceStub(self.channel)
         self.failures = 0

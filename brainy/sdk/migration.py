@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
+from brainy.sdk.copies import CopyProgress, copy_from_proto
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
 
 
@@ -103,6 +104,8 @@ class Migration:
     waits_for: tuple[str, ...] = ()
     #: Seconds after the switch after which it completes by itself; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: How far the copy is, or the catching up after it; None where neither is under way.
+    copy: CopyProgress | None = None
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
@@ -189,6 +192,7 @@ def migration_from_proto(
         paused=tuple(message.paused),
         waits_for=tuple(message.waits_for),
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        copy=copy_from_proto(message.copy) if message.HasField("copy") else None,
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,

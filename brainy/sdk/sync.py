@@ -158,6 +158,7 @@ class Brainy:
     promote_migration = _Call(AsyncBrainy.promote_migration)
     pause_migration = _Call(AsyncBrainy.pause_migration)
     resume_migration = _Call(AsyncBrainy.resume_migration)
+    set_copy_rate = _Call(AsyncBrainy.set_copy_rate)
     rollback_migration = _Call(AsyncBrainy.rollback_migration)
     complete_migration = _Call(AsyncBrainy.complete_migration)
     wait_until_migration_rests = _Call(AsyncBrainy.wait_until_migration_rests)

@@ -1,10 +1,10 @@
-"""Calls that turn a running migration: promote, pause, resume, roll back, complete."""
+"""Calls that turn a running migration: promote, pause, resume, slow down, roll back, complete."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
 
-from brainy.api.coordinator.v1 import migration_pb2
+from brainy.api.coordinator.v1 import copy_rate_pb2, migration_pb2
 from brainy.errors import UnavailableError
 from brainy.sdk.control import ControlCalls
 from brainy.sdk.migration import Completed, Migration, migration_from_proto
@@ -30,7 +30,7 @@ class TurnCalls(ControlCalls):
         return migration_from_proto(answer.migration)
 
     async def pause_migration(self, id: str, *, reason: str = "", requested_by: str = "") -> Migration:  # noqa: A002 - likewise
-        """Let a migration take no further step. Writes go on; what is being copied or followed goes on too.
+        """Let a migration take no further step. Writes go on, what is followed too; a copy stands still.
 
         Raises:
             NotFoundError: there is no such migration.
@@ -56,6 +56,36 @@ class TurnCalls(ControlCalls):
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.ResumeMigration, request, CONTROL_CHANGE
         )
+        return migration_from_proto(answer.migration)
+
+    async def set_copy_rate(
+        self,
+        id: str,  # noqa: A002 - likewise
+        items_per_second: float | None,
+        *,
+        requested_by: str = "",
+    ) -> Migration:
+        """Say how fast the copy of a running migration may be; each node hears of it within a heartbeat.
+
+        Args:
+            id: of the migration.
+            items_per_second: items that each node may read, and may index, in a second, 1 to 10,000,000; None leaves
+                it to the nodes, which slow down by the latency of their own searches.
+            requested_by: who asks and why, for the history.
+
+        Raises:
+            NotFoundError: there is no such migration.
+            PreconditionError: nothing is left to copy.
+            InvalidRequestError: out of bounds.
+        """
+        request = copy_rate_pb2.SetCopyRateRequest(
+            id=id,
+            namespace=self.namespace,
+            request_id=self._changing(),
+            requested_by=requested_by,
+            items_per_second=items_per_second,
+        )
+        answer = await self._coordinators.unary(lambda leader: leader.copies.SetCopyRate, request, CONTROL_CHANGE)
         return migration_from_proto(answer.migration)
 
     async def rollback_migration(self, id: str, *, reason: str = "", requested_by: str = "") -> Migration:  # noqa: A002 - likewise

@@ -91,6 +91,7 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        copy_rate: float | None = None,
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -103,6 +104,7 @@ class History:
             items: items copied and in all, where that is known now.
             store_calls: calls of nodes and leader until now, by kind.
             request_id: the caller's key, where somebody asked for it.
+            copy_rate: what was asked for, where it is a rate.
 
         Returns:
             The record after it.
@@ -123,6 +125,7 @@ class History:
             items=items,
             store_calls=store_calls,
             request_id=request_id,
+            copy_rate=copy_rate,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -157,6 +160,7 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        copy_rate: float | None = None,
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -175,6 +179,7 @@ class History:
             items_total=items[1] if items else None,
             store_calls=None if store_calls is None else dict(store_calls),
             request_id=request_id,
+            copy_rate=copy_rate,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

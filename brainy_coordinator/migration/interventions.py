@@ -13,6 +13,7 @@ from brainy_coordinator.migration.observation import Observation
 from brainy_coordinator.migration.obstacles import not_ready
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
+from brainy_coordinator.migration.transitions import COPYABLE
 
 #: What is asked for, as a function of what is.
 Intervention = Callable[[MigrationRecord, Observation], Trigger | None]
@@ -50,6 +51,17 @@ def pause(record: MigrationRecord, seen: Observation) -> Trigger | None:
 def resume(record: MigrationRecord, seen: Observation) -> Trigger | None:
     """Go on, whatever it was paused for."""
     return Trigger.RESUME_REQUESTED if record.paused and not record.state.is_terminal else None
+
+
+def set_copy_rate(record: MigrationRecord, seen: Observation) -> Trigger | None:
+    """Say how fast the copy may be. An entry of the history even where it says what is so already.
+
+    Raises:
+        PreconditionError: nothing is left to copy (WRONG_PHASE).
+    """
+    if record.state not in COPYABLE:
+        raise _refused(record, "there is nothing left to copy", remedy="what is followed keeps up by itself")
+    return Trigger.COPY_RATE_SET
 
 
 def rollback(record: MigrationRecord, seen: Observation) -> Trigger | None:

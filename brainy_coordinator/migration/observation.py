@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, copy_pb2
 from brainy.bucket.records import GenerationPlacement, Routing
 
 
@@ -41,6 +41,11 @@ class ReplicaSeen:
     total: int = 0
     quarantined: int = 0
     message: str = ""
+    nouns: int = 0
+    #: Nouns and verbs.
+    items: int = 0
+    #: How its copy is doing; None while there is none.
+    copying: copy_pb2.Copying | None = None
 
     def reached(self, generation: int, shard: int) -> int:
         """Position of another generation's shard that is included; 0 while it is not followed."""
@@ -64,6 +69,9 @@ class ReplicaSeen:
             total=report.total,
             quarantined=report.quarantined,
             message=report.message,
+            nouns=report.noun_count,
+            items=report.noun_count + report.verb_count,
+            copying=report.copying if report.HasField("copying") else None,
         )
 
 

@@ -20,6 +20,7 @@ from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturn
 from brainy.telemetry.logs import get_logger
 from brainy_coordinator.changes import ChangeSignal
 from brainy_coordinator.migration.actions import AwaitQuiet
+from brainy_coordinator.migration.copy_progress import CopyProgress, Speeds, copy_progress
 from brainy_coordinator.migration.decision import decide, journal
 from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
@@ -43,6 +44,8 @@ class Progress:
     message: str = ""
     #: What it waits for, and what to do about it.
     waits_for: tuple[str, ...] = ()
+    #: None where nothing is copied or followed.
+    copy: CopyProgress | None = None
 
 
 class Reconciler:
@@ -67,6 +70,7 @@ class Reconciler:
         self._records: dict[str, MigrationRecord] = {}
         self._executors: dict[str, Executor] = {}
         self._progress: dict[str, Progress] = {}
+        self._speeds: dict[str, Speeds] = {}
         self._stale: set[str] = set()
         #: Migrations whose first event was sent, and whether it landed is not known.
         self._begun: dict[str, Request] = {}
@@ -203,6 +207,7 @@ class Reconciler:
         detail: str = "",
         request_id: str = "",
         validate_only: bool = False,
+        copy_rate: float | None = None,
     ) -> MigrationRecord:
         """Persist what somebody asks for; ticks do the rest. Repeating it with the same request id changes nothing.
 
@@ -229,7 +234,9 @@ class Reconciler:
                     self._keep(record)
                 trigger = intervention(record, seen)
                 if trigger is not None and not validate_only:
-                    record = await self._history.append(record, trigger, by=by, detail=detail, request_id=request_id)
+                    record = await self._history.append(
+                        record, trigger, by=by, detail=detail, request_id=request_id, copy_rate=copy_rate
+                    )
                     self._keep(record)
                     self._note_progress(record, seen)
             except PreconditionError:
@@ -304,6 +311,7 @@ class Reconciler:
             self._changes.bump()
         if record.state.is_terminal:
             self._executors.pop(record.id, None)
+            self._speeds.pop(record.id, None)
 
     def _note_progress(self, record: MigrationRecord, seen: Observation) -> None:
         owners = [owner for owner in seen.owners(record.following).values() if owner is not None]
@@ -318,6 +326,7 @@ class Reconciler:
             adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
             message="; ".join(complaints),
             waits_for=obstacles(record, seen, self._clock.monotonic()),
+            copy=copy_progress(record, seen, self._speeds.setdefault(record.id, Speeds()), self._clock.monotonic()),
         )
         if record.state.is_committed:
             # What was copied is told by the history; what follows back now was not copied.

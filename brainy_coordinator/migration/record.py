@@ -90,6 +90,8 @@ class Event(Record):
     items_total: int | None = None
     #: Store calls that all nodes and the leader have reported until then, by kind.
     store_calls: dict[str, int] | None = None
+    #: Only in COPY_RATE_SET: items a second and stage on each node; None for what the nodes can bear.
+    copy_rate: float | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
 
@@ -132,6 +134,8 @@ class MigrationRecord:
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
     paused: tuple[str, ...] = ()
+    #: Items a second and stage that the copy may handle on each node; None for what they can bear.
+    copy_rate: float | None = None
     #: Keys of what was asked for, so that a repeat changes nothing.
     requests: frozenset[str] = frozenset()
 
@@ -204,6 +208,7 @@ class MigrationRecord:
             differs=_DIFFERS.get(event.trigger, self.differs),
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
             paused=_paused(self.paused, event),
+            copy_rate=event.copy_rate if event.trigger is Trigger.COPY_RATE_SET else self.copy_rate,
             requests=self.requests | asked,
         )
 

@@ -95,6 +95,8 @@ class Trigger(enum.Enum):
     PROMOTE_REQUESTED = "promote_requested"
     PAUSE_REQUESTED = "pause_requested"
     RESUME_REQUESTED = "resume_requested"
+    #: Somebody says how fast the copy may be.
+    COPY_RATE_SET = "copy_rate_set"
     COMPLETED = "completed"
     ABORT_REQUESTED = "abort_requested"
     #: Nothing of the migration is left in the routing record.

@@ -51,6 +51,9 @@ _ABORTABLE = (
     State.VERIFYING,
 )
 
+#: States in which a copy is under way, or may begin.
+COPYABLE = (State.PENDING, State.PREFLIGHTING, State.COPYING)
+
 TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **_FORWARD,
     **{(state, Trigger.COMMITTED): State.COMPLETING for state in _MAY_FIND_COMMIT},
@@ -61,6 +64,7 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
         for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED)
         if not state.is_terminal
     },
+    **{(state, Trigger.COPY_RATE_SET): state for state in COPYABLE},
     **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},
     **{(state, Trigger.LEADER_CHANGED): state for state in State if not state.is_terminal},
 }

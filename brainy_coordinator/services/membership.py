@@ -10,6 +10,7 @@ from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.interceptors import Context
 from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.copy_orders import copy_orders
 from brainy_coordinator.departures import held
 from brainy_coordinator.membership.registry import NodeState, Report
 from brainy_coordinator.pools import heirless
@@ -69,6 +70,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             may_leave=request.draining
             and term.ready == term.namespaces.keys()
             and term.departures.may_leave(request.node_id, term.routings),
+            copy_orders=copy_orders(term),
         )
 
     async def DrainNode(

@@ -11,6 +11,7 @@ from brainy.errors import InvalidRequestError
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.services.copy_messages import copy_message
 from brainy_coordinator.services.membership import duration
 
 DEFAULT_PAUSE_CAP_SECONDS = 3.0
@@ -110,6 +111,7 @@ def request_value(
 def migration_message(record: MigrationRecord, progress: Progress | None = None) -> migration_pb2.Migration:
     """Return a migration as the protos carry it; without ``progress`` only what the history says."""
     progress = progress or Progress()
+    copy = copy_message(record, progress.copy) if progress.copy is not None else None
     return migration_pb2.Migration(
         id=record.id,
         namespace=record.request.namespace,
@@ -130,6 +132,7 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         held=record.held,
         paused=record.paused,
         waits_for=progress.waits_for,
+        copy=copy,
         observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
     )
 

@@ -16,6 +16,7 @@ from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.context import Context
 from brainy_node.builder.job import Progress
+from brainy_node.builder.paced_index import PacedIndex
 from brainy_node.builder.source import ChosenSource
 from brainy_node.shard.base_record import BaseRecord
 from brainy_node.shard.writer import BaseWriter
@@ -41,28 +42,29 @@ async def copy_source(context: Context, chosen: ChosenSource, shards: Sequence[i
             for shard in shards
         }
         totals = _Totals(context, writers)
-        await _read(chosen, writers, spec.shard_count, totals)
+        await _read(context, chosen, writers, totals)
         totals.finished()
         for shard, writer in writers.items():
-            totals.show("indexing", only=shard)
             record = await asyncio.to_thread(
                 writer.finish,
                 position=0,
                 source_cursor=chosen.cursor_for(shard, spec.shard_count),
                 recent_requests=chosen.recent_requests,
-                threads=context.job.threads,
+                make_index=PacedIndex(context, spec, shard).make,
             )
             log_base(record)
     return writers
 
 
-async def _read(chosen: ChosenSource, writers: Mapping[int, BaseWriter], shard_count: int, totals: _Totals) -> None:
+async def _read(context: Context, chosen: ChosenSource, writers: Mapping[int, BaseWriter], totals: _Totals) -> None:
+    shard_count = context.job.spec.shard_count
     # Counting is a pass of LISTs of its own: it runs beside the copy instead of holding it up.
     counting = asyncio.create_task(totals.learn(chosen))
     try:
         stream = chosen.source.stream(shards=frozenset(writers), shard_count=shard_count)
         async with aclosing(stream) as batches:  # type: ignore[type-var] # sources are generators
             async for batch in batches:
+                await context.pace.turn(len(batch.nouns) + len(batch.verbs))
                 _distribute(batch, writers, shard_count)
                 totals.show("reading")
     finally:
@@ -139,12 +141,11 @@ class _Totals:
         self._expected = 0
         self.show("reading", final=True)
 
-    def show(self, stage: str, *, only: int | None = None, final: bool = False) -> None:
+    def show(self, stage: str, *, final: bool = False) -> None:
         for shard, writer in self._writers.items():
             done = writer.noun_count + writer.verb_count
-            if only is None and not final and done == self._shown[shard]:
+            if not final and done == self._shown[shard]:
                 continue
-            if only in (None, shard):
-                self._shown[shard] = done
-                total = max(done, self._expected) if self._expected or final or only is not None else 0
-                self._report(Progress(shard=shard, stage=stage, done=done, total=total))
+            self._shown[shard] = done
+            total = max(done, self._expected) if self._expected or final else 0
+            self._report(Progress(shard=shard, stage=stage, done=done, total=total))

@@ -45,6 +45,8 @@ class Job(_Value):
     up_to_position: int | None = None
     #: fold: also publish segments, index and manifest (never for generation 0).
     publish: bool = False
+    #: Rates follow on further lines of the input.
+    paced: bool = False
     #: For building indexes; 0 means all cores but one.
     threads: int = 0
     log_level: str = "info"
@@ -58,9 +60,26 @@ class Progress(_Value):
     shard: int
     #: reading, indexing, publishing.
     stage: str = "reading"
-    #: Items read so far, and how many to expect (0: not known yet; approximate).
+    #: Items read, indexed or published so far, and how many to expect (0: not known yet; approximate while reading).
     done: int = 0
     total: int = 0
+    #: Of those read, the ones that an earlier run had copied and that are taken from there.
+    resumed: int = 0
+
+
+class Rate(_Value):
+    """To the builder, on further lines of its standard input: how fast the job may be from now on."""
+
+    event: Literal["rate"] = "rate"
+    #: Items a second of whatever stage it is in; None for as fast as it goes, 0 to stand still.
+    items_per_second: float | None = Field(default=None, ge=0.0)
+
+
+class Pulse(_Value):
+    """What the store had to be asked again so far; written when that has changed."""
+
+    event: Literal["pulse"] = "pulse"
+    store_repeats: int = 0
 
 
 class Built(_Value):
@@ -128,6 +147,6 @@ class Failed(_Value):
 _ARGUMENTS = frozenset({"message", "reason", "remedy", "data_safe", "self"})
 
 #: A line of the builder's standard output.
-Line: TypeAdapter[Progress | Done | Failed] = TypeAdapter(
-    Annotated[Progress | Done | Failed, Field(discriminator="event")]
+Line: TypeAdapter[Progress | Pulse | Done | Failed] = TypeAdapter(
+    Annotated[Progress | Pulse | Done | Failed, Field(discriminator="event")]
 )

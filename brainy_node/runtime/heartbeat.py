@@ -74,6 +74,8 @@ class Heartbeat:
                 await self._clock.sleep(min(interval, 0.5))
                 continue
             self.last_answer = self._clock.monotonic()
+            for namespace in self._namespaces.all():
+                namespace.order_copies(answer.copy_orders)
             for name, epoch in answer.routing_epochs.items():
                 await self._refresh(name, epoch)
             interval = answer.interval.ToTimedelta().total_seconds() or interval

@@ -17,6 +17,7 @@ from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool, stream
 from brainy.store.base import ObjectStore
 from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.copy_throttle import CopyThrottle
 from brainy_node.runtime.routing_view import RoutingView
 
 
@@ -29,6 +30,7 @@ class Host:
     incarnation: str
     store: ObjectStore
     supply: BaseSupply
+    throttle: CopyThrottle
     view: RoutingView
     peers: ChannelPool
     clock: Clock

@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from brainy.api.common.v1 import common_pb2
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, copy_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.embedding import EmbeddingIdentity
@@ -31,6 +31,8 @@ from brainy_node.following.figures import following_message
 from brainy_node.following.follower import Follower
 from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.copy_throttle import CopyThrottle
+from brainy_node.runtime.foreground import Foreground
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.mirroring import Mirroring
@@ -64,6 +66,7 @@ class HostedNamespace:
         peers: ChannelPool,
         clock: Clock,
         ids: Ids,
+        foreground: Foreground | None = None,
     ) -> None:
         self.name = str(namespace)
         self.node_id = node_id
@@ -79,6 +82,12 @@ class HostedNamespace:
         self._leaving: dict[tuple[int, int], float] = {}
         self._waiting_writes = 0
         self._reconciling = asyncio.Lock()
+        self._throttle = CopyThrottle(
+            foreground=foreground or Foreground(clock),
+            store_repeats=lambda: store.repeats,
+            floor=settings.node.copy_floor_items_per_second,
+            clock=clock,
+        )
         self._supply = BaseSupply(
             namespace=self.name,
             settings=settings,
@@ -86,6 +95,7 @@ class HostedNamespace:
             incarnation=incarnation,
             data_dir=data_dir,
             builder=builder,
+            throttle=self._throttle,
         )
         self._host = Host(
             namespace=self.name,
@@ -93,6 +103,7 @@ class HostedNamespace:
             incarnation=incarnation,
             store=store,
             supply=self._supply,
+            throttle=self._throttle,
             view=self._view,
             peers=peers,
             clock=clock,
@@ -236,6 +247,10 @@ class HostedNamespace:
     async def refresh(self) -> None:
         """Re-read the routing record now."""
         await self._view.refresh()
+
+    def order_copies(self, orders: Sequence[copy_pb2.CopyOrder]) -> None:
+        """Take the coordinator's word on how fast to copy."""
+        self._throttle.order(order for order in orders if order.namespace == self.name)
 
     async def refresh_to(self, epoch: int) -> None:
         """Re-read the routing record unless ``epoch`` is in force already."""

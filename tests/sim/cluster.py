@@ -37,6 +37,7 @@ from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.nodes import GrpcNodeCalls
 from brainy_coordinator.server import services as coordinator_services
 from brainy_node.builder.job import Built, Job, Progress
+from brainy_node.builder.rates import Rates
 from brainy_node.builder.run import run_job
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
@@ -139,8 +140,10 @@ class InlineBuilder:
         self._turn = asyncio.Semaphore(1)
         self.store_calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    async def run(self, job: Job, on_progress: Callable[[Progress], None]) -> dict[int, Built]:
-        """Do a job."""
+    async def run(
+        self, job: Job, on_progress: Callable[[Progress], None], *, rates: Rates | None = None
+    ) -> dict[int, Built]:
+        """Do a job, as fast as it goes."""
         async with self._turn:
             built = await run_job(
                 job.model_copy(update={"threads": 1}),

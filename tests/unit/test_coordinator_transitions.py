@@ -71,6 +71,8 @@ ALLOWED = {
 for _state in S:
     if _state not in (S.SUCCEEDED, S.ABORTED):
         ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED), _state)
+    if _state in (S.PENDING, S.PREFLIGHTING, S.COPYING):
+        ALLOWED[_state][T.COPY_RATE_SET] = _state
     if T.COMMITTED in ALLOWED[_state]:
         # The same discovery, where a way back is kept.
         ALLOWED[_state][T.SWITCHED] = S.OBSERVING
