@@ -101,6 +101,16 @@ def manifest(number: int, shard: int) -> str:
     return f"{generation(number)}manifests/{shard}.json"
 
 
+def filling(number: int, shard: int) -> str:
+    """Key of how far the filling of a shard is."""
+    return f"{generation(number)}filling/{shard}.json"
+
+
+def fill_source(number: int, name: str) -> str:
+    """Key of the manifests that a generation is filled from, as one job found them."""
+    return f"{generation(number)}filling/source-{name}.json"
+
+
 def segment(number: int, kind: str, shard: int, name: str) -> str:
     """Key of a packed segment; ``kind`` is nouns or verbs."""
     return f"{generation(number)}{kind}/{shard}/{name}.parquet"

@@ -45,6 +45,10 @@ class Job(_Value):
     up_to_position: int | None = None
     #: fold: also publish segments, index and manifest (never for generation 0).
     publish: bool = False
+    #: fill: a part of the copy is written once it has so many bytes, or after so many seconds; what was read since the
+    #: last one is read again after a crash.
+    part_bytes: int = 64 << 20
+    part_seconds: float = 30.0
     #: Rates follow on further lines of the input.
     paced: bool = False
     #: For building indexes; 0 means all cores but one.

@@ -17,6 +17,8 @@ _LOOK_SECONDS: Final = 0.1
 #: A portion is at most what the rate allows in this time, so that the work is spread and not done in bursts.
 _PORTION_SECONDS: Final = 0.1
 _SMALLEST_PORTION: Final = 32
+#: Items that rounding may leave of a debt that is paid.
+_PAID: Final = 1e-3
 
 
 class Pace:
@@ -60,7 +62,7 @@ class Pace:
             self._settle()
             if self._rate == 0.0:
                 return 3600.0
-            if self._rate is None or self._debt <= 0.0:
+            if self._rate is None or self._debt <= _PAID:
                 self._debt = 0.0 if self._rate is None else float(items)
                 return 0.0
             return self._debt / self._rate

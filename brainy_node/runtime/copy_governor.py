@@ -1,9 +1,11 @@
 """How fast a copy may be so that searches do not suffer: pure, told of everything.
 
-The searches of the seconds before the copy say what is usual. While it runs, searches slower than 1.2 times the usual
-p99 are counted. More of them than one in a hundred, by more than chance would have it, halve the rate; so does a store
-that has to be asked again. Otherwise it grows: at first it doubles, after the first cut by a twentieth of the fastest
-there was, until it no longer holds anything back. It never falls below a floor, so that every copy ends.
+The searches of the minute before the copy say what is usual. While it runs, searches slower than 1.2 times the usual
+p99 are counted, and those slower than 1.2 times the usual p95. More of them than one in a hundred, or one in twenty, by
+more than chance would have it, halve the rate; so does a store that has to be asked again. (The p95 is asked besides
+because a hundredth of some hundred searches is a matter of luck.) Otherwise the rate grows: at first it doubles, after
+the first cut by a twentieth of the fastest there was, until it no longer holds anything back. It never falls below a
+floor, so that every copy ends.
 
 What is usual changes with the day. A cut by an old usual is therefore checked: the copy stands still for a moment, and
 the searches of that moment are the new usual.
@@ -16,9 +18,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-#: Buckets above the one of the usual p99 that are not slow yet: two are a factor of 1.19.
+#: Buckets above a usual one that are not slow yet: two are a factor of 1.19.
 _TOLERATED: Final = 2
-_SHARE: Final = 0.01
+#: Shares of searches that are slower than what is usual for the rest.
+_SHARES: Final = (0.01, 0.05)
+#: Standard deviations that chance may take; a verdict is given every second.
+_CHANCE: Final = 3.0
 #: Fewest searches that say what is usual, and that a verdict is given on.
 _FEWEST_USUAL: Final = 50
 _FEWEST_JUDGED: Final = 20
@@ -34,9 +39,13 @@ _FIRST_RATE: Final = 1000.0
 _STEP: Final = 0.05
 
 
-def p99_bucket(searches: Counter[int]) -> int:
-    """Return the bucket that 99 of 100 searches do not exceed; at least one search."""
-    wanted = math.ceil((1 - _SHARE) * searches.total())
+def usual_buckets(searches: Counter[int]) -> tuple[int, ...]:
+    """Return the buckets that 99 and 95 of 100 searches do not exceed; there must be a search."""
+    return tuple(_bucket(searches, 1.0 - share) for share in _SHARES)
+
+
+def _bucket(searches: Counter[int], share: float) -> int:
+    wanted = math.ceil(share * searches.total())
     seen = 0
     for bucket in sorted(searches):
         seen += searches[bucket]
@@ -55,7 +64,7 @@ class Governor:
     rate: float | None = None
     #: starting, latency or store; "" where nothing holds it back.
     reason: str = ""
-    _usual: int | None = None
+    _usual: tuple[int, ...] | None = None
     _usual_at: float = -math.inf
     _searches: Counter[int] = field(default_factory=Counter)
     _since: float = 0.0
@@ -70,7 +79,7 @@ class Governor:
         """Start a copy; ``before`` are the searches of the last minute."""
         self._since = self._settled_at = now
         if before.total() >= _FEWEST_USUAL:
-            self._usual, self._usual_at = p99_bucket(before), now
+            self._usual, self._usual_at = usual_buckets(before), now
         if before:
             self.rate, self.reason = max(self.floor, _FIRST_RATE), "starting"
 
@@ -114,10 +123,12 @@ class Governor:
             self.rate = max(self.floor, _FIRST_RATE)
 
     def _is_slow(self) -> bool:
-        usual = self._usual if self._usual is not None else 0
-        slow = sum(count for bucket, count in self._searches.items() if bucket > usual + _TOLERATED)
-        expected = _SHARE * self._searches.total()
-        return slow > expected + 2.0 * math.sqrt(expected)
+        total = self._searches.total()
+        for usual, share in zip(self._usual or (), _SHARES, strict=True):
+            slow = sum(count for bucket, count in self._searches.items() if bucket > usual + _TOLERATED)
+            if slow > share * total + _CHANCE * math.sqrt(share * total):
+                return True
+        return False
 
     def _throughput(self, now: float) -> float:
         return self._handled / max(now - self._since, 0.1)
@@ -160,7 +171,7 @@ class Governor:
         if not enough and now - since < _LONGEST_LOOK_SECONDS:
             return self.rate
         if self._searches.total() >= _FEWEST_JUDGED:
-            self._usual = p99_bucket(self._searches)
+            self._usual = usual_buckets(self._searches)
         self._usual_at, self._looking = now, None
         self.rate, self.reason = before, "" if before is None else "latency" if self._cut else "starting"
         self._searches, self._handled, self._since = Counter(), 0, now
