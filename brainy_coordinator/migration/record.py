@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from brainy.bucket.records import Record
 from brainy.errors import CorruptDataError, FencedError
@@ -94,6 +94,14 @@ class Event(Record):
     copy_rate: float | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Software from before the field reads what does not need it.
+        values: dict[str, Any] = serialize(self)
+        if self.copy_rate is None:
+            values.pop("copy_rate", None)
+        return values
 
     @property
     def line(self) -> str:

@@ -66,7 +66,9 @@ class BuilderClient:
                 sys.executable, "-m", "brainy_node.builder", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES
             )
             _log.info("builder_started", kind=job.kind, shards=list(job.shards), pid=process.pid)
-            fed = asyncio.create_task(keep_fed(process.pid, self._clock))
+            fed = asyncio.create_task(
+                keep_fed(process.pid, self._clock, stands=lambda: rates is not None and rates.current == 0.0)
+            )
             try:
                 answer = await self._converse(process, job, on_progress, rates)
             finally:
