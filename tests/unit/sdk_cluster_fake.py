@@ -18,6 +18,8 @@ from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    copy_rate_pb2,
+    copy_rate_pb2_grpc,
     membership_pb2,
     membership_pb2_grpc,
     migration_pb2,
@@ -36,6 +38,7 @@ class FakeCluster(
     cluster_pb2_grpc.ClusterServiceServicer,
     membership_pb2_grpc.MembershipServiceServicer,
     migration_pb2_grpc.MigrationServiceServicer,
+    copy_rate_pb2_grpc.CopyServiceServicer,
 ):
     """State shared by any number of fake endpoints; ``serve`` opens one."""
 
@@ -74,6 +77,7 @@ class FakeCluster(
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self, server)
         migration_pb2_grpc.add_MigrationServiceServicer_to_server(self, server)
+        copy_rate_pb2_grpc.add_CopyServiceServicer_to_server(self, server)
         states = health.aio.HealthServicer()
         await states.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
@@ -305,6 +309,22 @@ class FakeCluster(
         await self._enter("ResumeMigration", request, context)
         del self.migration.paused[:]
         return migration_pb2.ResumeMigrationResponse(migration=self.migration)
+
+    async def SetCopyRate(self, request, context):
+        await self._enter("SetCopyRate", request, context)
+        rate = request.items_per_second if request.HasField("items_per_second") else None
+        copy = self.migration.copy
+        copy.ClearField("wanted")
+        if rate is not None:
+            copy.wanted = rate
+        del copy.stages[:], copy.limits[:]
+        copy.stages.add(stage="reading", done=2000, total=9000, per_second=500.0).remaining.FromSeconds(14)
+        copy.stages.add(stage="indexing", done=10)
+        copy.limits.add(
+            node_id="n1", items_per_second=rate, reason="latency" if rate is None else "set", store_repeats=2
+        )
+        copy.resumed = 1500
+        return copy_rate_pb2.SetCopyRateResponse(migration=self.migration)
 
     async def RollbackMigration(self, request, context):
         await self._enter("RollbackMigration", request, context)

@@ -165,6 +165,37 @@ def test_the_way_back_on_the_command_line(cluster):
     assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION
 
 
+def test_a_copy_is_told_how_fast_and_tells_how_it_is(cluster):
+    coordinator = ("-c", cluster.address)
+    told = brainy("migrate", "rate", "m-1", "--items-per-second", "800", *coordinator)
+    assert told.exit_code == 0, told.stderr
+    (request,) = cluster.calls("SetCopyRate")
+    assert (request.items_per_second, "by the brainy command" in request.requested_by) == (800.0, True)
+    shown = " ".join(told.stdout.split())
+    assert "reading 2,000 9,000 500 14 s" in shown
+    assert "indexing 10 ? 0 ?" in shown
+    assert "asked for: 800 items a second on each node" in shown
+    assert "taken over from a copy that was cut short: 1,500 items" in shown
+    assert "n1: 800 a second, set by somebody; 2 store calls repeated" in shown
+    left = brainy("migrate", "rate", "m-1", "--items-per-second", "auto", *coordinator, "--json")
+    assert not cluster.calls("SetCopyRate")[-1].HasField("items_per_second")
+    copy = json.loads(left.stdout)["copy"]
+    assert (copy["wanted"], copy["resumed"]) == (None, 1500)
+    assert copy["stages"][0] == {
+        "stage": "reading",
+        "done": 2000,
+        "total": 9000,
+        "per_second": 500.0,
+        "remaining_seconds": 14.0,
+    }
+    assert copy["limits"][0]["reason"] == "latency"
+    assert "searches got slower" in brainy("migrate", "show", "m-1", *coordinator).stdout
+    assert brainy("migrate", "rate", "m-1", "--items-per-second", "fast", *coordinator).exit_code == Exit.USAGE
+    cluster.refuse("SetCopyRate", grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+    refused = brainy("migrate", "rate", "m-1", "--items-per-second", "5", *coordinator)
+    assert refused.exit_code == Exit.PRECONDITION
+
+
 def test_a_plan_is_shown_and_executed_by_its_id(cluster):
     coordinator = ("-c", cluster.address)
     told = brainy("migrate", "plan", "--shared", "--downtime", "inf", "--tolerance", "0.2", "--dry-run", *coordinator)
