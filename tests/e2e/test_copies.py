@@ -16,6 +16,13 @@ from brainy.sdk.migration import Migration
 from tests.e2e.conftest import RunCluster
 
 ITEMS, DIMENSIONS = 6000, 16
+#: Everything is folded soon, so that there is a base to copy.
+FOLDS = {
+    "BRAINY_NODE__FOLD_RECORDS": "100",
+    "BRAINY_NODE__FOLD_SHARE": "0.01",
+    "BRAINY_NODE__FOLD_IDLE_SLOTS": "1",
+    "BRAINY_NODE__FOLD_IDLE_SECONDS": "1",
+}
 
 
 def vectors() -> np.ndarray:
@@ -38,7 +45,7 @@ async def until(client: AsyncBrainy, migration: Migration, holds: Callable[[Migr
 
 async def filled(client: AsyncBrainy) -> None:
     await client.add_many(vectors(), ids=[f"n{i}" for i in range(ITEMS)])
-    # From generation 0 the target is filled at the position of its base: what is copied must be in there.
+    # A generation that begins empty is its log alone; the next one is folded, and there is something to copy.
     first = await client.start_migration("in-place-upgrade", requested_by="test")
     assert (await client.wait_for_migration(first.id)).succeeded
     async with asyncio.timeout(120):
@@ -51,7 +58,7 @@ async def filled(client: AsyncBrainy) -> None:
 async def test_a_copy_is_slowed_paused_told_and_let_go(tmp_path: Path, run_cluster: RunCluster) -> None:
     namespace = f"file://{tmp_path / 'bucket'}"
     (tmp_path / "bucket").mkdir()
-    async with run_cluster(namespace, nodes=1) as (_, client):
+    async with run_cluster(namespace, nodes=1, settings=FOLDS) as (_, client):
         await filled(client)
         migration = await client.start_migration("in-place-upgrade", requested_by="test")
         seen = await client.set_copy_rate(migration.id, 400.0, requested_by="somebody")
@@ -95,7 +102,7 @@ async def test_a_copy_is_slowed_paused_told_and_let_go(tmp_path: Path, run_clust
 async def test_a_copy_whose_node_is_killed_goes_on_where_it_was(tmp_path: Path, run_cluster: RunCluster) -> None:
     namespace = f"file://{tmp_path / 'bucket'}"
     (tmp_path / "bucket").mkdir()
-    async with run_cluster(namespace, nodes=2) as (cluster, client):
+    async with run_cluster(namespace, nodes=2, settings=FOLDS) as (cluster, client):
         await filled(client)
         migration = await client.start_migration("in-place-upgrade", requested_by="test")
         await client.set_copy_rate(migration.id, 300.0)
