@@ -89,6 +89,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.draining = False
         #: Never let the barrier pass while set.
         self.stuck = False
+        #: Never gets on with a copy unless set.
+        self.copies = True
         self.version = "1.0"
         self.protocol_version = 1
         self.disk_free: int | None = None
@@ -163,6 +165,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
     def _follow(self, number: int, shard: int, placed: GenerationPlacement, source: int) -> None:
         assert self.routing is not None
         count, log = placed.shard_count, self.world.log(number, shard)
+        if not log.copied and not self.copies:
+            return
         if log.cursor_of != source:
             log.cursor, log.cursor_of = {}, source
         source_count = self.routing.generations[source].shard_count
