@@ -121,7 +121,8 @@ def _stage(stage: str, owners: Iterable[ReplicaSeen]) -> tuple[int, int] | None:
     for owner in owners:
         counts = _counts(stage, owner)
         begun = begun or counts is not None
-        known = known and counts is not None and (counts[1] > 0 or (counts[0] == 0 and owner.state in _COPIED))
+        nothing = counts == (0, 0) and (owner.state in _COPIED or stage == "indexing")
+        known = known and counts is not None and (counts[1] > 0 or nothing)
         done += counts[0] if counts else 0
         total += counts[1] if counts else 0
     return (done, total if known else 0) if begun else None

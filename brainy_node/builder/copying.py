@@ -63,6 +63,9 @@ async def copy_source(
             await _read(context, source, reading, totals, parts, place)
         totals.finished()
         for shard, writer in writers.items():
+            # One after the other; how much there is shows from the beginning.
+            context.report(Progress(shard=shard, stage="indexing", done=0, total=writer.noun_count))
+        for shard, writer in writers.items():
             record = await asyncio.to_thread(
                 writer.finish,
                 position=0,
