@@ -1,4 +1,4 @@
-"""Copies with real processes: held to a rate, paused, told, and taken up again after a node was killed."""
+"""A copy with real processes: held to a rate, paused, told, and let go."""
 
 from __future__ import annotations
 
@@ -77,22 +77,3 @@ async def test_a_copy_is_slowed_paused_told_and_let_go(tmp_path: Path, run_clust
         assert (ended.succeeded, ended.digest_equal, ended.items_copied) == (True, True, ITEMS)
         with pytest.raises(PreconditionError):
             await client.set_copy_rate(migration.id, 5.0)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-async def test_a_copy_whose_node_is_killed_goes_on_where_it_was(tmp_path: Path, run_cluster: RunCluster) -> None:
-    namespace = await sample_bucket(tmp_path / "bucket")
-    async with run_cluster(namespace, nodes=2) as (cluster, client):
-        migration = await client.start_migration("in-place-upgrade", requested_by="test")
-        await client.set_copy_rate(migration.id, 30.0)
-        # Everything is in parts, and the indexes, which are held to the rate as well, take their time.
-        await until(client, migration, lambda m: bool((s := stage(m.copy, "publishing")) and s.done == ITEMS))
-        await cluster.kill_node(0)
-        resumed = await until(client, migration, lambda m: bool(m.copy and m.copy.resumed))
-        assert resumed.copy is not None
-        assert 0 < resumed.copy.resumed <= ITEMS
-        await client.set_copy_rate(migration.id, None)
-        ended = await client.wait_for_migration(migration.id)
-        assert (ended.succeeded, ended.digest_equal) == (True, True), ended.story
-        assert (await client.get_statistics()).noun_count == len(NOUNS)
