@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from brainy.sdk.plans import MigrationPlan, PlanOutcome, PlanStep
     from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
+    from brainy.sdk.reembedding import Reembedding
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
@@ -108,6 +109,7 @@ __all__ = [
     "PlanStep",
     "PreconditionError",
     "Quarantined",
+    "Reembedding",
     "RestoreResult",
     "S3Config",
     "SearchResult",
@@ -150,6 +152,7 @@ _MODULES = {
     ),
     "brainy.sdk.plans": ("MigrationPlan", "PlanOutcome", "PlanStep"),
     "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
+    "brainy.sdk.reembedding": ("Reembedding",),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }

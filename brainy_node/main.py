@@ -109,6 +109,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         settings=settings.node,
         clock=clock,
         ids=ids,
+        embedding=settings.embedding,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

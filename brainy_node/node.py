@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from brainy.clock import Clock
-from brainy.config.settings import NodeSettings
+from brainy.config.settings import EmbeddingSettings, NodeSettings
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
@@ -39,8 +39,10 @@ class Node:
         settings: NodeSettings,
         clock: Clock,
         ids: Ids,
+        embedding: EmbeddingSettings | None = None,
     ) -> None:
         self._namespaces = namespaces
+        self._embedding = embedding
         self._peers = peers
         self._settings = settings
         self._clock = clock
@@ -78,6 +80,7 @@ class Node:
             ids=self._ids,
             on_drain=self.drain,
             serving=False,
+            embedding=self._embedding,
         )
         self._address = self._address or server.address
         loops = [asyncio.create_task(namespace.run()) for namespace in self._namespaces.all()]

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from brainy.bucket.embedding import EmbeddingIdentity
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
 from brainy.bucket.trial import ReadTrial
 from brainy.errors import CorruptDataError, PreconditionError
 
@@ -101,6 +101,8 @@ class Spec(Record):
     created_at: str = ""
     #: What its texts were embedded with; None while nobody wrote any.
     embedding: EmbeddingIdentity | None = None
+    #: Set where ``embedding`` is another model than the source's, so that every vector was made anew.
+    reembedding: Reembedding | None = None
 
     @property
     def made_of(self) -> int | None:
@@ -112,7 +114,7 @@ class Spec(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "embedding")
+        return _without(serialize(self), "embedding", "reembedding")
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:

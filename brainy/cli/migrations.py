@@ -10,6 +10,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli.embedding_options import (
+    DimensionsOption,
+    EmbedOption,
+    ExpansionAddOption,
+    ExpansionSearchOption,
+    PartitioningOption,
+    WithoutTextOption,
+    model_of,
+)
 from brainy.cli.exits import Exit
 from brainy.cli.migration_view import follow, report
 from brainy.cli.output import JsonOption, current, table
@@ -68,6 +77,12 @@ def plan(
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     pool: PoolOption = "",
+    expansion_add: ExpansionAddOption = 0,
+    expansion_search: ExpansionSearchOption = 0,
+    dimensions: DimensionsOption = 0,
+    partitioning: PartitioningOption = "",
+    embed: EmbedOption = "",
+    without_text: WithoutTextOption = 0,
     quarantine_limit: QuarantineOption = 0,
     pause_cap: PauseOption = 0.0,
     writers_stopped: WritersStoppedOption = False,
@@ -106,7 +121,16 @@ def plan(
     Exit status 4 if a check stands in its way.
     """
     target = TargetSpec(
-        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+        shard_count=shards,
+        metric=metric,
+        scalar_kind=scalar_kind,
+        connectivity=connectivity,
+        pool=pool,
+        expansion_add=expansion_add,
+        expansion_search=expansion_search,
+        dimensions=dimensions,
+        partitioning=partitioning,
+        embedding=model_of(embed, without_text),
     )
 
     async def ask() -> MigrationPlan:
@@ -151,6 +175,12 @@ def start(
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     pool: PoolOption = "",
+    expansion_add: ExpansionAddOption = 0,
+    expansion_search: ExpansionSearchOption = 0,
+    dimensions: DimensionsOption = 0,
+    partitioning: PartitioningOption = "",
+    embed: EmbedOption = "",
+    without_text: WithoutTextOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
@@ -172,7 +202,16 @@ def start(
     """
     output = current()
     target = TargetSpec(
-        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+        shard_count=shards,
+        metric=metric,
+        scalar_kind=scalar_kind,
+        connectivity=connectivity,
+        pool=pool,
+        expansion_add=expansion_add,
+        expansion_search=expansion_search,
+        dimensions=dimensions,
+        partitioning=partitioning,
+        embedding=model_of(embed, without_text),
     )
     wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
     if plan_id and (target != TargetSpec() or wished):

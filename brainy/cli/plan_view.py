@@ -75,8 +75,10 @@ def _milliseconds(figures: PlanFigures) -> str:
 
 def _figures(figures: PlanFigures) -> dict[str, str]:
     calls = figures.calls
+    texts = {"embeds": f"{figures.texts:,} texts, {figures.texts_per_second:,.0f} a second"} if figures.texts else {}
     return {
         "takes": f"about {span(figures.duration_seconds)}",
+        **texts,
         "writes wait": f"{_milliseconds(figures)}, at most {figures.write_pause_cap_seconds:g} s a try",
         "calls": ", ".join(f"{number:,} {kind.upper().replace('_', ' ')}" for kind, number in calls.items()),
         "space": f"{size_text(figures.bucket_bytes)} in the bucket, {size_text(figures.disk_bytes)} of disk",

@@ -9,6 +9,7 @@ from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
+from brainy.sdk.reembedding import Reembedding, reembedding_to_proto
 
 
 class Strategy(enum.Enum):
@@ -55,6 +56,15 @@ class TargetSpec:
     connectivity: int = 0
     #: Label of the nodes that shall hold it; those that may hold the source if left out. BLUE_GREEN needs one.
     pool: str = ""
+    #: Candidates kept while the index is built, and while it is searched.
+    expansion_add: int = 0
+    expansion_search: int = 0
+    #: How items are spread over shards: hash.
+    partitioning: str = ""
+    #: Length of the vectors; another one than now is refused but for that of ``embedding``.
+    dimensions: int = 0
+    #: Another model, which makes every vector anew out of the nouns' texts.
+    embedding: Reembedding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +172,11 @@ def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
         scalar_kind=wanted.scalar_kind,
         connectivity=wanted.connectivity,
         pool=wanted.pool,
+        expansion_add=wanted.expansion_add,
+        expansion_search=wanted.expansion_search,
+        partitioning=wanted.partitioning,
+        dimensions=wanted.dimensions,
+        embedding=None if wanted.embedding is None else reembedding_to_proto(wanted.embedding),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.bucket.embedding import embedding_from_proto
 from brainy.clock import iso
 
 #: Longer than anybody waits; stands for "as long as it takes" on the wire, which has no infinity.
@@ -90,6 +91,9 @@ class PlanFigures:
     #: US dollars: once for the calls, and a month for the storage.
     request_cost: float = 0.0
     storage_cost_per_month: float = 0.0
+    #: Where another model embeds everything anew: texts, and how many a second the nodes managed when asked.
+    texts: int = 0
+    texts_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +148,8 @@ class MigrationPlan:
     risks: tuple[PlanRisk, ...]
     confirmations: tuple[PlanConfirmation, ...]
     checks: tuple[PlanCheck, ...]
-    #: What was asked for the target, 0 and "" as now: shard_count, metric, scalar_kind, connectivity, pool.
+    #: What was asked for the target, 0 and "" as now: shard_count, metric, scalar_kind, connectivity, pool; and only
+    #: where something was: expansion_add, expansion_search, embedding (the model), without_text_limit.
     target: dict[str, int | str]
     quarantine_limit: int
     writers_stopped: bool
@@ -246,6 +251,7 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
             "scalar_kind": message.target.scalar_kind,
             "connectivity": message.target.connectivity,
             "pool": message.target.pool,
+            **_further(message.target),
         },
         quarantine_limit=message.quarantine_limit,
         writers_stopped=message.writers_stopped,
@@ -256,6 +262,19 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         way_back=message.way_back,
         runbook=message.runbook,
     )
+
+
+def _further(target: migration_pb2.TargetSpec) -> dict[str, int | str]:
+    wished: dict[str, int | str] = {
+        "expansion_add": target.expansion_add,
+        "expansion_search": target.expansion_search,
+        "dimensions": target.dimensions,
+    }
+    if target.HasField("embedding"):
+        wished["embedding"] = str(embedding_from_proto(target.embedding.identity))
+        wished["endpoint"] = target.embedding.endpoint
+        wished["without_text_limit"] = target.embedding.without_text_limit
+    return {name: value for name, value in wished.items() if value}
 
 
 def outcome_from_proto(message: migration_pb2.PlanOutcome) -> PlanOutcome:
@@ -286,4 +305,6 @@ def _figures(message: migration_pb2.PlanFigures) -> PlanFigures:
         calls=dict(message.calls),
         request_cost=message.request_cost,
         storage_cost_per_month=message.storage_cost_per_month,
+        texts=message.texts,
+        texts_per_second=message.texts_per_second,
     )

@@ -76,6 +76,14 @@ class AwaitCatchUp:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareComparison:
+    """Have both sides count their items without vectors, beside reads and writes, and keep that from then on."""
+
+    leading: int
+    following: int
+
+
+@dataclass(frozen=True, slots=True)
 class CompareDigests:
     """Add up both sides' digests and compare."""
 
@@ -131,6 +139,7 @@ Action = (
     | Drain
     | TakePositions
     | AwaitCatchUp
+    | PrepareComparison
     | CompareDigests
     | Commit
     | Release

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.projection import Projection
 from brainy.bucket.records import GenerationPlacement
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
@@ -50,7 +51,13 @@ class Barrier:
         return await _ask_all("list_shard_states", addresses, ask)
 
     async def digest(
-        self, placed: GenerationPlacement, generation: int, addresses: Mapping[str, str], *, timeout: float
+        self,
+        placed: GenerationPlacement,
+        generation: int,
+        addresses: Mapping[str, str],
+        *,
+        timeout: float,
+        projection: Projection | None = None,
     ) -> DigestSeen | None:
         """Return the sum over a generation, asked of the owner of each shard; None when one does not answer."""
         owned: dict[str, list[int]] = {}
@@ -66,6 +73,7 @@ class Barrier:
                 generation=generation,
                 shards=owned[node_id],
                 timeout=timeout,
+                projection=projection,
             )
 
         answers = await _ask_all("get_digest", {node: node for node in owned}, ask)

@@ -27,8 +27,10 @@ from brainy_coordinator.migration.preflight import Preflight, require
 from brainy_coordinator.migration.preflight_checks import target_spec
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import projections
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
+from brainy_coordinator.nodes import DigestSeen
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.pools import eligible
@@ -122,6 +124,8 @@ class ClusterExecutor:
                 await self._take_positions(record)
             case act.AwaitCatchUp():
                 await self._await_catch_up(record)
+            case act.PrepareComparison():
+                await self._prepare_comparison(record)
             case act.CompareDigests():
                 await self._compare_digests(record)
             case act.Commit():
@@ -297,15 +301,33 @@ class ClusterExecutor:
                 return
             await self._clock.sleep(min(_POLL_SECONDS, remaining))
 
+    async def _digests(
+        self, record: MigrationRecord, routing: Routing, *, timeout: float
+    ) -> tuple[DigestSeen | None, DigestSeen | None]:
+        leading, following = [
+            await self._barrier.digest(
+                routing.generations[number],
+                number,
+                self._owner_addresses(routing, number),
+                timeout=timeout,
+                projection=projection,
+            )
+            for number, projection in zip((record.leading, record.following), projections(record), strict=True)
+        ]
+        return leading, following
+
+    async def _prepare_comparison(self, record: MigrationRecord) -> None:
+        # Asked until both are counted: the nodes go on with it though the call has given up.
+        sides = await self._digests(record, await self._routing(), timeout=_CALL_SECONDS)
+        if None in sides:
+            await self._clock.sleep(_RETRY_SECONDS)
+        else:
+            self.facts = replace(self.facts, comparable=record.leading)
+
     async def _compare_digests(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         timeout = self._remaining(record, attempt)
-        source, target = [
-            await self._barrier.digest(
-                routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
-            )
-            for number in (record.leading, record.following)
-        ]
+        source, target = await self._digests(record, routing, timeout=timeout)
         if source is None or target is None:
             await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
             return
@@ -352,6 +374,7 @@ class ClusterExecutor:
             write_pause_seconds=self._clock.monotonic() - attempt.started_at,
             adopted_in_force=frozenset(),
             still=None,
+            comparable=None,
             released=frozenset(),
         )
 
@@ -383,7 +406,7 @@ class ClusterExecutor:
         routing = await self._routing()
         if routing.active != generation:
             return
-        self.facts = replace(self.facts, cut_over=None, gave_up_at=self._clock.monotonic())
+        self.facts = replace(self.facts, cut_over=None, comparable=None, gave_up_at=self._clock.monotonic())
         await self._swap(routing, edits.undrain(routing, record.id))
 
     def _attempt(self) -> CutOver:

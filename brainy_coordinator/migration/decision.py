@@ -33,6 +33,7 @@ from brainy_coordinator.migration.cut_over import (
 from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined
 from brainy_coordinator.migration.observing import observing, rolling_back
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import lag_limit, preparing, without_text
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
 
@@ -115,7 +116,7 @@ def _catching_up(record: MigrationRecord, seen: Observation, now: float) -> Deci
                 detail=f"{check.reason}: {check.detail}; the source goes on serving: mend and replay the objects "
                 "(brainy quarantine), or raise quarantine_limit",
             )
-    return Decision(trigger=Trigger.LAG_IN_BOUNDS)
+    return without_text(record, seen) or Decision(trigger=Trigger.LAG_IN_BOUNDS)
 
 
 def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -130,9 +131,9 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
     if moves:
         return Decision(actions=moves)
-    if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
+    if backs_off(record, seen, now) or behind(record, seen, lag_limit(record)) or unready_leaders(record, seen):
         return _WAIT
-    return Decision(trigger=Trigger.PROMOTED)
+    return without_text(record, seen) or preparing(record, seen) or Decision(trigger=Trigger.PROMOTED)
 
 
 def _cutting_over(record: MigrationRecord, seen: Observation, now: float) -> Decision:

@@ -122,6 +122,8 @@ class DryRunExecutor:
                 facts = replace(facts, cut_over=replace(self._attempt(), positions={}))
             case act.AwaitCatchUp():
                 facts = replace(facts, cut_over=replace(self._attempt(), caught_up=True))
+            case act.PrepareComparison(leading=leading):
+                facts = replace(facts, comparable=leading)
             case act.CompareDigests():
                 facts = replace(facts, cut_over=replace(self._attempt(), digest_equal=True))
             case act.Commit():
@@ -135,7 +137,7 @@ class DryRunExecutor:
                     follow_from=dict.fromkeys(placed, 0) if record.request.keep_way_back else None,
                 )
             case act.Release():
-                facts = replace(facts, released=self._reachable, cut_over=None)
+                facts = replace(facts, released=self._reachable, cut_over=None, comparable=None)
             case act.RetireSource():
                 routing = edits.retire_source(routing, record.id, source=record.source)
             case act.CreateTarget() | act.CountQuarantine() | act.Undrain() | act.Undo():
@@ -181,7 +183,11 @@ class DryRunExecutor:
                 return "every node confirms that no write is in flight"
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
+            case act.PrepareComparison(leading=leading, following=following):
+                return f"generations {leading} and {following} count their items without vectors, writes flowing"
             case act.CompareDigests(leading=leading, following=following):
+                if record.request.target.embedding is not None:
+                    return f"generations {leading} and {following} hold the same items, vectors aside, or it is aborted"
                 return f"the digests of generations {leading} and {following} are equal, or it is aborted"
             case act.Commit(leading=leading, following=following):
                 if record.request.keep_way_back:

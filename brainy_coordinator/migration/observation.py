@@ -40,6 +40,8 @@ class ReplicaSeen:
     copied: int = 0
     total: int = 0
     quarantined: int = 0
+    #: Nouns that cannot be searched.
+    unindexed: int = 0
     message: str = ""
 
     def reached(self, generation: int, shard: int) -> int:
@@ -63,6 +65,7 @@ class ReplicaSeen:
             copied=report.copied,
             total=report.total,
             quarantined=report.quarantined,
+            unindexed=report.unindexed_count,
             message=report.message,
         )
 
@@ -141,6 +144,8 @@ class Facts:
     write_pause_seconds: float | None = None
     #: When this leader first saw the target active with a way back kept, monotonic seconds.
     observing_since: float | None = None
+    #: The side that led when both last said that they can be compared without vectors; None until they have.
+    comparable: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from brainy_coordinator.migration.actions import Release, Undrain
 from brainy_coordinator.migration.cut_over import (
-    LAG_LIMIT,
     Decision,
     backs_off,
     behind,
@@ -19,6 +18,7 @@ from brainy_coordinator.migration.cut_over import (
 )
 from brainy_coordinator.migration.observation import Observation
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import lag_limit, preparing
 from brainy_coordinator.migration.state import Trigger
 
 
@@ -31,9 +31,9 @@ def observing(record: MigrationRecord, seen: Observation, now: float) -> Decisio
     if record.paused:
         return Decision()
     if record.wants_rollback:
-        if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
+        if backs_off(record, seen, now) or behind(record, seen, lag_limit(record)) or unready_leaders(record, seen):
             return Decision()
-        return Decision(trigger=Trigger.ROLLBACK_BEGUN)
+        return preparing(record, seen) or Decision(trigger=Trigger.ROLLBACK_BEGUN)
     left = seconds_left(record, seen, now)
     if left is not None and left <= 0.0 and not record.differs:
         return Decision(trigger=Trigger.OBSERVED, detail=f"observed for {record.request.observe_seconds:g} s")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from brainy_coordinator.migration.cut_over import LAG_LIMIT, backs_off, behind, unready_leaders
+from brainy_coordinator.migration.cut_over import backs_off, behind, unready_leaders
 from brainy_coordinator.migration.observation import Observation, ReplicaState
 from brainy_coordinator.migration.observing import seconds_left
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import lag_limit
 from brainy_coordinator.migration.state import State
 
 _FILLING = (State.COPYING, State.CATCHING_UP, State.READY)
@@ -52,5 +53,5 @@ def not_ready(record: MigrationRecord, seen: Observation) -> list[str]:
     if record.state is State.COPYING:
         copied = sum(owner is not None and owner.state is not ReplicaState.COPYING for owner in owners)
         return [f"{copied} of {len(owners)} shards are copied (wait)"]
-    problems = [behind(record, seen, LAG_LIMIT), unready_leaders(record, seen)]
+    problems = [behind(record, seen, lag_limit(record)), unready_leaders(record, seen)]
     return [f"{problem} (wait, or see brainy status)" for problem in problems if problem]

@@ -34,6 +34,7 @@ from brainy_coordinator.migration.plan import (
     tolerated,
 )
 from brainy_coordinator.migration.plan_confirmations import confirmations
+from brainy_coordinator.migration.plan_embedding import embedding_risks, with_embedding
 from brainy_coordinator.migration.plan_outcome import transitions_of
 from brainy_coordinator.migration.plan_prediction import Counted, choices, facts_of, figures_of, weigh
 from brainy_coordinator.migration.preflight import REMEDIES, Preflight, counted_items
@@ -128,10 +129,19 @@ class Planner:
             steps=tuple(PlannedStep(action=step.action, detail=step.detail) for step in steps),
             transitions=transitions_of(executor.story),
             checks=tuple(_checked(check) for check in checks),
-            prediction=figures_of(
-                facts, strategy, assumptions, replication=replication, pause_cap_seconds=request.pause_cap_seconds
+            prediction=with_embedding(
+                figures_of(
+                    facts, strategy, assumptions, replication=replication, pause_cap_seconds=request.pause_cap_seconds
+                ),
+                request,
+                nouns=seen.counted.nouns,
+                texts_per_second=self._preflight.vectors.texts_per_second,
             ),
-            risks=(*proposal.risks, *(risk for risk in advice.warnings if risk.code != "NOT_COUNTED")),
+            risks=(
+                *proposal.risks,
+                *embedding_risks(request),
+                *(risk for risk in advice.warnings if risk.code != "NOT_COUNTED"),
+            ),
             confirmations=confirmations(request, basis, facts.dimensions),
             way_back=proposal.way_back,
             runbook=proposal.runbook,

@@ -25,6 +25,7 @@ from brainy_coordinator.migration.preflight_checks import (
     versions,
 )
 from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
+from brainy_coordinator.migration.preflight_vectors import VECTOR_REMEDIES, VectorChecks
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.migration.strategies.checks import STRATEGY_REMEDIES, strategy_checks
@@ -51,6 +52,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     "backup_present": "name a backup that brainy verify-backup finds whole, by its path as the coordinator sees it",
     **STRATEGY_REMEDIES,
+    **VECTOR_REMEDIES,
     "quarantine_within_limit": (
         "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
         " (their bytes are kept); nothing was changed"
@@ -88,6 +90,7 @@ class Preflight:
         self._clock = clock
         self._ids = ids
         self._backups = BackupChecks()
+        self.vectors = VectorChecks(nodes, namespace=view.namespace)
         self._tree_choice = tree_choice
 
     async def run(
@@ -158,6 +161,8 @@ class Preflight:
         answers: Mapping[str, Sequence[control_pb2.ShardReplica]],
     ) -> tuple[Check, ...]:
         fit = spec_holds_data(request, source)
+        if fit.passed:
+            fit = await self.vectors.fit(request, source, routing, self._view.reachable()) or fit
         choice = await self._tree_choice()
         signs: tuple[str, ...] = ()
         if source.source == "brainy" and not choice.follow:
@@ -173,7 +178,16 @@ class Preflight:
         holders = eligible(pool, self._view.labels())
         reports = {node: report for node, report in self._view.reports().items() if node in holders}
         room = space(reports, needed=disk_needed(nouns, verbs, target), replication=target.replication)
-        return fit, room, writers
+        reachable = self._view.reachable()
+        embedding = await self.vectors.reembedding(
+            request,
+            source,
+            routing,
+            choice=choice,
+            addresses=reachable,
+            holders={node: address for node, address in reachable.items() if node in holders},
+        )
+        return fit, room, writers, *embedding
 
     async def ask_nodes(self) -> dict[str, list[control_pb2.ShardReplica]]:
         """Return what the nodes that answer say of their replicas now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
 from brainy.bucket.records import Record
 from brainy.errors import CorruptDataError, FencedError
 from brainy_coordinator.migration.state import State, Trigger
@@ -28,6 +29,24 @@ class TargetWish(BaseModel):
     connectivity: int = 0
     #: Label of the nodes that shall hold it.
     pool: str = ""
+    expansion_add: int = 0
+    expansion_search: int = 0
+    partitioning: str = ""
+    #: Length of the vectors; another one than the source's needs ``embedding``.
+    dimensions: int = 0
+    #: The model that makes every vector anew out of the nouns' texts, and how it is asked; None for none.
+    embedding: EmbeddingIdentity | None = None
+    reembedding: Reembedding | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out while there is nothing to say, so that a coordinator from before the fields reads the record.
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if value or name in _FIRST_WISHES}
+
+
+#: Those that are always written.
+_FIRST_WISHES = frozenset({"shard_count", "metric", "scalar_kind", "connectivity", "pool"})
 
 
 class Request(BaseModel):

@@ -65,6 +65,8 @@ class Trigger(enum.Enum):
     COPY_DONE = "copy_done"
     #: The target could not read more objects than were accepted.
     QUARANTINE_EXCEEDED = "quarantine_exceeded"
+    #: Another model embedded the target, and more nouns than were accepted have no text.
+    WITHOUT_TEXT_EXCEEDED = "without_text_exceeded"
     LAG_IN_BOUNDS = "lag_in_bounds"
     LAG_EXCEEDED = "lag_exceeded"
     #: Everything that may move before the writes has moved.

@@ -14,6 +14,8 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.COPYING, Trigger.COPY_DONE): State.CATCHING_UP,
     (State.CATCHING_UP, Trigger.LAG_IN_BOUNDS): State.READY,
     (State.CATCHING_UP, Trigger.QUARANTINE_EXCEEDED): State.ABORTING,
+    (State.CATCHING_UP, Trigger.WITHOUT_TEXT_EXCEEDED): State.ABORTING,
+    (State.READY, Trigger.WITHOUT_TEXT_EXCEEDED): State.ABORTING,
     (State.READY, Trigger.LAG_EXCEEDED): State.CATCHING_UP,
     (State.READY, Trigger.PROMOTED): State.CUTTING_OVER,
     (State.CUTTING_OVER, Trigger.DRAINED): State.VERIFYING,

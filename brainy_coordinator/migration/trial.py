@@ -6,6 +6,7 @@ from brainy.bucket.records import Routing
 from brainy.bucket.trial import ReadTrial
 from brainy.errors import PreconditionError
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import is_reembedded
 from brainy_coordinator.migration.state import State
 
 _BEFORE_READY = frozenset({State.PENDING, State.PREFLIGHTING, State.COPYING, State.CATCHING_UP})
@@ -28,6 +29,12 @@ def require_triable(record: MigrationRecord, routing: Routing, *, stops: bool) -
         )
     if routing.phase != "serving":
         raise _refused(record, "the namespace is switching", "try again in a few seconds")
+    if not stops and is_reembedded(record):
+        raise _refused(
+            record,
+            "reads of one embedding model cannot be tried on another's",
+            "hold it before the switch (--hold), and ask the target after it, with a way back (--keep-way-back)",
+        )
     if not stops and record.state is not State.READY:
         raise _refused(record, "the target is not ready", "wait until the migration is READY")
 

@@ -9,9 +9,10 @@ from google.protobuf import timestamp_pb2
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import InvalidRequestError
 from brainy_coordinator.migration.reconciler import Progress
-from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
+from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.membership import duration
+from brainy_coordinator.services.target_messages import target_wish
 
 DEFAULT_PAUSE_CAP_SECONDS = 3.0
 _LONGEST_PAUSE_CAP_SECONDS = 60.0
@@ -89,13 +90,7 @@ def request_value(
         strategy=known,
         source_generation=source_generation,
         target_generation=target_generation,
-        target=TargetWish(
-            shard_count=target.shard_count,
-            metric=target.metric,
-            scalar_kind=target.scalar_kind,
-            connectivity=target.connectivity,
-            pool=target.pool,
-        ),
+        target=target_wish(target),
         requested_by=requested_by,
         pause_cap_seconds=pause_cap_seconds,
         quarantine_limit=quarantine_limit,

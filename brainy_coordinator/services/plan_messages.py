@@ -12,6 +12,7 @@ from brainy_coordinator.migration.plan import Plan, Prediction
 from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
+from brainy_coordinator.services.target_messages import target_message
 
 #: As long as it takes: the wire has no infinity.
 _FOREVER_SECONDS = 1e9
@@ -45,13 +46,7 @@ def plan_message(plan: Plan, *, stored: bool = True) -> migration_pb2.MigrationP
         strategy=STRATEGY_NUMBERS[wish.strategy],
         source_generation=wish.source_generation,
         target_generation=wish.target_generation,
-        target=migration_pb2.TargetSpec(
-            shard_count=wish.target.shard_count,
-            metric=wish.target.metric,
-            scalar_kind=wish.target.scalar_kind,
-            connectivity=wish.target.connectivity,
-            pool=wish.target.pool,
-        ),
+        target=target_message(wish.target),
         pause_cap=duration(wish.pause_cap_seconds),
         quarantine_limit=wish.quarantine_limit,
         require_backup=wish.require_backup,
@@ -113,6 +108,8 @@ def figures_message(found: Prediction) -> migration_pb2.PlanFigures:
         calls=found.calls,
         request_cost=found.request_cost,
         storage_cost_per_month=found.storage_cost_per_month,
+        texts=found.texts,
+        texts_per_second=found.texts_per_second,
     )
 
 

@@ -50,6 +50,8 @@ class BuilderClient:
             UnavailableError: the process ended without an answer (killed, out of memory, crashed). Retry.
         """
         job = job.model_copy(update={"log_level": self._settings.log_level, "log_format": self._settings.log_format})
+        if job.spec.reembedding is not None:
+            job = job.with_embedding(self._settings.embedding)
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "brainy_node.builder", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES

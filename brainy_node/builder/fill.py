@@ -22,6 +22,7 @@ from brainy_node.builder.copying import copy_source
 from brainy_node.builder.job import Built
 from brainy_node.builder.opening import open_shard
 from brainy_node.builder.publication import Publication, manifest_register, publish
+from brainy_node.builder.reembedding import reembedded
 from brainy_node.builder.source import choose_source
 from brainy_node.shard.base import Base
 
@@ -43,7 +44,7 @@ async def fill(context: Context) -> list[Built]:
             built.append(await open_shard(context, shard, stored[0]))
     if not missing:
         return built
-    chosen = await choose_source(context.store, context.job.spec)
+    chosen = reembedded(await choose_source(context.store, context.job.spec), context.job)
     writers = await copy_source(context, chosen, missing)
     for shard, writer in writers.items():
         # The writer has just hashed these files.

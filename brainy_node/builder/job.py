@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
 from brainy import errors
 from brainy.bucket.records import Spec
-from brainy.config.settings import StoreSettings
+from brainy.config.settings import EmbeddingSettings, StoreSettings
 from brainy.errors import BrainyError
 
 #: adopt: generation 0 from the Brainy tree or from nothing; local only.
@@ -49,6 +49,23 @@ class Job(_Value):
     threads: int = 0
     log_level: str = "info"
     log_format: str = "json"
+    #: fill: where the model is asked that embeds everything anew. Its key travels apart, for settings hide it.
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    embedding_key: str = Field(default="", repr=False)
+
+    @property
+    def embedding_settings(self) -> EmbeddingSettings:
+        """The settings with their key."""
+        return self.embedding.model_copy(update={"api_key": SecretStr(self.embedding_key)})
+
+    def with_embedding(self, settings: EmbeddingSettings) -> Job:
+        """Return the job as it is handed over, with what a process needs to ask a model."""
+        return self.model_copy(
+            update={
+                "embedding": settings.model_copy(update={"api_key": SecretStr("")}),
+                "embedding_key": settings.api_key.get_secret_value(),
+            }
+        )
 
 
 class Progress(_Value):

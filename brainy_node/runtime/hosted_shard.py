@@ -45,6 +45,7 @@ from brainy_node.runtime.collecting import held_by_followers, log_collector
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.pinning import is_pinned, must_change_base
+from brainy_node.runtime.reembedding import reembedding
 from brainy_node.runtime.report import replica_message
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -304,8 +305,10 @@ class HostedShard:
         async def commit(records: Sequence[log_pb2.LogRecord], cursor: Mapping[int, int]) -> None:
             await self._apply(await writer.commit(records, cursor, duty.follows))
 
+        assert duty.follows is not None
         try:
-            await SourceFollower.of(self._host, duty, shard, commit).run(self._follow_no_more)
+            async with reembedding(self._host, duty.generation, duty.follows) as transform:
+                await SourceFollower.of(self._host, duty, shard, commit, transform).run(self._follow_no_more)
         except* BrainyError as group:
             raise _first(group) from group
 

@@ -31,6 +31,7 @@ from brainy_node.following.figures import following_message
 from brainy_node.following.follower import Follower
 from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.held_vectors import HeldVectors
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.mirroring import Mirroring
@@ -99,8 +100,11 @@ class HostedNamespace:
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            embedding=settings.embedding,
             context=copy_context(),
         )
+        #: What the coordinator asks of vectors, and of items without them.
+        self.vectors = HeldVectors(self._owned, self.shard)
         #: Takes over what Brainy processes write into the tree, where that is chosen.
         self.follower = Follower(
             store,
@@ -126,6 +130,7 @@ class HostedNamespace:
                 group.create_task(self.follower.run())
                 group.create_task(self._mirroring.run(self._shards.values))
         finally:
+            self.vectors.close()
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
             await self._store.close()
@@ -169,6 +174,8 @@ class HostedNamespace:
                 await hosted.assign(assignment)
             if key[0] == routing.write and routing.phase == "serving":
                 hosted.resume()
+        if routing.migration is None:
+            self.vectors.let_go(hosted.shard for hosted in self._shards.values() if hosted.shard is not None)
         for key in list(self._shards.keys() - wanted.keys()):
             since = self._leaving.setdefault(key, now)
             if now - since >= _LINGER_SECONDS:
@@ -399,15 +406,19 @@ class HostedNamespace:
         total, nouns, verbs = MultisetDigest(), 0, 0
         positions: list[common_pb2.Position] = []
         for number in shards:
-            hosted = self._shards.get((generation, number))
-            if hosted is None or not hosted.assignment.is_owner or not hosted.readable or hosted.shard is None:
+            shard = self._owned(generation, number)
+            if shard is None:
                 raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
-            total.merge(hosted.shard.digest())
-            statistics = hosted.shard.statistics()
+            total.merge(shard.digest())
+            statistics = shard.statistics()
             nouns += statistics.nouns
             verbs += statistics.verbs
-            positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
+            positions.append(common_pb2.Position(generation=generation, shard=number, position=shard.applied))
         return total, nouns, verbs, positions
+
+    def _owned(self, generation: int, shard: int) -> Shard | None:
+        hosted = self._shards.get((generation, shard))
+        return hosted.shard if hosted is not None and hosted.assignment.is_owner and hosted.readable else None
 
     @property
     def ready(self) -> bool:

@@ -45,4 +45,5 @@ def replica_message(namespace: str, replica: Reported) -> control_pb2.ShardRepli
         message.noun_count = statistics.nouns
         message.verb_count = statistics.verbs
         message.quarantined = statistics.quarantined
+        message.unindexed_count = statistics.unindexed
     return message

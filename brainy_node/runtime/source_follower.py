@@ -11,7 +11,8 @@ Steps, repeated:
   1. One reader a followed source shard streams its slots, in order, from the owner of that shard,
      starting right after the cursor.
   2. The committer takes what has arrived, keeps the records whose id belongs to the target shard
-     (fences and cursor advances of the source mean nothing here), and commits them to the target's own
+     (fences and cursor advances of the source mean nothing here), gives their nouns the vectors of the target's own
+     model where that is another one (``reembedding``), and commits them to the target's own
      log in one batch that also names the source positions reached. If nothing is relevant, an ``Advance``
      record carries the cursor.
   3. The batch is applied, so ``shard.source_cursor`` is the watermark: everything at or below it is durable
@@ -45,6 +46,8 @@ _QUEUED_SLOTS = 256
 _MAX_RECORDS = 5000
 
 Commit = Callable[[Sequence[log_pb2.LogRecord], Mapping[int, int]], Awaitable[None]]
+#: Records of the source -> the same records as the target takes them.
+Transform = Callable[[Sequence[log_pb2.LogRecord]], Awaitable[Sequence[log_pb2.LogRecord]]]
 
 
 class SourceFollower:
@@ -61,6 +64,7 @@ class SourceFollower:
         cursor: Mapping[int, int],
         announced: bool = True,
         commit: Commit,
+        transform: Transform | None = None,
     ) -> None:
         self._host = host
         self._source_generation = source_generation
@@ -70,11 +74,21 @@ class SourceFollower:
         self._cursor = {shard: cursor.get(shard, 0) for shard in source_shards}
         self._announced = announced
         self._commit = commit
+        self._transform = transform
         self._arrived: asyncio.Queue[tuple[int, Slot]] = asyncio.Queue(_QUEUED_SLOTS)
 
     @classmethod
-    def of(cls, host: Host, duty: Assignment, shard: Shard, commit: Commit) -> SourceFollower:
+    def of(
+        cls, host: Host, duty: Assignment, shard: Shard, commit: Commit, transform: Transform | None = None
+    ) -> SourceFollower:
         """Follow what a duty says, from where its shard and the routing record say.
+
+        Args:
+            host: the node.
+            duty: of an owner that is to follow.
+            shard: its replica.
+            commit: commits records with the cursor they reach to the shard's own log, and applies them.
+            transform: changes records on their way; ids and order stay.
 
         Raises:
             UnavailableError: the routing record has moved on; the duty is about to change (STALE_ROUTING).
@@ -99,6 +113,7 @@ class SourceFollower:
             cursor=cursor,
             announced=reached_in == duty.follows and all(reached.get(n, 0) == at for n, at in cursor.items()),
             commit=commit,
+            transform=transform,
         )
 
     async def run(self, until: asyncio.Event) -> None:
@@ -148,12 +163,14 @@ class SourceFollower:
             while not self._arrived.empty() and count < _MAX_RECORDS:
                 arrivals.append(self._arrived.get_nowait())
                 count += len(arrivals[-1][1].batch.records)
-            records = [record for _, slot in arrivals for record in slot.batch.records if self._belongs(record)] or [
-                log_pb2.LogRecord(advance=log_pb2.Advance())
+            records: Sequence[log_pb2.LogRecord] = [
+                record for _, slot in arrivals for record in slot.batch.records if self._belongs(record)
             ]
+            if records and self._transform is not None:
+                records = await self._transform(records)
             for shard, slot in arrivals:
                 self._cursor[shard] = slot.last
-            await self._commit(records, dict(self._cursor))
+            await self._commit(records or [log_pb2.LogRecord(advance=log_pb2.Advance())], dict(self._cursor))
 
     def _belongs(self, record: log_pb2.LogRecord) -> bool:
         item_id = record_id(record)

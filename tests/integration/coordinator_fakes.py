@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import membership_pb2
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.api.node.v1 import control_pb2, control_pb2_grpc, vectors_pb2, vectors_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import GenerationPlacement, Routing
 from brainy.clock import SystemClock
-from brainy.errors import BrainyError
+from brainy.errors import BrainyError, PreconditionError
 from brainy.ids import Ids
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy.store.base import ObjectStore
@@ -74,6 +74,40 @@ class World:
         self.acked[key] = value
 
 
+class FakeVectors(vectors_pb2_grpc.VectorServiceServicer):
+    """What a fake node says of vectors, which it has none of."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+        #: Set what is answered.
+        self.described = vectors_pb2.DescribeVectorsResponse(count=1, largest=1.0)
+        self.cannot_embed = ""
+        #: (generation, a model counts, it is expected), of each call.
+        self.projected: list[tuple[int, bool, bool]] = []
+
+    async def ProbeEmbedding(
+        self, request: vectors_pb2.ProbeEmbeddingRequest, context: object
+    ) -> vectors_pb2.ProbeEmbeddingResponse:
+        if self.cannot_embed:
+            raise PreconditionError(self.cannot_embed, remedy="install it")
+        return vectors_pb2.ProbeEmbeddingResponse(texts_per_second=50.0)
+
+    async def DescribeVectors(
+        self, request: vectors_pb2.DescribeVectorsRequest, context: object
+    ) -> vectors_pb2.DescribeVectorsResponse:
+        return self.described
+
+    async def GetProjection(
+        self, request: vectors_pb2.GetProjectionRequest, context: object
+    ) -> vectors_pb2.GetProjectionResponse:
+        self.projected.append((request.generation, request.HasField("embedding"), request.expected))
+        asked = control_pb2.GetDigestRequest(generation=request.generation, shards=request.shards)
+        found = await self._node.GetDigest(asked, context)
+        return vectors_pb2.GetProjectionResponse(
+            digest=found.digest, noun_count=found.noun_count, positions=found.positions
+        )
+
+
 class FakeNode(control_pb2_grpc.ControlServiceServicer):
     """A node: heartbeats, the barrier, ownership, following."""
 
@@ -93,6 +127,9 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.protocol_version = 1
         self.disk_free: int | None = None
         self.quarantined = 0
+        #: Nouns of a target that its owner says cannot be searched.
+        self.unindexed = 0
+        self.vectors = FakeVectors(self)
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
@@ -104,7 +141,12 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
             control_pb2_grpc.add_ControlServiceServicer_to_server,
             self,
         )
-        self.server = await build_server([service], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
+        vectors = Service(
+            vectors_pb2.DESCRIPTOR.services_by_name["VectorService"],
+            vectors_pb2_grpc.add_VectorServiceServicer_to_server,
+            self.vectors,
+        )
+        self.server = await build_server([service, vectors], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
         self.tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._work())]
 
     async def kill(self) -> None:
@@ -230,6 +272,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                         total=len(log.records),
                         noun_count=len(log.items()),
                         quarantined=self.quarantined if owner else 0,
+                        unindexed_count=self.unindexed if placed.state == "building" else 0,
                     )
                 )
         return found

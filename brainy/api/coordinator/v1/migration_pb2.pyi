@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from brainy.api.common.v1 import common_pb2 as _common_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -100,12 +101,28 @@ class TargetSpec(_message.Message):
     SCALAR_KIND_FIELD_NUMBER: _builtins.int
     CONNECTIVITY_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    EXPANSION_ADD_FIELD_NUMBER: _builtins.int
+    EXPANSION_SEARCH_FIELD_NUMBER: _builtins.int
+    PARTITIONING_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     shard_count: _builtins.int
     metric: _builtins.str
     scalar_kind: _builtins.str
     connectivity: _builtins.int
     pool: _builtins.str
     """Label of the nodes that shall hold it (node.pool); empty for those that may hold the source."""
+    expansion_add: _builtins.int
+    """Candidates kept while the index is built, and while it is searched."""
+    expansion_search: _builtins.int
+    partitioning: _builtins.str
+    """How items are spread over shards; "hash" is all there is."""
+    dimensions: _builtins.int
+    """Length of the vectors. Another one than now needs an embedding, whose length it is."""
+    @_builtins.property
+    def embedding(self) -> Global___Reembedding:
+        """Let another model make every vector anew out of the nouns' texts."""
+
     def __init__(
         self,
         *,
@@ -114,10 +131,15 @@ class TargetSpec(_message.Message):
         scalar_kind: _builtins.str = ...,
         connectivity: _builtins.int = ...,
         pool: _builtins.str = ...,
+        expansion_add: _builtins.int = ...,
+        expansion_search: _builtins.int = ...,
+        partitioning: _builtins.str = ...,
+        embedding: Global___Reembedding | None = ...,
+        dimensions: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "metric", b"metric", "pool", b"pool", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "dimensions", b"dimensions", "embedding", b"embedding", "expansion_add", b"expansion_add", "expansion_search", b"expansion_search", "metric", b"metric", "partitioning", b"partitioning", "pool", b"pool", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1046,6 +1068,8 @@ class PlanFigures(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     REQUEST_COST_FIELD_NUMBER: _builtins.int
     STORAGE_COST_PER_MONTH_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    TEXTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     bucket_bytes: _builtins.int
     """In the bucket, beside what is there, as long as both are kept."""
     disk_bytes: _builtins.int
@@ -1053,6 +1077,9 @@ class PlanFigures(_message.Message):
     request_cost: _builtins.float
     """US dollars: once for the calls, and in a month for the storage."""
     storage_cost_per_month: _builtins.float
+    texts: _builtins.int
+    """Where another model embeds everything anew: how many texts, and how many a second the nodes managed when asked."""
+    texts_per_second: _builtins.float
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -1076,10 +1103,12 @@ class PlanFigures(_message.Message):
         calls: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         request_cost: _builtins.float = ...,
         storage_cost_per_month: _builtins.float = ...,
+        texts: _builtins.int = ...,
+        texts_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_bytes", b"bucket_bytes", "calls", b"calls", "disk_bytes", b"disk_bytes", "duration", b"duration", "request_cost", b"request_cost", "storage_cost_per_month", b"storage_cost_per_month", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_bytes", b"bucket_bytes", "calls", b"calls", "disk_bytes", b"disk_bytes", "duration", b"duration", "request_cost", b"request_cost", "storage_cost_per_month", b"storage_cost_per_month", "texts", b"texts", "texts_per_second", b"texts_per_second", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1508,3 +1537,35 @@ class CompleteMigrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class Reembedding(_message.Message):
+    """Another embedding model for all texts of a namespace (docs/guide/embedding.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    WITHOUT_TEXT_LIMIT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Where nodes ask it, http(s)://host/..., as they reach it; empty for the offline model and for the endpoint that
+    their own configuration names.
+    """
+    without_text_limit: _builtins.int
+    """How many nouns may end up without a vector because they have no text."""
+    @_builtins.property
+    def identity(self) -> _common_pb2.EmbeddingIdentity: ...
+    def __init__(
+        self,
+        *,
+        identity: _common_pb2.EmbeddingIdentity | None = ...,
+        endpoint: _builtins.str = ...,
+        without_text_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "identity", b"identity", "without_text_limit", b"without_text_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reembedding: _TypeAlias = Reembedding  # noqa: Y015

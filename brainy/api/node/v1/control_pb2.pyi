@@ -116,6 +116,7 @@ class ShardReplica(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FOLLOWING_FIELD_NUMBER: _builtins.int
     SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    UNINDEXED_COUNT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     shard: _builtins.int
@@ -135,6 +136,8 @@ class ShardReplica(_message.Message):
     """Name of an ErrorReason without its prefix: why the replica does not answer. Stays while it is tried again."""
     source_generation: _builtins.int
     """The generation whose positions source_cursor names."""
+    unindexed_count: _builtins.int
+    """Nouns that are stored and cannot be searched."""
     @_builtins.property
     def source_cursor(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """While following a source generation: source shard -> position included."""
@@ -163,10 +166,11 @@ class ShardReplica(_message.Message):
         reason: _builtins.str = ...,
         following: Global___Following | None = ...,
         source_generation: _builtins.int | None = ...,
+        unindexed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "following", b"following", "source_generation", b"source_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "state", b"state", "total", b"total", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_generation: _TypeAlias = _typing.Literal["source_generation"]  # noqa: Y015
     _WhichOneofArgType__source_generation: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation"]  # noqa: Y015
