@@ -99,13 +99,13 @@ class TextTraffic:
 
 async def wrote(traffic: TextTraffic, more: int = 20) -> None:
     before = traffic.told.writes
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while traffic.told.writes < before + more:
             await asyncio.sleep(0.02)
 
 
 async def reached(client: AsyncBrainy, migration: Migration, *states: str) -> Migration:
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(420):
         while (seen := await client.get_migration(migration.id)).state not in states:
             assert not seen.ended, seen.story
             await asyncio.sleep(0.05)
@@ -152,7 +152,7 @@ async def assert_embedded(client: AsyncBrainy, expected: dict[str, str | None], 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_forward_back_and_forward_under_writers(
     tmp_path: Path, endpoint: Endpoint, run_cluster: RunCluster
 ) -> None:
@@ -173,7 +173,7 @@ async def test_forward_back_and_forward_under_writers(
         await reached(client, migration, "READY")
         assert (await client.get_statistics()).embedding == endpoint.identity(OLD)
         await wrote(traffic)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 try:
                     await client.promote_migration(migration.id)
@@ -193,7 +193,7 @@ async def test_forward_back_and_forward_under_writers(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_paraphrases_are_found_with_the_new_model(
     tmp_path: Path, endpoint: Endpoint, run_cluster: RunCluster
 ) -> None:
@@ -219,7 +219,7 @@ async def test_paraphrases_are_found_with_the_new_model(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_a_model_that_is_away_and_nodes_that_die_only_hold_it_up(
     tmp_path: Path, endpoint: Endpoint, run_cluster: RunCluster
 ) -> None:
@@ -247,7 +247,7 @@ async def test_a_model_that_is_away_and_nodes_that_die_only_hold_it_up(
         await cluster.kill_node(1)
         await cluster.start_node()
         endpoint.refused.clear()
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(420):
             while True:
                 try:
                     await client.promote_migration(migration.id)

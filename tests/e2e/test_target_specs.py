@@ -91,7 +91,7 @@ async def assert_searches(client: AsyncBrainy, metric: str, *, recall: float) ->
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("target", "recall"),
     [
@@ -128,7 +128,7 @@ async def test_each_change_from_a_tree_and_from_a_generation(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_what_cannot_hold_the_data_is_refused_by_name(tmp_path: Path, run_cluster: RunCluster) -> None:
     vectors = {"zero": [0.0] * DIMENSIONS, "huge": [70_000.0] + [0.0] * (DIMENSIONS - 1)}
     namespace = await bucket(tmp_path / "bucket", dict(legacy_noun(name, vector) for name, vector in vectors.items()))
