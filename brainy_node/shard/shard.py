@@ -23,7 +23,7 @@ from brainy_node.shard.base_search import search_base, tail_bounds
 from brainy_node.shard.bounds import VectorBounds, bounds_of
 from brainy_node.shard.change import Change
 from brainy_node.shard.contents import Contents
-from brainy_node.shard.faults import reads_from_disk
+from brainy_node.shard.faults import reads_from_disk as _reads_from_disk
 from brainy_node.shard.fit import check_fit
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.overlay import Rows, overlay
@@ -271,10 +271,10 @@ class Shard:
                 got=queries.shape[-1],
             )
         with self._lock:
-            before = reads_from_disk()
+            before = _reads_from_disk()
             hits = self._search(queries, k, exact, include_soft_deleted)
             self.searches += 1
-            self.searches_from_disk += reads_from_disk() > before
+            self.searches_from_disk += _reads_from_disk() > before
             return hits
 
     def _search(self, queries: npt.NDArray[np.float32], k: int, exact: bool, soft: bool) -> Hits:
