@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from brainy.sdk.plans import MigrationPlan, PlanOutcome, PlanStep
     from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
+    from brainy.sdk.sources import SourceSpec
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
@@ -115,6 +116,7 @@ __all__ = [
     "ShardReplica",
     "Skipped",
     "SkippedRow",
+    "SourceSpec",
     "Statistics",
     "Strategy",
     "TargetSpec",
@@ -150,6 +152,7 @@ _MODULES = {
     ),
     "brainy.sdk.plans": ("MigrationPlan", "PlanOutcome", "PlanStep"),
     "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
+    "brainy.sdk.sources": ("SourceSpec",),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }

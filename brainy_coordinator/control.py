@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from brainy.bucket.follow import read_choice
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
-from brainy.config.settings import CoordinatorSettings
+from brainy.config.settings import CoordinatorSettings, StoreSettings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError, ConflictError, FencedError, PreconditionError
 from brainy.ids import Ids
 from brainy.locks.base import LockProvider
@@ -26,14 +27,17 @@ from brainy_coordinator.generations import Generations
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.membership.registry import Registry
 from brainy_coordinator.migration.barrier import Barrier
+from brainy_coordinator.migration.arrival_executor import ArrivalExecutor
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.origins import Origins
 from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Planner
 from brainy_coordinator.migration.preflight import Preflight
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.move_away import MoveAway
 from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
 from brainy_coordinator.routing import RoutingRegister, open_register
@@ -64,6 +68,8 @@ class Components:
     settings: CoordinatorSettings
     clock: Clock
     ids: Ids
+    #: Stores of other namespaces, for what comes from there; with default settings if left out.
+    elsewhere: Elsewhere | None = None
 
 
 class NamespaceControl:
@@ -98,6 +104,8 @@ class NamespaceControl:
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
         self._quarantine = QuarantineCount(store, components.nodes, namespace=namespace)
+        elsewhere = components.elsewhere or Elsewhere(StoreSettings(), clock=clock, ids=components.ids)
+        self._departure = MoveAway(self.register, elsewhere, namespace=namespace)
         self.preflight = Preflight(
             store_fitness=self.store_fitness,
             generations=self.generations,
@@ -108,6 +116,7 @@ class NamespaceControl:
             clock=clock,
             ids=components.ids,
             tree_choice=lambda: read_choice(store),
+            origins=Origins(namespace, elsewhere, components.nodes),
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(
@@ -126,7 +135,8 @@ class NamespaceControl:
         )
 
     def _executor_for(self, record: MigrationRecord, others: Collection[str]) -> ClusterExecutor:
-        return ClusterExecutor(
+        executor = ClusterExecutor if record.request.source is None else ArrivalExecutor
+        return executor(
             register=self.register,
             view=self.view,
             barrier=self._barrier,
@@ -185,6 +195,10 @@ class NamespaceControl:
         routing = await self.register.current()
         if routing is None:
             return await self._adopt()
+        left = await self._departure.settle(routing)
+        if left is not None:
+            self._announcer.tell(left, self.view.reachable())
+            routing = left
         repaired = await self._placing.repair(routing)
         if repaired is not None:
             self._announcer.tell(repaired, self.view.reachable())

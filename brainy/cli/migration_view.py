@@ -47,6 +47,7 @@ def show(console: Console, migration: Migration) -> None:
             "plan": migration.plan_id or "-",
             "namespace": migration.namespace,
             "strategy": migration.strategy,
+            **({"from": migration.source.namespace or migration.source.backup} if migration.source else {}),
             "state": migration.state,
             "generations": f"{migration.source_generation} to {migration.target_generation}",
             "items": f"{migration.items_copied:,} of {migration.items_total:,}",

@@ -26,10 +26,10 @@ from brainy.cli.turns import IdArgument, add_to, by_whom
 from brainy.errors import InvalidRequestError
 from brainy.sdk.migration import Migration, Strategy, TargetSpec
 from brainy.sdk.plans import MigrationPlan
+from brainy.sdk.sources import SourceSpec
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
 
-StrategyOption = Annotated[Strategy, typer.Option(help="How nodes are moved.")]
 ShardsOption = Annotated[int, typer.Option(min=0, help="Shards of the target; 0 for as many as now.")]
 MetricOption = Annotated[str, typer.Option(help="cos, l2sq or ip; as now if left out.")]
 ScalarOption = Annotated[str, typer.Option(help="f32, f16, bf16 or i8 in the index; as now if left out.")]
@@ -54,6 +54,20 @@ WayBackOption = Annotated[
 HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before brainy migrate promote.")]
 ObserveOption = Annotated[
     float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
+]
+FromOption = Annotated[
+    str, typer.Option("--from", metavar="NS", help="Another namespace that moves into this one, which must be empty.")
+]
+FromBackupOption = Annotated[
+    str,
+    typer.Option(
+        "--from-backup",
+        metavar="FILE",
+        help="A backup that this namespace, which must be empty, is made of: a path that all see, or s3://bucket/key.",
+    ),
+]
+SparseOption = Annotated[
+    bool, typer.Option("--without-vectors", help="Of --from or --from-backup: embed the texts anew.")
 ]
 
 
@@ -97,6 +111,9 @@ def plan(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    from_namespace: FromOption = "",
+    from_backup: FromBackupOption = "",
+    without_vectors: SparseOption = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -128,6 +145,7 @@ def plan(
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
                 observe_seconds=observe,
+                source=_source(from_namespace, from_backup, without_vectors),
             )
 
     found = run(ask())
@@ -145,7 +163,9 @@ def start(
     confirm: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Confirm what the plan asks for; may be repeated.")
     ] = None,
-    strategy: StrategyOption = Strategy.ROLLING,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="How nodes are moved; rolling, or what --from calls for, if left out.")
+    ] = None,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
@@ -162,6 +182,9 @@ def start(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    from_namespace: FromOption = "",
+    from_backup: FromBackupOption = "",
+    without_vectors: SparseOption = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -174,7 +197,10 @@ def start(
     target = TargetSpec(
         shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
     )
-    wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
+    source = _source(from_namespace, from_backup, without_vectors)
+    wished = (
+        source or pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
+    )
     if plan_id and (target != TargetSpec() or wished):
         raise InvalidRequestError(
             "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
@@ -201,10 +227,22 @@ def start(
                     keep_way_back=keep_way_back,
                     hold_before_switch=hold,
                     observe_seconds=observe,
+                    source=source,
                 )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 
     report(run(ask()), output, ended=wait and not dry_run)
+
+
+def _source(namespace: str, backup: str, without_vectors: bool) -> SourceSpec | None:
+    """Where the data come from; None for the namespace itself."""
+    if not namespace and not backup:
+        if without_vectors:
+            raise InvalidRequestError(
+                "nothing is named that could come without its vectors", remedy="add --from or --from-backup"
+            )
+        return None
+    return SourceSpec(namespace=namespace, backup=_seen_by_all(backup), without_vectors=without_vectors)
 
 
 def _seen_by_all(file: str) -> str:

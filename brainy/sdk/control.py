@@ -20,6 +20,7 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
+from brainy.sdk.sources import SourceSpec, source_to_proto
 from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
 
 _PAGE = 100
@@ -128,7 +129,7 @@ class ControlCalls(Connection):
 
     async def start_migration(
         self,
-        strategy: Strategy | str = Strategy.ROLLING,
+        strategy: Strategy | str | None = None,
         target: TargetSpec | None = None,
         *,
         validate_only: bool = False,
@@ -140,13 +141,14 @@ class ControlCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        source: SourceSpec | None = None,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
         A plan is made, stored and executed; what it asks to be confirmed counts as confirmed.
 
         Args:
-            strategy: how nodes are moved.
+            strategy: how nodes are moved; None for rolling, or for the one that brings what ``source`` names.
             target: what the next generation shall look like; as now if left out.
             validate_only: fail exactly where the real call would, and write nothing.
             requested_by: who asks and why, for the history.
@@ -160,6 +162,7 @@ class ControlCalls(Connection):
                 until ``complete_migration``.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
+            source: where the data come from, for a namespace that is empty; this namespace itself if left out.
 
         Raises:
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
@@ -170,7 +173,7 @@ class ControlCalls(Connection):
         observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.StartMigrationRequest(
             namespace=self.namespace,
-            strategy=strategy_to_proto(strategy),
+            strategy=strategy_to_proto(strategy or (Strategy.ROLLING if source is None else None)),
             target=target_to_proto(target),
             request_id=self._changing(),
             validate_only=validate_only,
@@ -182,6 +185,7 @@ class ControlCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            source=source_to_proto(source),
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

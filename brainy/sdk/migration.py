@@ -9,6 +9,7 @@ from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
+from brainy.sdk.sources import SourceSpec, source_from_proto
 
 
 class Strategy(enum.Enum):
@@ -22,6 +23,12 @@ class Strategy(enum.Enum):
     BLUE_GREEN = "blue-green"
     #: In a window without writers: the reads of all nodes move together, the writes last.
     COORDINATED = "coordinated"
+    #: Out of a backup, into a namespace that is empty.
+    BACKUP_RESTORE = "backup-restore"
+    #: Out of a backup or another namespace without its vectors: the texts are embedded.
+    SPARSE_IMPORT = "sparse-import"
+    #: Another namespace moves into this one, which is empty.
+    DEDICATED_NAMESPACE = "dedicated-namespace"
 
     @classmethod
     def of(cls, value: Strategy | str) -> Strategy:
@@ -106,6 +113,8 @@ class Migration:
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
+    #: Where the data come from; None for this namespace itself.
+    source: SourceSpec | None = None
     #: What was planned against what happened so far; only from ``get_migration``.
     outcome: PlanOutcome | None = field(default=None, repr=False)
 
@@ -145,11 +154,16 @@ _STRATEGIES = {
     Strategy.ROLLING: migration_pb2.STRATEGY_ROLLING,
     Strategy.BLUE_GREEN: migration_pb2.STRATEGY_BLUE_GREEN,
     Strategy.COORDINATED: migration_pb2.STRATEGY_COORDINATED,
+    Strategy.BACKUP_RESTORE: migration_pb2.STRATEGY_BACKUP_RESTORE,
+    Strategy.SPARSE_IMPORT: migration_pb2.STRATEGY_SPARSE_IMPORT,
+    Strategy.DEDICATED_NAMESPACE: migration_pb2.STRATEGY_DEDICATED_NAMESPACE,
 }
 
 
-def strategy_to_proto(strategy: Strategy | str) -> migration_pb2.Strategy.ValueType:
-    """Convert for the wire."""
+def strategy_to_proto(strategy: Strategy | str | None) -> migration_pb2.Strategy.ValueType:
+    """Convert for the wire; None leaves it to the coordinator."""
+    if strategy is None:
+        return migration_pb2.STRATEGY_UNSPECIFIED
     return _STRATEGIES[Strategy.of(strategy)]
 
 
@@ -203,5 +217,6 @@ def migration_from_proto(
             for event in message.story
         ),
         plan_id=message.plan_id,
+        source=source_from_proto(message),
         outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )

@@ -18,6 +18,7 @@ from brainy.sdk.migration import (
 )
 from brainy.sdk.plans import MigrationPlan, answers_to_proto, plan_from_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE
+from brainy.sdk.sources import SourceSpec, source_to_proto
 
 
 class PlanCalls(Connection):
@@ -42,6 +43,7 @@ class PlanCalls(Connection):
         downtime_seconds: float | None = None,
         old_writers: bool | None = None,
         rollback: bool | None = None,
+        source: SourceSpec | None = None,
     ) -> MigrationPlan:
         """Say what a migration would do and why, and store that as a plan. Nothing else is changed.
 
@@ -63,6 +65,7 @@ class PlanCalls(Connection):
             downtime_seconds: how long nobody may be able to write.
             old_writers: whether Brainy processes go on writing meanwhile.
             rollback: whether there must be a way back after the switch.
+            source: where the data come from, for a namespace that is empty; this namespace itself if left out.
 
         Raises:
             InvalidRequestError: there can be no such target.
@@ -73,7 +76,7 @@ class PlanCalls(Connection):
         observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.PlanMigrationRequest(
             namespace=self.namespace,
-            strategy=migration_pb2.STRATEGY_UNSPECIFIED if strategy is None else strategy_to_proto(strategy),
+            strategy=strategy_to_proto(strategy),
             target=target_to_proto(target),
             quarantine_limit=quarantine_limit,
             request_id="" if dry_run else self._changing(),
@@ -86,6 +89,7 @@ class PlanCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            source=source_to_proto(source),
             answers=answers_to_proto(
                 shared=shared, downtime_seconds=downtime_seconds, old_writers=old_writers, rollback=rollback
             ),

@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
+from brainy.sdk.sources import SourceSpec, source_from_proto
 
 #: Longer than anybody waits; stands for "as long as it takes" on the wire, which has no infinity.
 _LONGEST_SECONDS = 1e9
@@ -156,6 +157,8 @@ class MigrationPlan:
     way_back: str
     #: Page of the documentation.
     runbook: str
+    #: Where the data come from; None for this namespace itself.
+    source: SourceSpec | None = None
 
     @property
     def passes(self) -> bool:
@@ -255,6 +258,7 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
         way_back=message.way_back,
         runbook=message.runbook,
+        source=source_from_proto(message),
     )
 
 

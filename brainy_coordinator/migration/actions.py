@@ -48,6 +48,11 @@ class AwaitQuiet:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureSource:
+    """Digest the data elsewhere, which nobody changes, by reading them."""
+
+
+@dataclass(frozen=True, slots=True)
 class CountQuarantine:
     """Ask which objects the target could not read, and whether so many were accepted."""
 
@@ -125,6 +130,7 @@ Action = (
     | CreateTarget
     | PlaceTarget
     | CountQuarantine
+    | MeasureSource
     | AdoptNode
     | AdoptAll
     | AwaitQuiet

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from brainy.bucket.records import Routing
+from brainy.bucket.origin import Arrival
+from brainy.bucket.records import Routing, Spec
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
 from brainy.locks.base import LockProvider
@@ -29,6 +30,7 @@ from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
+from brainy_coordinator.nodes import DigestSeen
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.pools import eligible
@@ -110,6 +112,8 @@ class ClusterExecutor:
                 await self._place_target(record)
             case act.CountQuarantine():
                 await self._count_quarantine(record)
+            case act.MeasureSource():
+                await self._measure_source(record)
             case act.AdoptNode(node_id=node_id):
                 await self._adopt(record, node_id)
             case act.AdoptAll():
@@ -129,13 +133,11 @@ class ClusterExecutor:
             case act.Release():
                 await self._release()
             case act.RetireSource():
-                routing = await self._routing()
-                await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
+                await self._retire_source(record)
             case act.Undrain(generation=generation):
                 await self._undrain(record, generation)
             case act.Undo():
-                routing = await self._routing()
-                await self._swap(routing, edits.undo(routing, record.id, target=record.target))
+                await self._undo(record)
 
     async def _routing(self) -> Routing:
         routing = await self._register.current()
@@ -168,6 +170,17 @@ class ClusterExecutor:
         )
         self.facts = replace(self.facts, quarantine=check)
 
+    async def _measure_source(self, record: MigrationRecord) -> None:
+        raise PreconditionError("only data that come from elsewhere are measured", migration=record.id)
+
+    async def _retire_source(self, record: MigrationRecord) -> None:
+        routing = await self._routing()
+        await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
+
+    async def _undo(self, record: MigrationRecord) -> None:
+        routing = await self._routing()
+        await self._swap(routing, edits.undo(routing, record.id, target=record.target))
+
     async def _create_target(self, record: MigrationRecord) -> None:
         # Not a remembered one: its embedding may have been decided since.
         source = await self._generations.latest(record.source)
@@ -177,7 +190,10 @@ class ClusterExecutor:
                 remedy="restore its spec.json from a copy",
                 generation=record.source,
             )
-        await self._generations.create(target_spec(source, record.request, created_at=iso(self._clock.wall())))
+        await self._generations.create(await self._describe_target(source, record))
+
+    async def _describe_target(self, source: Spec, record: MigrationRecord) -> Spec:
+        return target_spec(source, record.request, created_at=iso(self._clock.wall()))
 
     async def _place_target(self, record: MigrationRecord) -> None:
         routing = await self._routing()
@@ -208,7 +224,9 @@ class ClusterExecutor:
         addresses = self._view.addresses()
         joined = {node: addresses[node] for node in labels if node in addresses}
         known = routing.model_copy(update={"nodes": {**routing.nodes, **joined}})
-        placed = edits.place_target(known, record.id, target=record.target, shards=shards, pool=pool)
+        placed = edits.place_target(
+            known, record.id, target=record.target, shards=shards, pool=pool, origin=spec.origin
+        )
         await self._swap(routing, placed)
 
     async def _adopt(self, record: MigrationRecord, node_id: str) -> None:
@@ -292,20 +310,29 @@ class ClusterExecutor:
             answers = await self._barrier.shard_states(owners, timeout=remaining)
             replicas = tuple(ReplicaSeen.of(node, r) for node, reports in answers.items() for r in reports)
             seen = Observation(routing=routing, reachable=frozenset(answers), replicas=replicas)
-            if _includes(seen, record.leading, record.following, attempt.positions or {}):
+            if self._has_reached(record, seen, attempt.positions or {}):
                 self.facts = replace(self.facts, cut_over=replace(attempt, caught_up=True))
                 return
             await self._clock.sleep(min(_POLL_SECONDS, remaining))
 
+    def _has_reached(self, record: MigrationRecord, seen: Observation, positions: Mapping[int, int]) -> bool:
+        """Whether the side that follows includes the final positions."""
+        return _includes(seen, record.leading, record.following, positions)
+
+    async def _digest(self, routing: Routing, number: int, timeout: float) -> DigestSeen | None:
+        """Sum a generation's digest over the owners of its shards; None when one does not answer."""
+        owners = self._owner_addresses(routing, number)
+        return await self._barrier.digest(routing.generations[number], number, owners, timeout=timeout)
+
+    async def _digest_of_leading(self, record: MigrationRecord, routing: Routing, timeout: float) -> DigestSeen | None:
+        """Return the digest that the other side must have, with positions of the generation that leads."""
+        return await self._digest(routing, record.leading, timeout)
+
     async def _compare_digests(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         timeout = self._remaining(record, attempt)
-        source, target = [
-            await self._barrier.digest(
-                routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
-            )
-            for number in (record.leading, record.following)
-        ]
+        source = await self._digest_of_leading(record, routing, timeout)
+        target = await self._digest(routing, record.following, timeout)
         if source is None or target is None:
             await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
             return
@@ -338,9 +365,14 @@ class ClusterExecutor:
             epoch=attempt.epoch,
             follow_from=attempt.follow_from if record.request.keep_way_back else None,
             back=record.state is State.ROLLING_BACK,
+            arrived=self._arrival(record),
         )
         await self._swap(routing, committed)
         self._turned(attempt)
+
+    def _arrival(self, record: MigrationRecord) -> Arrival | None:
+        """Return what the commit notes of where the data came from; nothing where that is this namespace."""
+        return None
 
     def _turned(self, attempt: CutOver) -> None:
         """The sides have changed: everything that was learnt of the nodes is of before."""

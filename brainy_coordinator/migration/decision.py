@@ -130,6 +130,8 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
     if moves:
         return Decision(actions=moves)
+    if seen.facts.elsewhere:
+        return _WAIT
     if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
         return _WAIT
     return Decision(trigger=Trigger.PROMOTED)
@@ -152,7 +154,7 @@ def _completing(record: MigrationRecord, seen: Observation, now: float) -> Decis
 
 
 def _aborting(record: MigrationRecord, seen: Observation, now: float) -> Decision:
-    if seen.routing.migration == record.id:
+    if seen.routing.migration == record.id or seen.facts.fenced_elsewhere:
         return Decision(actions=(Undo(record.target),))
     return Decision(trigger=Trigger.UNDONE)
 
@@ -185,6 +187,8 @@ def _restore_order(record: MigrationRecord, seen: Observation) -> Decision | Non
 def _flowing(record: MigrationRecord, seen: Observation) -> Decision | None:
     if seen.is_draining() and seen.routing.migration == record.id:
         return Decision(actions=(Undrain(record.source, "left by an attempt that was given up"),))
+    if seen.facts.fenced_elsewhere and not seen.is_draining():
+        return Decision(actions=(Undrain(record.source, "the other namespace still waits for one"),))
     if record.rolled_back and seen.reachable - seen.facts.released:
         return Decision(actions=(Release(record.source),))
     return None

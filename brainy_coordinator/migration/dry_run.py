@@ -53,6 +53,7 @@ class DryRunExecutor:
         checks: tuple[Check, ...],
         pool: str = "",
         holders: frozenset[str] | None = None,
+        followed: bool = False,
     ) -> None:
         """Play on a record.
 
@@ -64,6 +65,7 @@ class DryRunExecutor:
             checks: what preflight found.
             pool: the target's, or "".
             holders: nodes that may hold the target; ``reachable`` if left out.
+            followed: of data that come from elsewhere: whether they are followed.
         """
         nodes = {node: NodeAddress(address="", incarnation="") for node in reachable}
         self._routing = routing.model_copy(update={"nodes": {**nodes, **routing.nodes}})
@@ -73,6 +75,7 @@ class DryRunExecutor:
         self._shard_count = shard_count
         self._replication = replication
         self._checks = checks
+        self._followed = followed
         self._facts = Facts()
         self.steps: list[PlanStep] = []
         #: The history it would have, played.
@@ -115,6 +118,8 @@ class DryRunExecutor:
             case act.AwaitQuiet():
                 ends = (await self.observe(record)).ends(record.source)
                 facts = replace(facts, still=Still(positions=ends, since=0.0, quiet=True))
+            case act.MeasureSource():
+                facts = replace(facts, measured=True)
             case act.Drain():
                 routing = edits.drain(routing, record.id)
                 facts = replace(facts, cut_over=CutOver(epoch=routing.epoch, started_at=0.0))
@@ -164,25 +169,44 @@ class DryRunExecutor:
             case act.CreateTarget(generation=number):
                 return f"describe generation {number}; an object that exists is never changed"
             case act.PlaceTarget(generation=number, follows=source):
+                wish = record.request.source
+                whence = f"filled from generation {source} and following it within {LAG_LIMIT} records"
+                if wish is not None:
+                    whence = f"filled from {wish.name}" + (
+                        f" and following it within {LAG_LIMIT} records" if self._followed else ""
+                    )
                 return (
                     f"{self._shard_count} shards of generation {number} on {len(self._holders)} nodes"
-                    f"{f' of pool {self._pool}' if self._pool else ''}, "
-                    f"filled from generation {source} and following it within {LAG_LIMIT} records"
+                    f"{f' of pool {self._pool}' if self._pool else ''}, {whence}"
                 )
+            case act.MeasureSource():
+                wish = record.request.source
+                return f"the digest of {wish.name if wish else 'the source'} is computed by reading it once more"
             case act.AdoptNode(node_id=node_id, generation=number):
                 return f"{node_id} answers reads from generation {number}"
             case act.AdoptAll(generation=number):
                 return f"every node answers reads from generation {number}, in one swap and one barrier"
             case act.AwaitQuiet(generation=number):
                 return f"no shard of generation {number} takes a record for {QUIET_SECONDS:g} s, or it waits"
+            case act.Drain() if record.request.source is not None:
+                if not self._followed:
+                    return "nobody writes: the record of this namespace says that the switch has begun"
+                return (
+                    f"writes to {record.request.source.name} wait at its nodes, {cap:g} s at most, and are tried again"
+                )
             case act.Drain():
                 return f"writes wait at the nodes, {cap:g} s at most; past that they go on, and it is tried again"
             case act.TakePositions():
                 return "every node confirms that no write is in flight"
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
+            case act.CompareDigests(following=following) if record.request.source is not None:
+                return f"the digests of {record.request.source.name} and generation {following} are equal, or it is aborted"
             case act.CompareDigests(leading=leading, following=following):
                 return f"the digests of generations {leading} and {following} are equal, or it is aborted"
+            case act.Commit(following=following) if record.request.source is not None:
+                gone = f"; {record.request.source.name} answers that it has moved here" if self._followed else ""
+                return f"point of no return: one swap makes generation {following} active{gone}"
             case act.Commit(leading=leading, following=following):
                 if record.request.keep_way_back:
                     return f"one swap makes generation {following} active; generation {leading} follows it from there"

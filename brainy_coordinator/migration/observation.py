@@ -141,6 +141,12 @@ class Facts:
     write_pause_seconds: float | None = None
     #: When this leader first saw the target active with a way back kept, monotonic seconds.
     observing_since: float | None = None
+    #: Only where the data come from elsewhere and nobody writes there: whether their digest is known.
+    measured: bool = False
+    #: The other namespace waits for an attempt of this migration that is over.
+    fenced_elsewhere: bool = False
+    #: What keeps the other namespace from being left now; "" when nothing does.
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ def obstacles(record: MigrationRecord, seen: Observation, now: float) -> tuple[s
             found.append(f"the next attempt begins in {wait:.0f} s")
         if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
             found.append(seen.facts.still.complaint)
+        if seen.facts.elsewhere:
+            found.append(f"{record.request.source.name if record.request.source else 'source'}: {seen.facts.elsewhere}")
         if record.held:
             found.append("held before the switch (promote it)" if not record.rolled_back else _HELD_AFTER)
     elif record.state is State.OBSERVING:

@@ -46,7 +46,15 @@ def confirmations(request: Request, basis: PlanBasis, dimensions: Mapping[int, i
                 " nouns of another are kept and not searched",
             )
         )
-    if not request.keep_way_back:
+    if request.source is not None:
+        found.append(
+            Confirmation(
+                name=NO_WAY_BACK,
+                message=f"after the switch {request.source.name} is not kept up to date: what is written from then on"
+                f" is in {request.namespace} only",
+            )
+        )
+    elif not request.keep_way_back:
         found.append(
             Confirmation(
                 name=NO_WAY_BACK,

@@ -21,7 +21,9 @@ from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
+from brainy_coordinator.migration.arrival_facts import arriving_answers, arriving_facts
 from brainy_coordinator.migration.observation import Check, count_quarantined
+from brainy_coordinator.migration.origins import OriginSeen
 from brainy_coordinator.migration.plan import (
     PLAN_SECONDS,
     Plan,
@@ -36,8 +38,9 @@ from brainy_coordinator.migration.plan import (
 from brainy_coordinator.migration.plan_confirmations import confirmations
 from brainy_coordinator.migration.plan_outcome import transitions_of
 from brainy_coordinator.migration.plan_prediction import Counted, choices, facts_of, figures_of, weigh
-from brainy_coordinator.migration.preflight import REMEDIES, Preflight, counted_items
+from brainy_coordinator.migration.preflight import REMEDIES, Preflight
 from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.preflight_counts import counted_items
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.pools import eligible
 from brainy_coordinator.view import NamespaceView
@@ -61,6 +64,8 @@ class _Seen:
     cluster: ClusterFacts
     counted: Counted
     trees: Survey | None
+    #: What comes from elsewhere; None where nothing does.
+    arriving: OriginSeen | None = None
 
 
 class Planner:
@@ -97,8 +102,11 @@ class Planner:
         assumptions = Assumptions(nodes=max(1, len(holders)), shards=target_shards(request, seen.source))
         sizes = await sample_sizes(self._store, seen.trees.trees) if seen.trees is not None else TreeSizes()
         facts = facts_of(request.namespace, seen.cluster, seen.counted, assumptions, seen=seen.trees, sizes=sizes)
+        answers = wish.answers
+        if request.source is not None and seen.arriving is not None:
+            facts, answers = arriving_facts(facts, request.source, seen.arriving), arriving_answers(answers, request)
         strategy, advice, proposal = weigh(
-            facts, wish.answers, choices(request) if wish.choose else (request.strategy,), assumptions
+            facts, answers, choices(request) if wish.choose else (request.strategy,), assumptions
         )
         plan_id = plan_id_for(request.namespace, request.request_id)
         request = request.model_copy(update={"strategy": strategy, "plan_id": plan_id})
@@ -112,6 +120,7 @@ class Planner:
             checks=checks,
             pool=pool,
             holders=holders,
+            followed=seen.arriving is not None and seen.arriving.origin.is_followed,
         )
         steps = await plan(executor, "plan", request)
         basis = self._basis(seen, request.target_generation, wish.tolerance)
@@ -176,6 +185,16 @@ class Planner:
                 generation=number,
             )
         answers = await self._preflight.ask_nodes()
+        if request.source is not None:
+            arriving = await self._preflight.origins.look(request.source, source)
+            return _Seen(
+                routing=routing,
+                source=arriving.spec,
+                cluster=ClusterFacts(routing=routing, spec=arriving.spec, choice=await read_choice(self._store)),
+                counted=Counted(nouns=arriving.nouns, verbs=arriving.verbs, quarantined=arriving.skipped),
+                trees=None,
+                arriving=arriving,
+            )
         nouns, verbs = counted_items(routing, number, answers)
         quarantined = count_quarantined(routing, number, self._view.replicas(answers))
         return _Seen(

@@ -14,7 +14,15 @@ from brainy.errors import CorruptDataError, FencedError
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
 
-Strategy = Literal["in_place_upgrade", "rolling", "blue_green", "coordinated"]
+Strategy = Literal[
+    "in_place_upgrade",
+    "rolling",
+    "blue_green",
+    "coordinated",
+    "backup_restore",
+    "sparse_import",
+    "dedicated_namespace",
+]
 
 
 class TargetWish(BaseModel):
@@ -28,6 +36,24 @@ class TargetWish(BaseModel):
     connectivity: int = 0
     #: Label of the nodes that shall hold it.
     pool: str = ""
+
+
+class SourceWish(BaseModel):
+    """Data that are elsewhere, as they were asked for: either of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Canonical URI of another namespace; "" for none.
+    namespace: str = ""
+    #: Path of a backup as coordinator and nodes see it, or URI of an object; "" for none.
+    backup: str = ""
+    #: Leave the vectors behind and embed the texts anew.
+    without_vectors: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return self.namespace or self.backup
 
 
 class Request(BaseModel):
@@ -58,6 +84,8 @@ class Request(BaseModel):
     hold_before_switch: bool = False
     #: With a way back: complete by itself after so long; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: Where the data come from; None for the source generation.
+    source: SourceWish | None = None
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""

@@ -20,7 +20,7 @@ from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Wish
 from brainy_coordinator.migration.preflight import require
 from brainy_coordinator.migration.reconciler import Progress
-from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
@@ -31,6 +31,7 @@ from brainy_coordinator.services.migration_messages import (
 from brainy_coordinator.services.namespaces import resolve
 from brainy_coordinator.services.plan_messages import answers_value, outcome_message, plan_message, steps_of
 from brainy_coordinator.services.planning import execute, make_plan, not_adopted, start_unplanned
+from brainy_coordinator.services.source_messages import source_value, strategy_for
 
 _DEFAULT_PAGE = 50
 _LONGEST_PAGE = 1000
@@ -59,10 +60,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     ) -> migration_pb2.PlanMigrationResponse:
         """Say what a migration would do and why, and keep the plan; with ``dry_run`` nothing is written."""
         control = self._control(request.namespace)
-        chosen = request.strategy == migration_pb2.STRATEGY_UNSPECIFIED
+        source = source_value(request)
+        chosen = request.strategy == migration_pb2.STRATEGY_UNSPECIFIED and source is None
         wish = await self._request(
             control,
-            migration_pb2.STRATEGY_IN_PLACE_UPGRADE if chosen else request.strategy,
+            migration_pb2.STRATEGY_IN_PLACE_UPGRADE if chosen else _strategy(request.strategy, source),
             request.target,
             request_id=request.request_id or self._components.ids.uuid(),
             requested_by=request.requested_by,
@@ -73,6 +75,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            source=source,
         )
         if not 0.0 <= request.item_tolerance <= 1.0:
             raise InvalidRequestError(
@@ -116,7 +119,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             )
             wish, strategy = plan.request, STRATEGY_NUMBERS[plan.request.strategy]
         else:
-            wish, strategy = await self._wished(control, request), request.strategy
+            wish = await self._wished(control, request)
+            strategy = STRATEGY_NUMBERS[wish.strategy]
             found = await start_unplanned(
                 control, wish, validate_only=request.validate_only, clock=self._components.clock
             )
@@ -135,9 +139,10 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
 
     async def _wished(self, control: NamespaceControl, request: migration_pb2.StartMigrationRequest) -> Request:
+        source = source_value(request)
         return await self._request(
             control,
-            request.strategy,
+            _strategy(request.strategy, source),
             request.target,
             request_id=request.request_id or self._components.ids.uuid(),
             requested_by=request.requested_by,
@@ -148,6 +153,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            source=source,
         )
 
     async def GetMigration(
@@ -308,6 +314,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        source: SourceWish | None = None,
     ) -> Request:
         routing = await self._routing(control)
         return request_value(
@@ -325,6 +332,7 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe_seconds=observe_seconds,
+            source=source,
         )
 
     async def _routing(self, control: NamespaceControl) -> Routing:
@@ -369,6 +377,12 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             ids=self._components.ids,
             leader=self._coordinator.leadership,
         )
+
+
+def _strategy(asked: int, source: SourceWish | None) -> int:
+    """The strategy asked for; where data come from elsewhere it need not be named."""
+    unsaid = asked == migration_pb2.STRATEGY_UNSPECIFIED and source is not None
+    return STRATEGY_NUMBERS[strategy_for(source)] if unsaid and source is not None else asked
 
 
 def _pause_cap(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:

@@ -9,9 +9,17 @@ from google.protobuf import timestamp_pb2
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.errors import InvalidRequestError
 from brainy_coordinator.migration.reconciler import Progress
-from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish
+from brainy_coordinator.migration.record import (
+    Event,
+    MigrationRecord,
+    Request,
+    SourceWish,
+    Strategy,
+    TargetWish,
+)
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.services.membership import duration
+from brainy_coordinator.services.source_messages import check_strategy, source_message
 
 DEFAULT_PAUSE_CAP_SECONDS = 3.0
 _LONGEST_PAUSE_CAP_SECONDS = 60.0
@@ -22,6 +30,9 @@ _STRATEGIES: Mapping[int, Strategy] = {
     migration_pb2.STRATEGY_ROLLING: "rolling",
     migration_pb2.STRATEGY_BLUE_GREEN: "blue_green",
     migration_pb2.STRATEGY_COORDINATED: "coordinated",
+    migration_pb2.STRATEGY_BACKUP_RESTORE: "backup_restore",
+    migration_pb2.STRATEGY_SPARSE_IMPORT: "sparse_import",
+    migration_pb2.STRATEGY_DEDICATED_NAMESPACE: "dedicated_namespace",
 }
 #: Strategies as the protos number them.
 STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
@@ -29,6 +40,9 @@ STRATEGY_NUMBERS: Mapping[Strategy, migration_pb2.Strategy.ValueType] = {
     "rolling": migration_pb2.STRATEGY_ROLLING,
     "blue_green": migration_pb2.STRATEGY_BLUE_GREEN,
     "coordinated": migration_pb2.STRATEGY_COORDINATED,
+    "backup_restore": migration_pb2.STRATEGY_BACKUP_RESTORE,
+    "sparse_import": migration_pb2.STRATEGY_SPARSE_IMPORT,
+    "dedicated_namespace": migration_pb2.STRATEGY_DEDICATED_NAMESPACE,
 }
 
 
@@ -55,6 +69,7 @@ def request_value(
     keep_way_back: bool = False,
     hold_before_switch: bool = False,
     observe_seconds: float = 0.0,
+    source: SourceWish | None = None,
 ) -> Request:
     """Return what a caller asks for.
 
@@ -66,6 +81,7 @@ def request_value(
         raise InvalidRequestError(
             "a migration needs a strategy", remedy="choose in-place upgrade, rolling, blue-green or coordinated"
         )
+    check_strategy(known, source)
     if known == "blue_green" and not target.pool:
         raise InvalidRequestError(
             "blue-green needs the pool of the nodes that shall hold the target",
@@ -104,6 +120,7 @@ def request_value(
         keep_way_back=keep_way_back,
         hold_before_switch=hold_before_switch,
         observe_seconds=observe_seconds,
+        source=source,
     )
 
 
@@ -131,6 +148,7 @@ def migration_message(record: MigrationRecord, progress: Progress | None = None)
         paused=record.paused,
         waits_for=progress.waits_for,
         observe=duration(record.request.observe_seconds) if record.request.observe_seconds else None,
+        source=source_message(record.request.source),
     )
 
 

@@ -12,6 +12,7 @@ from brainy_coordinator.migration.plan import Plan, Prediction
 from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
+from brainy_coordinator.services.source_messages import source_message
 
 #: As long as it takes: the wire has no infinity.
 _FOREVER_SECONDS = 1e9
@@ -59,6 +60,7 @@ def plan_message(plan: Plan, *, stored: bool = True) -> migration_pb2.MigrationP
         keep_way_back=wish.keep_way_back,
         hold_before_switch=wish.hold_before_switch,
         observe=duration(wish.observe_seconds) if wish.observe_seconds else None,
+        source=source_message(wish.source),
         reason=migration_pb2.PlanReason(
             text=plan.why.text,
             path=[

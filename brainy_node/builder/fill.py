@@ -21,8 +21,8 @@ from brainy_node.builder.context import Context
 from brainy_node.builder.copying import copy_source
 from brainy_node.builder.job import Built
 from brainy_node.builder.opening import open_shard
+from brainy_node.builder.origin import opened_source
 from brainy_node.builder.publication import Publication, manifest_register, publish
-from brainy_node.builder.source import choose_source
 from brainy_node.shard.base import Base
 
 
@@ -43,14 +43,14 @@ async def fill(context: Context) -> list[Built]:
             built.append(await open_shard(context, shard, stored[0]))
     if not missing:
         return built
-    chosen = await choose_source(context.store, context.job.spec)
-    writers = await copy_source(context, chosen, missing)
-    for shard, writer in writers.items():
-        # The writer has just hashed these files.
-        outcome = await publish(context, Base.open(writer.directory, verify=False), kept=chosen.kept)
-        if outcome is Publication.DROPPED:
-            built.append(await open_shard(context, shard))
-            continue
-        place = context.workspace.settle(writer.directory, shard=shard, position=0)
-        built.append(Built(shard=shard, directory=str(place), position=0, published=True))
+    async with opened_source(context) as chosen:
+        writers = await copy_source(context, chosen, missing)
+        for shard, writer in writers.items():
+            # The writer has just hashed these files.
+            outcome = await publish(context, Base.open(writer.directory, verify=False), kept=chosen.kept)
+            if outcome is Publication.DROPPED:
+                built.append(await open_shard(context, shard))
+                continue
+            place = context.workspace.settle(writer.directory, shard=shard, position=0)
+            built.append(Built(shard=shard, directory=str(place), position=0, published=True))
     return built

@@ -70,13 +70,19 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
         # A target filled from the tree itself follows generation 0, which has its log beside the tree.
         behind = None if spec.generation == 0 else await _read_spec(store, 0)
         if behind is not None and await is_published(store, behind):
-            return await _choose_generation(store, spec, 0)
+            return await choose_generation(store, spec, 0)
         tree = BrainyTreeSource(store, spec.source_trees)
         return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0, kept=TreeKept(store))
-    return await _choose_generation(store, spec, int(spec.source))
+    return await choose_generation(store, spec, int(spec.source))
 
 
-async def _choose_generation(store: ObjectStore, spec: Spec, number: int) -> ChosenSource:
+async def choose_generation(store: ObjectStore, spec: Spec, number: int) -> ChosenSource:
+    """Open a generation of the namespace behind ``store``, for the target that ``spec`` describes.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        UnavailableError: it is followed and not all of its shards are pinned yet.
+    """
     described = await _read_spec(store, number)
     if described is None:
         raise NotFoundError(

@@ -19,6 +19,7 @@ from brainy_node.router.trials import TrialBook
 from brainy_node.router.view import RoutingRefresher
 from brainy_node.router.weighted import WeightedReads
 from brainy_node.router.writes import WriteRouter
+from brainy_node.runtime.moves import OpenNamespaces
 from brainy_node.runtime.ports import Runtimes
 
 
@@ -28,7 +29,7 @@ class FrontDoor:
     def __init__(
         self, runtimes: Runtimes, channels: ChannelPool, *, settings: NodeSettings, clock: Clock, ids: Ids
     ) -> None:
-        self.runtimes = runtimes
+        self.runtimes: Runtimes = OpenNamespaces(runtimes)
         self.clock = clock
         self.ids = ids
         self.peers = Peers(channels, clock=clock)

@@ -30,6 +30,7 @@ from brainy_node.router.validation import (
     check_verbs,
 )
 from brainy_node.router.view import RoutingRefresher, header
+from brainy_node.runtime.moves import refuse_arriving
 from brainy_node.runtime.ports import NamespaceRuntime
 
 _log = get_logger(__name__)
@@ -194,6 +195,7 @@ class WriteRouter:
         request_id: str,
         deadline: Deadline,
     ) -> Written:
+        refuse_arriving(runtime.routing)
         request_id = request_id or self._ids.uuid()
         for index, record in enumerate(records):
             record.request_id = f"{request_id}/{index}"

@@ -12,6 +12,7 @@ from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot, decode_slot
 from brainy.clock import Clock
 from brainy.config.settings import NodeSettings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool, stream
@@ -36,6 +37,9 @@ class Host:
     settings: NodeSettings
     #: Current spec of a generation; re-read while its dimensions are undecided.
     spec: Callable[[int], Awaitable[Spec]]
+
+    #: Stores of other namespaces, for what comes from there.
+    elsewhere: Elsewhere
 
     #: Log context of the process. Duties run in copies of it, not in that of the call that set them off.
     context: Context

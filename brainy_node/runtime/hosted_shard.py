@@ -302,10 +302,11 @@ class HostedShard:
         assert shard is not None
 
         async def commit(records: Sequence[log_pb2.LogRecord], cursor: Mapping[int, int]) -> None:
-            await self._apply(await writer.commit(records, cursor, duty.follows))
+            await self._apply(await writer.commit(records, cursor, follower.cursors_of))
 
+        follower = SourceFollower.of(self._host, duty, shard, commit)
         try:
-            await SourceFollower.of(self._host, duty, shard, commit).run(self._follow_no_more)
+            await follower.run(self._follow_no_more)
         except* BrainyError as group:
             raise _first(group) from group
 

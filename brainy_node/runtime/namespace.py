@@ -16,10 +16,12 @@ from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.namespace import Namespace
+from brainy.bucket.origin import ELSEWHERE
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.legacy.dialect.dialects import DIALECTS, Dialect
@@ -34,6 +36,7 @@ from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.mirroring import Mirroring
+from brainy_node.runtime.moves import refuse_arriving
 from brainy_node.runtime.ownership import owned_now
 from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
@@ -87,6 +90,7 @@ class HostedNamespace:
             data_dir=data_dir,
             builder=builder,
         )
+        self._elsewhere = Elsewhere(settings.store, clock=clock, ids=ids)
         self._host = Host(
             namespace=self.name,
             node_id=node_id,
@@ -99,6 +103,7 @@ class HostedNamespace:
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            elsewhere=self._elsewhere,
             context=copy_context(),
         )
         #: Takes over what Brainy processes write into the tree, where that is chosen.
@@ -128,6 +133,7 @@ class HostedNamespace:
         finally:
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
+            await self._elsewhere.close()
             await self._store.close()
 
     async def _poll(self) -> None:
@@ -255,6 +261,7 @@ class HostedNamespace:
         """
         while True:
             await self._await_serving()
+            refuse_arriving(self.routing)
             if generation != self.routing.write:
                 raise UnavailableError(
                     "another generation accepts writes now",
@@ -432,7 +439,8 @@ def includes(replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
     begin of following on, and stays when that ends. What lies further back than the followed one was included before
     that one began to serve; what is newer and was not followed later is not.
     """
-    followed = replica.source_generation
+    # What came from elsewhere is of no generation that a session could name.
+    followed = None if replica.source_generation == ELSEWHERE else replica.source_generation
     for token in session:
         if token.generation == replica.generation:
             if token.shard == replica.number and replica.applied < token.position:

@@ -8,8 +8,8 @@ it (its fence is in the target's log).
 Steps, repeated:
   0. Once, if the shard's log does not say so yet: commit an ``Advance`` with the cursor to begin from, so that replicas
      and reports speak of this source.
-  1. One reader a followed source shard streams its slots, in order, from the owner of that shard,
-     starting right after the cursor.
+  1. One reader a followed source shard streams its slots, in order, from the owner of that shard (of another
+     namespace: from its bucket, ``slots_elsewhere``), starting right after the cursor.
   2. The committer takes what has arrived, keeps the records whose id belongs to the target shard
      (fences and cursor advances of the source mean nothing here), and commits them to the target's own
      log in one batch that also names the source positions reached. If nothing is relevant, an ``Advance``
@@ -29,21 +29,25 @@ shard must be replayed before it is used again, which is what a new duty does fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from brainy.api.storage.v1 import log_pb2
+from brainy.bucket.origin import ELSEWHERE
 from brainy.bucket.partition import shard_of
 from brainy.changelog.batch import Slot
 from brainy.errors import BrainyError, UnavailableError
 from brainy.telemetry.logs import get_logger
-from brainy_node.runtime.assignment import Assignment, followed_shards, start_cursor
+from brainy_node.runtime.assignment import Assignment, followed_shards, source_shards, start_cursor
 from brainy_node.runtime.host import Host
+from brainy_node.runtime.slots_elsewhere import slots_elsewhere
 from brainy_node.shard.shard import Shard
 
 _log = get_logger(__name__)
 _QUEUED_SLOTS = 256
 _MAX_RECORDS = 5000
 
+#: The slots of a followed shard from a position on, for ever.
+Slots = Callable[[int, int], AsyncIterator[Slot]]
 Commit = Callable[[Sequence[log_pb2.LogRecord], Mapping[int, int]], Awaitable[None]]
 
 
@@ -61,9 +65,11 @@ class SourceFollower:
         cursor: Mapping[int, int],
         announced: bool = True,
         commit: Commit,
+        slots: Slots | None = None,
     ) -> None:
         self._host = host
         self._source_generation = source_generation
+        self._slots = slots or (lambda shard, position: host.follow_owner(source_generation, shard, position))
         self._source_shards = source_shards
         self._target_shard = target_shard
         self._target_shard_count = target_shard_count
@@ -89,6 +95,21 @@ class SourceFollower:
                 remedy="nothing; the replica gets another duty, or ends",
                 generation=duty.generation,
             )
+        origin = placement.origin
+        if origin is not None and (followed := origin.generation) is not None:
+            shards = source_shards(duty.shard, placement.shard_count, origin.shard_count)
+            known = reached if reached_in == ELSEWHERE else {}
+            return cls(
+                host,
+                source_generation=ELSEWHERE,
+                source_shards=shards,
+                target_shard=duty.shard,
+                target_shard_count=placement.shard_count,
+                cursor=known,
+                announced=reached_in == ELSEWHERE,
+                commit=commit,
+                slots=lambda shard, position: slots_elsewhere(host, origin.namespace, followed, shard, position),
+            )
         cursor = start_cursor(routing, duty.generation, duty.shard, reached=reached, reached_in=reached_in)
         return cls(
             host,
@@ -100,6 +121,11 @@ class SourceFollower:
             announced=reached_in == duty.follows and all(reached.get(n, 0) == at for n, at in cursor.items()),
             commit=commit,
         )
+
+    @property
+    def cursors_of(self) -> int:
+        """The generation whose positions the cursor names."""
+        return self._source_generation
 
     async def run(self, until: asyncio.Event) -> None:
         """Follow until the event is set.
@@ -120,7 +146,7 @@ class SourceFollower:
         position = self._cursor[shard]
         while True:
             try:
-                async for slot in self._host.follow_owner(self._source_generation, shard, position + 1):
+                async for slot in self._slots(shard, position + 1):
                     if slot.last > position:
                         await self._arrived.put((shard, slot))
                         position = slot.last

@@ -34,6 +34,12 @@ class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.Val
     """As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
     STRATEGY_COORDINATED: _Strategy.ValueType  # 4
     """In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
+    STRATEGY_BACKUP_RESTORE: _Strategy.ValueType  # 70
+    """Out of a backup, into a namespace that is empty (StartMigrationRequest.source)."""
+    STRATEGY_SPARSE_IMPORT: _Strategy.ValueType  # 71
+    """The same, or out of another namespace, without its vectors: its texts are embedded."""
+    STRATEGY_DEDICATED_NAMESPACE: _Strategy.ValueType  # 72
+    """Another namespace moves into this one, which is empty; the other one then says where it went."""
 
 class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper): ...
 
@@ -44,6 +50,12 @@ STRATEGY_BLUE_GREEN: Strategy.ValueType  # 3
 """As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
 STRATEGY_COORDINATED: Strategy.ValueType  # 4
 """In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
+STRATEGY_BACKUP_RESTORE: Strategy.ValueType  # 70
+"""Out of a backup, into a namespace that is empty (StartMigrationRequest.source)."""
+STRATEGY_SPARSE_IMPORT: Strategy.ValueType  # 71
+"""The same, or out of another namespace, without its vectors: its texts are embedded."""
+STRATEGY_DEDICATED_NAMESPACE: Strategy.ValueType  # 72
+"""Another namespace moves into this one, which is empty; the other one then says where it went."""
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 class _MigrationState:
@@ -188,6 +200,7 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -226,6 +239,10 @@ class Migration(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
 
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
+        """Where the data come from; absent for this namespace itself."""
+
     def __init__(
         self,
         *,
@@ -249,10 +266,11 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "source", b"source", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source", b"source", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +317,7 @@ class PlanMigrationRequest(_message.Message):
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
@@ -332,6 +351,10 @@ class PlanMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """As in StartMigrationRequest."""
 
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
+        """As in StartMigrationRequest."""
+
     def __init__(
         self,
         *,
@@ -350,10 +373,11 @@ class PlanMigrationRequest(_message.Message):
         writers_stopped: _builtins.bool = ...,
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "source", b"source", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +432,7 @@ class StartMigrationRequest(_message.Message):
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -440,6 +465,12 @@ class StartMigrationRequest(_message.Message):
     def observe(self) -> _duration_pb2.Duration:
         """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
 
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
+        """Where the data come from; absent for this namespace itself. FAILED_PRECONDITION (TARGET_NOT_EMPTY) unless this
+        namespace is empty. Until they are in it takes no writes (NAMESPACE_ARRIVING).
+        """
+
     def __init__(
         self,
         *,
@@ -458,10 +489,11 @@ class StartMigrationRequest(_message.Message):
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "source", b"source", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +785,7 @@ class MigrationPlan(_message.Message):
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Empty where it was not stored."""
     namespace: _builtins.str
@@ -801,6 +834,8 @@ class MigrationPlan(_message.Message):
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def source(self) -> Global___SourceSpec: ...
     def __init__(
         self,
         *,
@@ -831,10 +866,11 @@ class MigrationPlan(_message.Message):
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
         writers_stopped: _builtins.bool = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source", b"source", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1508,3 +1544,35 @@ class CompleteMigrationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class SourceSpec(_message.Message):
+    """Data that are elsewhere: either namespace or backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
+    WITHOUT_VECTORS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """URI of another namespace: served by a cluster (it is followed until the switch), or a bucket of Brainy's whose
+    writers are stopped.
+    """
+    backup: _builtins.str
+    """A backup in either format: a path that every node and the coordinator see, or s3://bucket/key."""
+    without_vectors: _builtins.bool
+    """Leave the vectors behind and embed the texts anew."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        backup: _builtins.str = ...,
+        without_vectors: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "namespace", b"namespace", "without_vectors", b"without_vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceSpec: _TypeAlias = SourceSpec  # noqa: Y015
