@@ -26,8 +26,8 @@ from brainy_coordinator.departures import Departures
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.membership.registry import Registry
-from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.arrival_executor import ArrivalExecutor
+from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.origins import Origins

@@ -78,10 +78,7 @@ async def fetch_backup(backup: str, directory: Path, elsewhere: Elsewhere) -> Pa
     found = await elsewhere.store(place).get(name)
     if found is None:
         raise NotFoundError("there is no such backup object", remedy="check its name", backup=backup)
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / name
-    await asyncio.to_thread(file.write_bytes, found.body)
-    return file
+    return await asyncio.to_thread(_write, directory / name, found.body)
 
 
 async def open_backup(backup: str, directory: Path, elsewhere: Elsewhere) -> CheckedBackup:
@@ -92,6 +89,12 @@ async def open_backup(backup: str, directory: Path, elsewhere: Elsewhere) -> Che
         CorruptDataError: it is not whole.
     """
     return await asyncio.to_thread(check_backup, await fetch_backup(backup, directory, elsewhere))
+
+
+def _write(file: Path, body: bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(body)
+    return file
 
 
 def _next(items: Iterator[ItemBatch]) -> ItemBatch | None:

@@ -15,10 +15,9 @@ from brainy.bucket.origin import ELSEWHERE, Arrival, Moving, Origin
 from brainy.bucket.records import Routing, Spec
 from brainy.errors import BrainyError, PreconditionError
 from brainy.telemetry.logs import get_logger
-from brainy_coordinator.migration import edits
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.observation import Observation, ReplicaSeen, ReplicaState, followed_shards
-from brainy_coordinator.migration.origins import OriginSeen, Origins
+from brainy_coordinator.migration.origins import Origins, OriginSeen
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.source_cluster import SourceCluster
 from brainy_coordinator.migration.state import State

@@ -201,7 +201,8 @@ class DryRunExecutor:
             case act.AwaitCatchUp(generation=number):
                 return f"generation {number} includes every final position"
             case act.CompareDigests(following=following) if record.request.source is not None:
-                return f"the digests of {record.request.source.name} and generation {following} are equal, or it is aborted"
+                whence = record.request.source.name
+                return f"the digests of {whence} and generation {following} are equal, or it is aborted"
             case act.CompareDigests(leading=leading, following=following):
                 return f"the digests of generations {leading} and {following} are equal, or it is aborted"
             case act.Commit(following=following) if record.request.source is not None:

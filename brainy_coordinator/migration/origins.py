@@ -1,4 +1,4 @@
-"""What lies elsewhere and shall come here: looked at, counted, digested. Reads only, of the other side as of this one."""
+"""What lies elsewhere and shall come here: looked at, counted, digested. Reads only."""
 
 from __future__ import annotations
 

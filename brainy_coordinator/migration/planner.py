@@ -20,8 +20,8 @@ from brainy.legacy.outlay import Assumptions
 from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
-from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.arrival_facts import arriving_answers, arriving_facts
+from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Check, count_quarantined
 from brainy_coordinator.migration.origins import OriginSeen
 from brainy_coordinator.migration.plan import (

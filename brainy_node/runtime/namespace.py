@@ -36,7 +36,7 @@ from brainy_node.runtime.bases import BaseSupply
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.mirroring import Mirroring
-from brainy_node.runtime.moves import refuse_arriving
+from brainy_node.runtime.moves import refuse_arriving, refuse_moved
 from brainy_node.runtime.ownership import owned_now
 from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
@@ -224,10 +224,12 @@ class HostedNamespace:
 
     async def ensure_dimensions(self, dimensions: int) -> Spec:
         """Return the write generation's spec; the first vector of an empty namespace decides its dimensions."""
+        refuse_arriving(self.routing)
         return await self._specs.ensure_dimensions(self.routing.write, dimensions)
 
     async def ensure_embedding(self, embedding: EmbeddingIdentity) -> EmbeddingIdentity:
         """Return what the write generation's texts are embedded with; the first embedded write decides."""
+        refuse_arriving(self.routing)
         return await self._specs.ensure_embedding(self.routing.write, embedding)
 
     def hosted(self, generation: int, shard: int) -> HostedShard | None:
@@ -261,6 +263,7 @@ class HostedNamespace:
         """
         while True:
             await self._await_serving()
+            refuse_moved(self.routing)
             refuse_arriving(self.routing)
             if generation != self.routing.write:
                 raise UnavailableError(
@@ -298,6 +301,7 @@ class HostedNamespace:
         deadline = Deadline.after(self._clock, self._settings.write_buffer_seconds)
         try:
             while self._drains:
+                refuse_moved(self.routing)
                 if deadline.passed:
                     raise UnavailableError(
                         "the cut-over takes longer than writes may wait",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from brainy.bucket import layout
+from brainy.bucket.records import Routing
 from brainy.errors import PreconditionError
 from brainy.samples import sample_truth
 from brainy.sdk.client import AsyncBrainy
@@ -87,3 +89,75 @@ async def test_a_backup_becomes_the_first_generation(tmp_path: Path, backup_form
         assert further.state == "SUCCEEDED", further.story
         assert (await client.get_statistics()).noun_count == counts()[0] + 1
     assert unexpected(cluster) == []
+
+
+async def moved_under_writers(
+    tmp_path: Path, old: str, new: str, *, shards: int, kill_when: str = ""
+) -> tuple[Oracle, Migration]:
+    """Move one namespace into another while it is written to; returns what was acknowledged and the migration."""
+    async with (
+        cluster_at(old, tmp_path / "c-old") as (left, source),
+        cluster_at(new, tmp_path / "c-new") as (receiving, target),
+    ):
+        traffic = Traffic(source, dimensions(), seed=5)
+        migration = await target.start_migration(
+            target=TargetSpec(shard_count=shards), source=SourceSpec(namespace=old), requested_by="test"
+        )
+        if kill_when:
+            await until_moving(old, kill_when)
+            await receiving.restart_coordinator()
+        seen = await ended(target, migration)
+        # Everything that was asked of the old name from now on is told where to go.
+        async with asyncio.timeout(60):
+            while not traffic.oracle.failed_writes or not traffic.oracle.failed_reads:
+                await asyncio.sleep(0.02)
+        oracle = await traffic.stop()
+        assert (seen.state, seen.digest_equal, seen.strategy) == ("SUCCEEDED", True, "dedicated-namespace"), seen.story
+        assert {failed.partition(":")[0] for failed in oracle.failed_writes} == {"NAMESPACE_MOVED"}
+        assert {failed.partition(":")[0] for failed in oracle.failed_reads} == {"NAMESPACE_MOVED"}
+        assert oracle.writes > 20
+        await oracle.assert_kept(target)
+        statistics = await target.get_statistics()
+        written = sum(1 for vector in oracle.acknowledged.values() if vector is not None)
+        nouns, verbs = counts()
+        assert (statistics.generation, statistics.verb_count) == (1, verbs)
+        # Of a write that was not acknowledged either outcome is right, and it was never begun after the move.
+        assert nouns + written <= statistics.noun_count <= nouns + written + len(oracle.unsure)
+        with pytest.raises(PreconditionError) as refused:
+            await source.add([0.5] * dimensions(), id="late")
+        assert refused.value.fields["moved_to"] == new
+        await target.add([0.5] * dimensions(), id="late")
+        pause, slowest = seen.write_pause_seconds * 1000, oracle.slowest_write_seconds * 1000
+        print(f"\nmoved to {shards} shards: {oracle.writes} writes, pause {pause:.0f} ms, slowest {slowest:.0f} ms")
+        assert unexpected(left) == []
+        if not kill_when:
+            assert unexpected(receiving) == []
+    return oracle, seen
+
+
+async def until_moving(namespace: str, phase: str) -> None:
+    """Wait until the record of the namespace that is left says that it is fenced, or gone."""
+    file = Path(namespace.removeprefix("file://")) / layout.ROUTING
+    async with asyncio.timeout(90):
+        while True:
+            moving = Routing.decode(await asyncio.to_thread(file.read_bytes), key=layout.ROUTING).moving
+            if moving is not None and (phase == "fenced" or moving.done):
+                return
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("shards", [2, 3])
+async def test_a_namespace_moves_while_it_is_written_to(tmp_path: Path, shards: int) -> None:
+    old = await sample_bucket(tmp_path / "old")
+    _, migration = await moved_under_writers(tmp_path, old, f"file://{tmp_path / 'new'}", shards=shards)
+    assert migration.source == SourceSpec(namespace=old)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", ["fenced", "gone"])
+async def test_a_coordinator_killed_amid_the_switch_leaves_one_that_takes_writes(tmp_path: Path, moment: str) -> None:
+    old = await sample_bucket(tmp_path / "old")
+    await moved_under_writers(tmp_path, old, f"file://{tmp_path / 'new'}", shards=2, kill_when=moment)

@@ -2,8 +2,8 @@
 
 Before: this namespace holds nothing; its front doors refuse writes from when the target is placed until the switch.
 Steps: the target's owners read the other namespace; *served by a cluster* they follow its change logs, its own
-nodes serving on, and the cut-over stops the writes over there; *as Brainy left it*, with its writers stopped, it is read
-once more for its digest.
+nodes serving on, and the cut-over stops the writes over there; *as Brainy left it*, with its writers stopped, it is
+read once more for its digest.
 After: this namespace serves; the other one, if a cluster serves it, answers that it has moved.
 If it crashes at any step: one of the two takes writes, never both.
 """
