@@ -18,6 +18,7 @@ can; this is for the case that it cannot.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from brainy.bucket import layout
@@ -63,7 +64,9 @@ class MoveAway:
         now = self._elsewhere.clock.monotonic()
         if now - self._read_at >= _REREAD_SECONDS:
             self._read_at = now
-            routing = await self._register.load() or routing
+            # A store that does not answer is for those to complain about who need it.
+            with suppress(BrainyError):
+                routing = await self._register.load() or routing
         moving = routing.moving
         if moving is None or moving.done:
             self._undecided = None

@@ -27,6 +27,11 @@ from brainy_coordinator.migration.record import SourceWish
 from brainy_coordinator.migration.source_cluster import SourceCluster
 from brainy_coordinator.nodes import DigestSeen, NodeCalls
 
+_FOLLOWS = (
+    "it follows Brainy's own tree, and what Brainy writes there is lost with the switch: stop those processes, then"
+    " brainy follow --off"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginSeen:
@@ -190,7 +195,7 @@ class Origins:
             verbs=verbs,
             detail=f"{name}: generation {routing.active}, {nouns:,} nouns, {verbs:,} verbs",
             signs=signs,
-            problem=cluster.problem(routing, answers),
+            problem=cluster.problem(routing, answers) or (_FOLLOWS if choice.follow else ""),
         )
 
 
