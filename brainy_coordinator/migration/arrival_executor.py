@@ -67,7 +67,7 @@ class ArrivalExecutor(ClusterExecutor):
                 raise
             self.facts = replace(self.facts, elsewhere=error.message)
             return replace(seen, facts=self.facts)
-        self.facts = replace(self.facts, elsewhere=cluster.problem(routing, answers))
+        self.facts = replace(self.facts, elsewhere=cluster.problem(routing, answers, ours=record.id))
         return overlaid(replace(seen, facts=self.facts), record, routing, cluster.ends(routing, answers))
 
     # --- filling --------------------------------------------------------------------------------

@@ -56,15 +56,15 @@ class SourceCluster:
         addresses = {node: known.address for node, known in routing.nodes.items()}
         return await self._barrier(routing).shard_states(addresses, timeout=_CALL_SECONDS)
 
-    def problem(self, routing: Routing, answers: States) -> str:
-        """Return why its data cannot be taken over now, or ""."""
+    def problem(self, routing: Routing, answers: States, *, ours: str = "") -> str:
+        """Return why its data cannot be taken over now by the migration ``ours``, or ""."""
         moving = routing.moving
         if moving is not None and moving.done:
             return f"it has moved to {moving.to}"
         if routing.active != self.origin.generation:
             return f"it has gone on to generation {routing.active}: abort this migration and start it again"
         if moving is not None:
-            return ""
+            return "" if moving.migration == ours else f"it is being moved to {moving.to}"
         if routing.migration is not None:
             return f"a migration runs there: {routing.migration}"
         placed = routing.generations[routing.active]
