@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from brainy.advice.facts import Facts
@@ -25,10 +26,12 @@ def arriving_facts(facts: Facts, wish: SourceWish, seen: OriginSeen) -> Facts:
 
 def arriving_answers(said: Answers, request: Request) -> Answers:
     """Return what the operator says, and what is said by asking for this."""
+    stopped = {"downtime_seconds": math.inf, "old_writers": False} if request.writers_stopped else {}
     return said.model_copy(
         update={
             "target": request.namespace,
             "isolate": bool(request.source and request.source.namespace),
             "vectors": False if request.source and request.source.without_vectors else said.vectors,
+            **stopped,
         }
     )
