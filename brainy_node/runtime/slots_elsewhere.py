@@ -1,9 +1,10 @@
 """The change logs of another namespace, read from its bucket while its own cluster goes on serving.
 
 *Before.* The target shard includes the other log up to the position before the first one asked for.
-*Steps.* 1. GET the key of the next slot: positions are dense, so its name is known. 2. While there is none, wait and
-ask again; while this namespace drains, its writers wait for this, and it is asked in short intervals. 3. Once there is
-one, read on from there in bulk, until the end.
+*Steps.* 1. GET the key of the next slot: positions are dense, so its name is known. 2. While there is none, ask again
+after a while, which grows as long as there is none. When this namespace begins to drain, writers over there are about
+to wait for this: it is asked at once, and then in short intervals. 3. Once there is one, read on from there in bulk,
+until the end.
 *After.* It goes on for ever, like the stream of an owner.
 *Nothing is assumed* of the other cluster: a slot that is there was acknowledged or will be, and never changes.
 *Crash, cancel.* Nothing is shared; the cursor in this namespace's log says where to go on.
@@ -20,8 +21,9 @@ from brainy.changelog.reading import read_log
 from brainy.errors import LogCollectedError
 from brainy_node.runtime.host import Host
 
-#: Between two looks for the next slot.
-_POLL_SECONDS = 0.2
+#: Between two looks for the next slot: at first, and at most.
+_POLL_SECONDS = 0.1
+_LONGEST_POLL_SECONDS = 1.0
 #: The same while writers wait.
 _HASTE_SECONDS = 0.02
 #: Looks in vain before it is asked whether the log was given up to here.
@@ -56,5 +58,9 @@ async def slots_elsewhere(
                 shard=shard,
                 position=position,
             )
-        drains = host.routing.phase == "draining"
-        await host.clock.sleep(host.ids.jitter(_HASTE_SECONDS / 2, _HASTE_SECONDS) if drains else _POLL_SECONDS)
+        routing = host.routing
+        if routing.phase == "draining":
+            await host.clock.sleep(host.ids.jitter(_HASTE_SECONDS / 2, _HASTE_SECONDS))
+        else:
+            pause = min(_LONGEST_POLL_SECONDS, _POLL_SECONDS * 1.2 ** min(looks, 20))
+            await host.view.wait_newer(routing.epoch, host.ids.jitter(pause / 2, pause))

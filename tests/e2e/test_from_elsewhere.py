@@ -50,7 +50,7 @@ async def cluster_at(
 
 
 async def ended(client: AsyncBrainy, migration: Migration) -> Migration:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while not (seen := await client.get_migration(migration.id)).ended:
             await asyncio.sleep(0.05)
     return seen
@@ -66,7 +66,7 @@ def dimensions() -> int:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("backup_format", ["native", "brainy"])
 async def test_a_backup_becomes_the_first_generation(tmp_path: Path, backup_format: str) -> None:
     old = await sample_bucket(tmp_path / "old")
@@ -151,7 +151,7 @@ async def moved_under_writers(
 async def until_moving(namespace: str, phase: str) -> None:
     """Wait until the record of the namespace that is left says that it is fenced, or gone."""
     file = Path(namespace.removeprefix("file://")) / layout.ROUTING
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while True:
             moving = Routing.decode(await asyncio.to_thread(file.read_bytes), key=layout.ROUTING).moving
             if moving is not None and (phase == "fenced" or moving.done):
@@ -160,7 +160,7 @@ async def until_moving(namespace: str, phase: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shards", [2, 3])
 async def test_a_namespace_moves_while_it_is_written_to(tmp_path: Path, shards: int) -> None:
     old = await sample_bucket(tmp_path / "old")
@@ -169,7 +169,7 @@ async def test_a_namespace_moves_while_it_is_written_to(tmp_path: Path, shards: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("moment", ["fenced", "gone"])
 async def test_a_coordinator_killed_amid_the_switch_leaves_one_that_takes_writes(tmp_path: Path, moment: str) -> None:
     old = await sample_bucket(tmp_path / "old")
@@ -177,7 +177,7 @@ async def test_a_coordinator_killed_amid_the_switch_leaves_one_that_takes_writes
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_namespace_moves_on_an_object_server(
     tmp_path: Path, seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +192,7 @@ async def test_a_namespace_moves_on_an_object_server(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_bucket_of_brainys_whose_writers_are_stopped_moves(tmp_path: Path) -> None:
     old, new = await sample_bucket(tmp_path / "old"), f"file://{tmp_path / 'new'}"
     async with cluster_at(new, tmp_path / "c-new") as (cluster, client):
@@ -210,7 +210,7 @@ async def test_a_bucket_of_brainys_whose_writers_are_stopped_moves(tmp_path: Pat
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_move_that_is_aborted_leaves_both_as_they_were(tmp_path: Path) -> None:
     old, new = await sample_bucket(tmp_path / "old"), f"file://{tmp_path / 'new'}"
     async with (
