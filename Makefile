@@ -7,9 +7,11 @@ SEEDS ?= 20000
 SIM_SEEDS ?= 1850
 FUZZ_SECONDS ?= 120
 SCHEDULES ?= 50
+CRASH_MATRIX ?= each
+SWITCHES ?= 200
 
 .PHONY: help setup protos protos-check fix verify test test-fast test-long sim sim-ci fuzz demo embed-demo bench crash \
-	fencing follow damage clean
+	fencing follow damage strategies crash-matrix switches planted clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -85,6 +87,18 @@ follow: setup ## Fifty schedules of Brainy processes writing a SeaweedFS bucket 
 
 damage: setup ## 1,000 randomly damaged backups, each of which must be refused before anything is changed
 	DAMAGE_RUNS=1000 $(VENV)/bin/pytest --timeout 1200 tests/unit/test_backup_damage.py -s
+
+strategies: setup ## Every strategy, from a tree and a generation, one way and there and back, on SeaweedFS under load
+	$(VENV)/bin/pytest -m long --timeout 900 tests/e2e/test_matrix.py -s
+
+crash-matrix: setup ## Every strategy with processes killed at every step (CRASH_MATRIX=full: each step and victim by itself)
+	CRASH_MATRIX=$(CRASH_MATRIX) $(VENV)/bin/pytest -m long --timeout 1200 tests/e2e/test_matrix_crashes.py -s
+
+switches: setup ## 200 blue-green switches and five cycles there and back under load: pauses, failures, digests (SWITCHES)
+	$(PY) -m tests.bench.switches --switches $(SWITCHES)
+
+planted: setup ## Differences planted into running clusters that are written all the time, and ten clean runs of a migration
+	$(VENV)/bin/pytest -m long --timeout 900 tests/e2e/test_planted.py -s
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

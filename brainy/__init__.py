@@ -45,7 +45,10 @@ if TYPE_CHECKING:
         TargetSpec,
     )
     from brainy.sdk.plans import MigrationPlan, PlanOutcome, PlanStep
+    from brainy.sdk.quality import QualityCheck, QualityFound, QualityThresholds
     from brainy.sdk.quick import create_quick_brainy, create_quick_brainy_async
+    from brainy.sdk.reembedding import Reembedding
+    from brainy.sdk.sources import SourceSpec
     from brainy.sdk.sync import Brainy
     from brainy.sdk.sync_locks import BlockingLease, BlockingLock
     from brainy.sdk.values import (
@@ -107,7 +110,11 @@ __all__ = [
     "PlanOutcome",
     "PlanStep",
     "PreconditionError",
+    "QualityCheck",
+    "QualityFound",
+    "QualityThresholds",
     "Quarantined",
+    "Reembedding",
     "RestoreResult",
     "S3Config",
     "SearchResult",
@@ -115,6 +122,7 @@ __all__ = [
     "ShardReplica",
     "Skipped",
     "SkippedRow",
+    "SourceSpec",
     "Statistics",
     "Strategy",
     "TargetSpec",
@@ -149,7 +157,10 @@ _MODULES = {
         "TargetSpec",
     ),
     "brainy.sdk.plans": ("MigrationPlan", "PlanOutcome", "PlanStep"),
+    "brainy.sdk.quality": ("QualityCheck", "QualityFound", "QualityThresholds"),
     "brainy.sdk.quick": ("create_quick_brainy", "create_quick_brainy_async"),
+    "brainy.sdk.reembedding": ("Reembedding",),
+    "brainy.sdk.sources": ("SourceSpec",),
     "brainy.sdk.sync": ("Brainy",),
     "brainy.sdk.sync_locks": ("BlockingLease", "BlockingLock"),
 }

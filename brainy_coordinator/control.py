@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from brainy.bucket.follow import read_choice
 from brainy.bucket.records import Routing
 from brainy.clock import Clock
-from brainy.config.settings import CoordinatorSettings
+from brainy.config.settings import CoordinatorSettings, StoreSettings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError, ConflictError, FencedError, PreconditionError
 from brainy.ids import Ids
 from brainy.locks.base import LockProvider
@@ -25,17 +26,23 @@ from brainy_coordinator.departures import Departures
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.leadership import Leader
 from brainy_coordinator.membership.registry import Registry
+from brainy_coordinator.migration.arrival_executor import ArrivalExecutor
 from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.history import History
+from brainy_coordinator.migration.origins import Origins
 from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Planner
 from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.reconciler import Reconciler
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.switch_countdown import SwitchCountdown
+from brainy_coordinator.move_away import MoveAway
 from brainy_coordinator.nodes import NodeCalls
 from brainy_coordinator.placing import Placing
+from brainy_coordinator.retirement.retirements import Retirements
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
 from brainy_coordinator.vigil import Vigil
@@ -64,6 +71,8 @@ class Components:
     settings: CoordinatorSettings
     clock: Clock
     ids: Ids
+    #: Stores of other namespaces, for what comes from there; with default settings if left out.
+    elsewhere: Elsewhere | None = None
 
 
 class NamespaceControl:
@@ -83,6 +92,7 @@ class NamespaceControl:
         self.namespace = namespace
         self._store = store
         self._locks = locks
+        self._leader = leader
         self._components = components
         self._clock = clock
         self._announcer = announcer
@@ -98,6 +108,9 @@ class NamespaceControl:
             open_register(store, clock=clock, ids=components.ids), ids=components.ids, leader_epoch=leader.epoch
         )
         self._quarantine = QuarantineCount(store, components.nodes, namespace=namespace)
+        self.quality = QualityProbe(components.nodes, namespace=namespace, clock=clock)
+        elsewhere = components.elsewhere or Elsewhere(StoreSettings(), clock=clock, ids=components.ids)
+        self._departure = MoveAway(self.register, elsewhere, namespace=namespace)
         self.preflight = Preflight(
             store_fitness=self.store_fitness,
             generations=self.generations,
@@ -108,10 +121,24 @@ class NamespaceControl:
             clock=clock,
             ids=components.ids,
             tree_choice=lambda: read_choice(store),
+            origins=Origins(namespace, elsewhere, components.nodes),
         )
         self._adoption = Adoption(store, self.generations, components.settings, namespace=namespace, clock=clock)
         self._placing = Placing(
             register=self.register, view=self.view, locks=locks, generations=self.generations, clock=clock
+        )
+        self.retirements = Retirements(
+            store,
+            register=self.register,
+            generations=self.generations,
+            barrier=self._barrier,
+            view=self.view,
+            wanted=self._wanted,
+            choice=lambda: read_choice(store),
+            settings=components.settings,
+            leader=leader,
+            clock=clock,
+            ids=components.ids,
         )
         self.migrations = Reconciler(
             history=History(store, clock=clock, ids=components.ids, leader=leader),
@@ -126,7 +153,8 @@ class NamespaceControl:
         )
 
     def _executor_for(self, record: MigrationRecord, others: Collection[str]) -> ClusterExecutor:
-        return ClusterExecutor(
+        executor = ClusterExecutor if record.request.source is None else ArrivalExecutor
+        return executor(
             register=self.register,
             view=self.view,
             barrier=self._barrier,
@@ -135,9 +163,19 @@ class NamespaceControl:
             generations=self.generations,
             preflight=self.preflight,
             quarantine=self._quarantine,
+            quality=self.quality,
             others=others,
+            retirements=self.retirements,
+            switch_countdown=SwitchCountdown(
+                self._store, record.id, leader_epoch=self._leader.epoch, clock=self._clock, ids=self._components.ids
+            ),
             clock=self._clock,
         )
+
+    def _wanted(self) -> Mapping[int, str]:
+        """Generations that a running migration builds or is made of."""
+        running = self.migrations.running()
+        return {} if running is None else {running.source: running.id, running.target: running.id}
 
     def _store_calls(self) -> Mapping[str, int]:
         """Calls of this namespace's store by all nodes, as they last said, and by this process."""
@@ -185,12 +223,19 @@ class NamespaceControl:
         routing = await self.register.current()
         if routing is None:
             return await self._adopt()
+        left = await self._departure.settle(routing)
+        if left is not None:
+            self._announcer.tell(left, self.view.reachable())
+            routing = left
         repaired = await self._placing.repair(routing)
         if repaired is not None:
             self._announcer.tell(repaired, self.view.reachable())
         if not self._histories_sealed:
             await self._seal()
-        return await self.migrations.tick() or repaired is not None
+        moved = await self.migrations.tick()
+        # There is no hurry about what is left behind: a few objects a turn, and the others have theirs.
+        await self.retirements.tick()
+        return moved or repaired is not None
 
     async def _seal(self) -> None:
         await self.migrations.take_over()

@@ -34,11 +34,17 @@ def held(routings: Mapping[str, Routing], node_id: str) -> tuple[int, int]:
     shards = [
         shard
         for routing in routings.values()
+        if not _has_moved(routing)
         for placement in routing.generations.values()
         for shard in placement.shards.values()
     ]
     owned = sum(shard.owner == node_id for shard in shards)
     return owned, owned + sum(node_id in shard.replicas for shard in shards)
+
+
+def _has_moved(routing: Routing) -> bool:
+    """Whether nobody is served from there any more, so that any node may go."""
+    return routing.moving is not None and routing.moving.done
 
 
 class Departures:
@@ -58,6 +64,7 @@ class Departures:
         return all(
             number in heirless(routing, node_id, labels)
             for routing in routings.values()
+            if not _has_moved(routing)
             for number, placement in routing.generations.items()
             if any(node_id in (shard.owner, *shard.replicas) for shard in placement.shards.values())
         )

@@ -14,6 +14,7 @@ import uvloop
 from brainy.bucket.namespace import Namespace
 from brainy.clock import SystemClock
 from brainy.config.settings import Settings, load_settings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError, InvalidRequestError
 from brainy.ids import Ids
 from brainy.locks.opening import open_locks
@@ -84,6 +85,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     stores = {str(name): open_store(name, settings.store, clock=clock, ids=ids) for name in names}
     locks = {name: open_locks(settings.locks, store, clock, ids, scope=name) for name, store in stores.items()}
     pool = ChannelPool()
+    elsewhere = Elsewhere(settings.store, clock=clock, ids=ids)
     components = Components(
         stores=stores,
         locks=locks,
@@ -91,6 +93,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         settings=settings.coordinator,
         clock=clock,
         ids=ids,
+        elsewhere=elsewhere,
     )
     asked_to_end = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -110,4 +113,5 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
             await provider.close()
         for store in stores.values():
             await store.close()
+        await elsewhere.close()
     _log.info("coordinator_stopped")

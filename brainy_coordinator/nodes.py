@@ -13,8 +13,12 @@ from brainy.api.node.v1 import (
     shard_pb2_grpc,
     traffic_pb2,
     traffic_pb2_grpc,
+    vectors_pb2,
+    vectors_pb2_grpc,
 )
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import EmbeddingIdentity, embedding_to_proto
+from brainy.bucket.projection import Projection
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, CorruptDataError
 from brainy.rpc.channel import ChannelPool, call, stream
@@ -56,9 +60,16 @@ class NodeCalls(Protocol):
         """State of every replica on the node."""
 
     async def get_digest(
-        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+        self,
+        address: str,
+        namespace: str,
+        *,
+        generation: int,
+        shards: Sequence[int],
+        timeout: float,
+        projection: Projection | None = None,
     ) -> DigestSeen:
-        """Sum of the digests of shards the node owns."""
+        """Sum of the digests of shards the node owns; under a projection, of their items without vectors."""
 
     async def list_quarantine(
         self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
@@ -74,6 +85,16 @@ class NodeCalls(Protocol):
         self, address: str, request: traffic_pb2.ReplayQueriesRequest, *, timeout: float
     ) -> traffic_pb2.ReplayQueriesResponse:
         """Let the node ask two generations the queries it remembers."""
+
+    async def probe_embedding(
+        self, address: str, identity: EmbeddingIdentity, endpoint: str, *, timeout: float
+    ) -> float:
+        """Texts a second that the node embeds with a model; raises what keeps it from doing so."""
+
+    async def describe_vectors(
+        self, address: str, request: vectors_pb2.DescribeVectorsRequest, *, timeout: float
+    ) -> vectors_pb2.DescribeVectorsResponse:
+        """Bounds of the vectors of shards held at the node."""
 
     async def refuses(self, address: str, *, timeout: float) -> bool:
         """Whether the connection is refused, so that no process listens there. Never raises ``BrainyError``."""
@@ -91,6 +112,10 @@ class GrpcNodeCalls:
 
     def _stub(self, address: str) -> control_pb2_grpc.ControlServiceAsyncStub:
         stub: control_pb2_grpc.ControlServiceAsyncStub = self._pool.stub(address, control_pb2_grpc.ControlServiceStub)
+        return stub
+
+    def _vectors(self, address: str) -> vectors_pb2_grpc.VectorServiceAsyncStub:
+        stub: vectors_pb2_grpc.VectorServiceAsyncStub = self._pool.stub(address, vectors_pb2_grpc.VectorServiceStub)
         return stub
 
     async def apply_routing(self, address: str, namespace: str, *, epoch: int, timeout: float) -> Ack:
@@ -115,14 +140,30 @@ class GrpcNodeCalls:
         return list(answer.replicas)
 
     async def get_digest(
-        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+        self,
+        address: str,
+        namespace: str,
+        *,
+        generation: int,
+        shards: Sequence[int],
+        timeout: float,
+        projection: Projection | None = None,
     ) -> DigestSeen:
         """See ``NodeCalls``."""
-        answer = await call(
-            self._stub(address).GetDigest,
-            control_pb2.GetDigestRequest(namespace=namespace, generation=generation, shards=shards),
-            deadline=Deadline.after(self._clock, timeout),
-        )
+        answer: control_pb2.GetDigestResponse | vectors_pb2.GetProjectionResponse
+        deadline = Deadline.after(self._clock, timeout)
+        if projection is None:
+            request = control_pb2.GetDigestRequest(namespace=namespace, generation=generation, shards=shards)
+            answer = await call(self._stub(address).GetDigest, request, deadline=deadline)
+        else:
+            asked = vectors_pb2.GetProjectionRequest(
+                namespace=namespace,
+                generation=generation,
+                shards=shards,
+                embedding=embedding_to_proto(projection.embedding) if projection.embedding else None,
+                expected=projection.expected,
+            )
+            answer = await call(self._vectors(address).GetProjection, asked, deadline=deadline)
         try:
             digest = MultisetDigest.decode(answer.digest)
         except ValueError as error:
@@ -154,6 +195,22 @@ class GrpcNodeCalls:
         """See ``NodeCalls``."""
         stub: traffic_pb2_grpc.TrafficServiceAsyncStub = self._pool.stub(address, traffic_pb2_grpc.TrafficServiceStub)
         return await call(stub.ReplayQueries, request, deadline=Deadline.after(self._clock, timeout))
+
+    async def probe_embedding(
+        self, address: str, identity: EmbeddingIdentity, endpoint: str, *, timeout: float
+    ) -> float:
+        """See ``NodeCalls``."""
+        request = vectors_pb2.ProbeEmbeddingRequest(identity=embedding_to_proto(identity), endpoint=endpoint)
+        deadline = Deadline.after(self._clock, timeout)
+        return (await call(self._vectors(address).ProbeEmbedding, request, deadline=deadline)).texts_per_second
+
+    async def describe_vectors(
+        self, address: str, request: vectors_pb2.DescribeVectorsRequest, *, timeout: float
+    ) -> vectors_pb2.DescribeVectorsResponse:
+        """See ``NodeCalls``."""
+        return await call(
+            self._vectors(address).DescribeVectors, request, deadline=Deadline.after(self._clock, timeout)
+        )
 
     async def drain(self, address: str, *, timeout: float) -> None:
         """See ``NodeCalls``."""

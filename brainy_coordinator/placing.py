@@ -60,6 +60,9 @@ class Placing:
 
     async def repair(self, routing: Routing) -> Routing | None:
         """Swap the record if the nodes call for it. Returns the new one, None when nothing had to change."""
+        if routing.moving is not None:
+            # Whether it serves on is decided over there (``move_away``); until then nothing may let writes go on here.
+            return None
         if routing.phase == "draining" and not self._owner_lost(routing):
             return None
         members = (self._view.usable(), self._view.leaving(), self._view.addresses())

@@ -5,12 +5,18 @@ from __future__ import annotations
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    copy_rate_pb2,
+    copy_rate_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
     lease_pb2,
     lease_pb2_grpc,
     membership_pb2,
     membership_pb2_grpc,
     migration_pb2,
     migration_pb2_grpc,
+    quality_pb2,
+    quality_pb2_grpc,
     traffic_pb2,
     traffic_pb2_grpc,
 )
@@ -19,9 +25,12 @@ from brainy_coordinator.control import Components
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.services.cluster import ClusterServicer
+from brainy_coordinator.services.copy_rate import CopyServicer
+from brainy_coordinator.services.generations import GenerationServicer
 from brainy_coordinator.services.lease import LeaseServicer
 from brainy_coordinator.services.membership import MembershipServicer
 from brainy_coordinator.services.migration import MigrationServicer
+from brainy_coordinator.services.quality import QualityServicer
 from brainy_coordinator.services.traffic import TrafficServicer
 
 #: Streams that last as long as their caller likes.
@@ -106,14 +115,29 @@ def services(coordinator: Coordinator) -> tuple[Service, ...]:
             ClusterServicer(coordinator),
         ),
         Service(
+            copy_rate_pb2.DESCRIPTOR.services_by_name["CopyService"],
+            copy_rate_pb2_grpc.add_CopyServiceServicer_to_server,
+            CopyServicer(coordinator),
+        ),
+        Service(
             migration_pb2.DESCRIPTOR.services_by_name["MigrationService"],
             migration_pb2_grpc.add_MigrationServiceServicer_to_server,
             MigrationServicer(coordinator),
         ),
         Service(
+            generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+            generation_pb2_grpc.add_GenerationServiceServicer_to_server,
+            GenerationServicer(coordinator),
+        ),
+        Service(
             traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
             traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
             TrafficServicer(coordinator),
+        ),
+        Service(
+            quality_pb2.DESCRIPTOR.services_by_name["QualityService"],
+            quality_pb2_grpc.add_QualityServiceServicer_to_server,
+            QualityServicer(coordinator),
         ),
         Service(
             lease_pb2.DESCRIPTOR.services_by_name["LeaseService"],

@@ -40,6 +40,10 @@ class NamespaceView:
         """What reachable nodes said of themselves last."""
         return {m.node_id: m.report for m in self._members() if m.reachable}
 
+    def spoken(self) -> list[Report]:
+        """What reachable nodes said of themselves last, without those that are only expected."""
+        return [m.report for m in self._members() if m.reachable and m.heard]
+
     def addresses(self) -> dict[str, NodeAddress]:
         """Every node that has not left, as the routing record names it."""
         return {

@@ -23,6 +23,7 @@ from brainy.store.opening import open_store
 from brainy.telemetry.logs import configure_logs, get_logger
 from brainy_node.builder.client import BuilderClient
 from brainy_node.node import Node
+from brainy_node.runtime.foreground import Foreground
 from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
 
 #: Containers more than before, from which on the youngest are looked through, and passes until older ones are too.
@@ -84,6 +85,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     data_dir = Path(settings.node.data_dir)
     peers = ChannelPool()
     builder = BuilderClient(settings)
+    foreground = Foreground(clock)
     namespaces = HostedNamespaces(
         [
             HostedNamespace(
@@ -97,6 +99,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
                 peers=peers,
                 clock=clock,
                 ids=ids,
+                foreground=foreground,
             )
             for name in map(Namespace.parse, settings.namespaces)
         ]
@@ -109,6 +112,8 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         settings=settings.node,
         clock=clock,
         ids=ids,
+        foreground=foreground,
+        embedding=settings.embedding,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from brainy.clock import Clock
-from brainy.config.settings import NodeSettings
+from brainy.config.settings import EmbeddingSettings, NodeSettings
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
 from brainy.telemetry.logs import get_logger
+from brainy_node.router.served import ServedBook
+from brainy_node.runtime.foreground import Foreground
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespaces
 from brainy_node.server import build_node_server
@@ -39,14 +41,19 @@ class Node:
         settings: NodeSettings,
         clock: Clock,
         ids: Ids,
+        foreground: Foreground | None = None,
+        embedding: EmbeddingSettings | None = None,
     ) -> None:
+        self._foreground = foreground
         self._namespaces = namespaces
+        self._embedding = embedding
         self._peers = peers
         self._settings = settings
         self._clock = clock
         self._ids = ids
         self._draining = asyncio.Event()
         self._address = settings.advertise
+        self._served = ServedBook(clock=clock)
         self._heartbeat = Heartbeat(
             node_id=node_id,
             incarnation=incarnation,
@@ -56,6 +63,7 @@ class Node:
             namespaces=namespaces,
             peers=peers,
             clock=clock,
+            served=self._served.report,
             disk_free=(lambda: shutil.disk_usage(settings.data_dir).free) if settings.data_dir else None,
         )
 
@@ -77,8 +85,12 @@ class Node:
             clock=self._clock,
             ids=self._ids,
             on_drain=self.drain,
+            served=self._served,
             serving=False,
+            embedding=self._embedding,
         )
+        if self._foreground is not None:
+            self._foreground.listen(server.metrics)
         self._address = self._address or server.address
         loops = [asyncio.create_task(namespace.run()) for namespace in self._namespaces.all()]
         heartbeat = asyncio.create_task(self._heartbeat.run())

@@ -15,14 +15,17 @@ from brainy.api.node.v1 import (
     shard_pb2_grpc,
     traffic_pb2,
     traffic_pb2_grpc,
+    vectors_pb2,
+    vectors_pb2_grpc,
 )
 from brainy.clock import Clock
-from brainy.config.settings import NodeSettings
+from brainy.config.settings import EmbeddingSettings, NodeSettings
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.metrics import RpcMetrics
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy_node.router.front_door import FrontDoor
+from brainy_node.router.served import ServedBook
 from brainy_node.runtime.ports import Runtimes
 from brainy_node.services.control import ControlServicer
 from brainy_node.services.nouns import NounServicer
@@ -30,6 +33,7 @@ from brainy_node.services.search import SearchServicer
 from brainy_node.services.shards import ShardServicer
 from brainy_node.services.statistics import StatisticsServicer
 from brainy_node.services.traffic import TrafficServicer
+from brainy_node.services.vectors import VectorServicer
 from brainy_node.services.verbs import VerbServicer
 
 #: Streams that end only when their caller goes away: a drain ends them at once.
@@ -45,7 +49,9 @@ async def build_node_server(
     ids: Ids,
     on_drain: Callable[[], None],
     metrics: RpcMetrics | None = None,
+    served: ServedBook | None = None,
     serving: bool = True,
+    embedding: EmbeddingSettings | None = None,
 ) -> RunningServer:
     """Start the server of a node on ``settings.listen``.
 
@@ -57,13 +63,24 @@ async def build_node_server(
         ids: for request ids.
         on_drain: called when the coordinator asks the node to drain; begins the shutdown and returns at once.
         metrics: where calls are counted.
+        served: where is counted how clients are served, by generation.
         serving: what health says until ``RunningServer.set_serving``.
+        embedding: how models are asked where a migration changes them.
 
     Raises:
         BrainyError: as ``build_server``.
     """
     return await build_server(
-        services(runtimes, channels, settings=settings, clock=clock, ids=ids, on_drain=on_drain),
+        services(
+            runtimes,
+            channels,
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            on_drain=on_drain,
+            served=served,
+            embedding=embedding,
+        ),
         settings.listen,
         clock=clock,
         ids=ids,
@@ -81,9 +98,11 @@ def services(
     clock: Clock,
     ids: Ids,
     on_drain: Callable[[], None],
+    served: ServedBook | None = None,
+    embedding: EmbeddingSettings | None = None,
 ) -> Sequence[Service]:
     """Return what a node answers; arguments as in ``build_node_server``."""
-    door = FrontDoor(runtimes, channels, settings=settings, clock=clock, ids=ids)
+    door = FrontDoor(runtimes, channels, settings=settings, clock=clock, ids=ids, served=served)
     data = data_pb2.DESCRIPTOR.services_by_name
     return [
         Service(
@@ -112,5 +131,10 @@ def services(
             traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
             traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
             TrafficServicer(door),
+        ),
+        Service(
+            vectors_pb2.DESCRIPTOR.services_by_name["VectorService"],
+            vectors_pb2_grpc.add_VectorServiceServicer_to_server,
+            VectorServicer(runtimes, embedding=embedding or EmbeddingSettings(), clock=clock),
         ),
     ]

@@ -58,6 +58,11 @@ class Setting:
     shards: int
 
     @property
+    def served(self) -> bool:
+        """Whether a cluster serves it, so that its writes can be followed to another place."""
+        return self.at.facts.state in ("served", "generation")
+
+    @property
     def source(self) -> str:
         """The namespace as commands name it."""
         return shlex.quote(self.at.facts.namespace)
@@ -83,14 +88,16 @@ def backup_and_restore(on: Setting) -> Draft:
     if on.at.facts.state == "empty":
         draft.why = ["a backup can be restored into it"]
         draft.do(f"brainy verify-backup {_FILE}", "prove the file whole")
-        draft.do(f"brainy restore {_FILE} {on.source}", "restore it; nothing is changed before it is proven")
+        draft.do(
+            f"brainy migrate start {on.source} --from-backup {_FILE} --watch",
+            "make it the first generation; nothing is changed before it is proven",
+        )
         return draft
     _standing_still(on, draft)
     _backup(on, draft)
-    _restore(on, draft, "restore it into a namespace that holds nothing")
+    _arrive(on, draft, f"--from-backup {_FILE}", "make it the first generation of a namespace that holds nothing")
     _verify(on, draft)
     _move_clients(on, draft)
-    _finish_elsewhere(on, draft)
     if on.at.old_writers:
         draft.drawbacks.append("what Brainy processes write after the backup began is not in it")
         draft.confirm.append("no Brainy process writes from the beginning of the backup on")
@@ -150,7 +157,7 @@ def dedicated_namespace(on: Setting) -> Draft:
     draft = Draft(
         strategy=Way.DEDICATED,
         engine="commands",
-        figures=on.predict.carried(),
+        figures=on.predict.in_place() if on.served else on.predict.carried(),
         way_back=_SOURCE_STAYS,
         why=["an own prefix ends collisions with other writers for good"],
     )
@@ -162,11 +169,26 @@ def dedicated_namespace(on: Setting) -> Draft:
     elif not on.at.isolate:
         draft.drawbacks.append("nobody else uses the prefix")
     _standing_still(on, draft)
-    _backup(on, draft)
-    _restore(on, draft, "restore it under the new prefix, in the same bucket or another")
-    _verify(on, draft)
+    if on.served:
+        draft.engine = "own"
+        draft.way_back = (
+            "until the switch: brainy migrate abort ID. After it the source is as it was then, and closed: what was"
+            " written since is in the new namespace, which can be moved on"
+        )
+        draft.why.append("its cluster serves on while the new one follows it; one record switches, and then it says so")
+        draft.do(f"brainy status {on.source}", "its cluster runs, or brainy up starts it")
+        _arrive(on, draft, f"--from {on.source}", "copy, follow, prove equal, switch; stays until it has ended")
+    elif not on.at.old_writers:
+        draft.engine = "own"
+        _arrive(
+            on, draft, f"--from {on.source} --writers-stopped", "copy, prove equal, switch; stays until it has ended"
+        )
+    else:
+        _backup(on, draft)
+        _arrive(on, draft, f"--from-backup {_FILE}", "make it the first generation under the new prefix")
+    if not on.served:
+        _verify(on, draft)
     _move_clients(on, draft)
-    _finish_elsewhere(on, draft)
     services = on.at.facts.services
     if len(services) > 1:
         draft.risk(
@@ -442,6 +464,13 @@ def _restore(on: Setting, draft: Draft, what: str) -> None:
     draft.do(f"brainy up {on.target} --nodes {on.nodes} --shards {on.shards}", "a cluster for the new namespace")
     draft.do(f"brainy restore {_FILE} {on.target} --dry-run", "compare dimensions and what is there; changes nothing")
     draft.do(f"brainy restore {_FILE} {on.target}", what)
+
+
+def _arrive(on: Setting, draft: Draft, source: str, what: str) -> None:
+    """Bring data from elsewhere into the target, through its migration engine."""
+    draft.do(f"brainy up {on.target} --nodes {on.nodes} --shards {on.shards}", "a cluster for the new namespace")
+    draft.do(f"brainy migrate plan {on.target} {source}", "what would be done, and whether anything stands in its way")
+    draft.do(f"brainy migrate start {on.target} {source} --watch", what)
 
 
 def _verify(on: Setting, draft: Draft) -> None:

@@ -26,6 +26,17 @@ class EmbeddingIdentity(BaseModel):
         return f"{self.model}, {self.dimensions} dimensions" + (f", {self.revision}" if self.revision else "")
 
 
+class Reembedding(BaseModel):
+    """How a generation whose texts another model embeds anew gets its vectors while it is filled and follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Where nodes ask the model, http(s)://host/...; "" for the offline one, or the endpoint of their configuration.
+    endpoint: str = Field(default="", max_length=2048)
+    #: How many nouns may end up without a vector because they have no text.
+    without_text_limit: int = Field(default=0, ge=0)
+
+
 def embedding_to_proto(identity: EmbeddingIdentity) -> common_pb2.EmbeddingIdentity:
     """Convert for the wire."""
     return common_pb2.EmbeddingIdentity(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from brainy.bucket import layout
-from brainy.bucket.records import Record, Routing
+from brainy.bucket.records import Record, Routing, Spec
 from brainy.clock import Clock
 from brainy.errors import ConflictError, PreconditionError
 from brainy.ids import Ids
@@ -106,3 +106,25 @@ async def _require_alone(store: ObjectStore) -> None:
             remedy="back it up, and restore it into another namespace",
             generation=routing.active,
         )
+    for number in routing.generations:
+        if await _was_reembedded(store, number):
+            raise PreconditionError(
+                "another model than Brainy's embeds the texts here, and its tree holds vectors of its own",
+                reason="WRONG_PHASE",
+                remedy="let Brainy's processes become clients of the cluster",
+                generation=number,
+            )
+
+
+async def _was_reembedded(store: ObjectStore, number: int) -> bool:
+    """Whether the model was changed by the migration that made a generation, or by one before it."""
+    next_one: int | None = number
+    while next_one is not None:
+        found = await store.get(layout.spec(next_one))
+        if found is None:
+            return False
+        spec = Spec.decode(found.body, key=found.key)
+        if spec.reembedding is not None:
+            return True
+        next_one = spec.made_of
+    return False

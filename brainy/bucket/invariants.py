@@ -194,6 +194,19 @@ def _is_tried_on_another(routing: Routing, generation: int) -> bool:
     return routing.migration is not None and generation in routing.generations and generation != routing.active
 
 
+def _leaves_drained(routing: Routing) -> bool:
+    moving = routing.moving
+    return moving is None or (routing.phase == "draining" and routing.migration == moving.migration)
+
+
+def _gone_for_good(old: Routing, new: Routing) -> bool:
+    return old.moving is None or not old.moving.done or old.moving == new.moving
+
+
+def _arrives_in_peace(routing: Routing) -> bool:
+    return all(placed.origin is None for placed in routing.generations.values() if placed.state == "serving")
+
+
 ROUTING: Final[Sequence[Invariant[Routing]]] = (
     Invariant("The active generation is placed and serving.", _active_serves),
     Invariant("Writes go to the generation that answers reads.", lambda r: r.write == r.active),
@@ -220,6 +233,11 @@ ROUTING: Final[Sequence[Invariant[Routing]]] = (
         "Reads are tried only on a placed generation that is not the active one, while a migration is in charge.",
         lambda r: r.reads is None or _is_tried_on_another(r, r.reads.generation),
     ),
+    Invariant(
+        "A namespace that moves away drains, and the migration in charge is that of the other namespace.",
+        _leaves_drained,
+    ),
+    Invariant("A generation that serves needs nothing from elsewhere any more.", _arrives_in_peace),
 )
 
 FIRST_ROUTING: Final[Invariant[Routing]] = Invariant("The first routing record has epoch one.", lambda r: r.epoch == 1)
@@ -246,6 +264,7 @@ ROUTING_SWAP: Final[Sequence[SwapInvariant[Routing]]] = (
         _epochs_rise_with_owners,
     ),
     SwapInvariant("While a namespace drains, no placement changes.", _drains_in_peace),
+    SwapInvariant("A namespace that has moved stays so.", _gone_for_good),
 )
 
 

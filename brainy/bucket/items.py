@@ -37,7 +37,7 @@ class Noun:
 
     def digest(self) -> bytes:
         """SHA-256 over every field, 32 bytes."""
-        return _hash(b"n", self.id.encode(), self.vector, self.raw_vector, self.metadata, self.attributes)
+        return content_hash(b"n", self.id.encode(), self.vector, self.raw_vector, self.metadata, self.attributes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Verb:
         """SHA-256 over every field, 32 bytes."""
         weight = None if self.weight is None else np.float64(self.weight).tobytes()
         ends = (self.source_id.encode(), self.target_id.encode(), self.type.encode())
-        return _hash(
+        return content_hash(
             b"v",
             self.id.encode(),
             *ends,
@@ -75,7 +75,8 @@ _SIZES = [size.to_bytes(8, "little") for size in range(4 * 1024 + 1)]
 _ABSENT = (-1).to_bytes(8, "little", signed=True)
 
 
-def _hash(*parts: bytes | None) -> bytes:
+def content_hash(*parts: bytes | None) -> bytes:
+    """Return the SHA-256 over parts, each with its length, so that no two different lists have the same bytes."""
     # Length prefixes keep ("ab","c") and ("a","bc") apart; -1 marks an absent part. One call for all of it: an
     # item is small beside what a call costs.
     whole: list[bytes] = []

@@ -15,6 +15,8 @@ LOCKS = ROOT + "locks/"
 MIGRATIONS = ROOT + "migrations/"
 PLANS = MIGRATIONS + "plans/"
 GENERATIONS = ROOT + "generations/"
+#: What is to become of generations that are not served any more.
+RETIRED = ROOT + "retired/"
 #: Which quarantined objects were mended and written again, whatever the generation.
 REPLAYED = ROOT + "quarantine/replayed.json"
 FOLLOW = ROOT + "follow.json"
@@ -25,6 +27,7 @@ _LOG_KEY = re.compile(r"cluster/generations/(\d+)/change-log/(\d+)/(\d{20})\.log
 _MIGRATION_KEY = re.compile(r"cluster/migrations/([a-z0-9-]+)/(\d{20})\.json")
 _PLAN_ID = re.compile(r"p-[0-9a-f]{20}")
 _GENERATION_KEY = re.compile(r"cluster/generations/(\d+)/")
+_RETIRED_KEY = re.compile(r"cluster/retired/(\d+)\.json")
 _MIRROR_KEY = re.compile(r"cluster/mirror/(\d+)/(\d+)\.json")
 
 
@@ -70,6 +73,27 @@ def parse_generation(key: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def retired(number: int) -> str:
+    """Key of what is to become of a generation that is not served any more."""
+    return f"{RETIRED}{number}.json"
+
+
+def parse_retired(key: str) -> int | None:
+    """Number of the generation, or None for another key."""
+    match = _RETIRED_KEY.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def manifests(number: int) -> str:
+    """Prefix of a generation's manifests."""
+    return f"{generation(number)}manifests/"
+
+
+def switch_countdown(migration_id: str) -> str:
+    """Key of how long a postponed switch has still to wait."""
+    return f"{MIGRATIONS}{migration_id}/countdown.json"
+
+
 def spec(number: int) -> str:
     """Key of a generation's description."""
     return f"{generation(number)}spec.json"
@@ -99,6 +123,16 @@ def collected(number: int, shard: int) -> str:
 def manifest(number: int, shard: int) -> str:
     """Key of the one mutable object that names a shard's current segments and checkpoint."""
     return f"{generation(number)}manifests/{shard}.json"
+
+
+def filling(number: int, shard: int) -> str:
+    """Key of how far the filling of a shard is."""
+    return f"{generation(number)}filling/{shard}.json"
+
+
+def fill_source(number: int, name: str) -> str:
+    """Key of the manifests that a generation is filled from, as one job found them."""
+    return f"{generation(number)}filling/source-{name}.json"
 
 
 def segment(number: int, kind: str, shard: int, name: str) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from brainy.bucket.embedding import EmbeddingIdentity
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
+from brainy.bucket.origin import ELSEWHERE, Arrival, Moving, Origin
 from brainy.bucket.trial import ReadTrial
 from brainy.errors import CorruptDataError, PreconditionError
 
@@ -101,10 +102,16 @@ class Spec(Record):
     created_at: str = ""
     #: What its texts were embedded with; None while nobody wrote any.
     embedding: EmbeddingIdentity | None = None
+    #: Set where ``embedding`` is another model than the source's, so that every vector was made anew.
+    reembedding: Reembedding | None = None
+    #: Where it is filled from, if that is not ``source``.
+    origin: Origin | None = None
 
     @property
     def made_of(self) -> int | None:
         """The generation this one was filled from; None for the first of a namespace."""
+        if self.origin is not None and self.origin.is_followed:
+            return ELSEWHERE
         if self.source.isdecimal():
             return int(self.source)
         # A target filled from Brainy's tree itself follows generation 0, which has its log beside the tree.
@@ -112,7 +119,7 @@ class Spec(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "embedding")
+        return _without(serialize(self), "embedding", "reembedding", "origin")
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -148,10 +155,12 @@ class GenerationPlacement(BaseModel):
     #: made the other one active. Empty for a target that was never active: its base says where it begins.
     follow_from: dict[int, int] = {}
     shards: dict[int, ShardPlacement] = {}
+    #: While it is built from elsewhere: from where. The namespace takes no writes meanwhile.
+    origin: Origin | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "pool", "follow_from")
+        return _without(serialize(self), "pool", "follow_from", "origin")
 
 
 class NodeAddress(BaseModel):
@@ -194,10 +203,19 @@ class Routing(Record):
     reads: ReadTrial | None = None
     #: The newest generation that was ever rolled back from: clients may hold positions of it. 0 for none.
     rolled_back_from: int = 0
+    #: Into which namespace this one is being moved, or was.
+    moving: Moving | None = None
+    #: Where its first data came from, if it was moved or restored here.
+    arrived: Arrival | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "reads", "rolled_back_from")
+        return _without(serialize(self), "reads", "rolled_back_from", "moving", "arrived")
+
+    @property
+    def arriving(self) -> Origin | None:
+        """Where its first data come from while they do; None otherwise."""
+        return next((placed.origin for placed in self.generations.values() if placed.state == "building"), None)
 
     def read_generation(self, node_id: str) -> int:
         """Generation that ``node_id`` answers reads from."""

@@ -74,9 +74,8 @@ def encode_batch(batch: log_pb2.LogBatch) -> bytes:
 
 
 def encode_record(record: log_pb2.LogRecord) -> bytes:
-    """Return a record as it stands in the payload of a batch: tag, length, bytes."""
-    body = record.SerializeToString()
-    return _record_head(len(body)) + body
+    """Return a record as it stands in the payload of a batch, behind its tag and its length."""
+    return record.SerializeToString()
 
 
 class Draft:
@@ -97,7 +96,7 @@ class Draft:
         """Join a batch.
 
         Args:
-            header: the batch without records and without a cursor.
+            header: the batch without records and without a cursor; not kept.
             encoded: its records, each as ``encode_record`` made it.
             source_cursor: source shard -> position.
             source_generation: the generation of these positions.
@@ -106,9 +105,20 @@ class Draft:
             InvalidRequestError: no records, or more than ``MAX_SLOT_RECORDS``.
         """
         _check_count(len(encoded))
-        cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
-        tail = cursor.SerializeToString(deterministic=True)
-        self.body: bytes = _framed(b"".join((header.SerializeToString(), *encoded, tail)))
+        # The hash goes over the pieces, so that they are copied only once.
+        pieces = [header.SerializeToString()]
+        digest = hashlib.sha256(pieces[0])
+        hash_over = digest.update
+        for record in encoded:
+            head = _record_head(len(record))
+            hash_over(head)
+            hash_over(record)
+            pieces += (head, record)
+        if source_cursor or source_generation is not None:
+            cursor = log_pb2.LogBatch(source_cursor=source_cursor, source_generation=source_generation)
+            pieces.append(cursor.SerializeToString(deterministic=True))
+            hash_over(pieces[-1])
+        self.body: bytes = b"".join((MAGIC, digest.digest(), *pieces))
         #: Position of the first record.
         self.first: int = header.first_position
         #: The nonce of this batch.

@@ -8,8 +8,8 @@ Protocol
 *Steps* of ``run``, over and over:
 
 1. Wait until a request waits and no pause is in force.
-2. Take requests in order of arrival until the batch is full. A request is never split: its records get
-   consecutive positions in one object, so they become visible together.
+2. Take the oldest batch: requests in order of arrival, up to its bounds. A request is never split: its records
+   get consecutive positions in one object, so they become visible together.
 3. One PUT (``LogWriter.commit``). While it is under way new requests gather; they are the next batch. Under
    load the batch size thus follows the latency of the store, without any artificial delay.
 4. ``on_slot(slot)``: the owner applies the slot to its shard.
@@ -35,8 +35,9 @@ records may or may not be committed, as with a lost answer, and a repeat that wa
 ``run`` closes this object: every waiting caller gets UNAVAILABLE, those in flight OUTCOME_UNKNOWN.
 
 *Cost.* What the owner does between the answer to one PUT and the next PUT is waited for by every writer. So a record
-is encoded when it arrives (mostly while a PUT is under way), a batch joins what is encoded, and a slot is read from
-its bytes while its PUT is under way. A record must not be changed once ``commit`` was called with it.
+is encoded when it arrives (mostly while a PUT is under way) and goes straight into the batch that is open
+(``OpenBatch``), which is dropped whole once it is answered; a full one waits its turn behind those before it. A slot is
+read from its bytes while its PUT is under way. A record must not be changed once ``commit`` was called with it.
 
 *Ends.* FENCED, corruption or a failure of ``on_slot`` fail every waiting caller and close it for good.
 """
@@ -45,14 +46,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.items import noun_from_proto, verb_from_proto
 from brainy.changelog.batch import MAX_SLOT_RECORDS, Slot, encode_record
-from brainy.changelog.requests import Request
+from brainy.changelog.open_batch import WHOLE, OpenBatch
 from brainy.changelog.writing import LogWriter
 from brainy.clock import Clock
 from brainy.errors import (
@@ -96,7 +98,7 @@ class GroupCommit:
         limits: GroupLimits = _DEFAULT_LIMITS,
         in_place: Callable[[log_pb2.LogRecord], bytes] | None = None,
     ) -> None:
-        """Prepare.
+        """Prepare, where the event loop of ``run`` and of all callers runs.
 
         Args:
             writer: has fenced the log; from now on only this object calls it.
@@ -110,13 +112,17 @@ class GroupCommit:
         self._known = known
         self._on_slot = on_slot
         self._clock = clock
+        self._future: Callable[[], asyncio.Future[int]] = asyncio.get_running_loop().create_future
         self._limits = limits
         self._in_place = in_place
-        self._waiting: list[Request] = []
-        self._waiting_bytes = self._waiting_records = 0
-        #: Requests that wait or are in flight, by request id.
-        self._pending: dict[str, Request] = {}
-        self._in_flight: Sequence[Request] = ()
+        #: Takes what arrives, up to so many bytes.
+        self._open = OpenBatch()
+        self._room = 0
+        self._most = limits.batch_records
+        #: Those that take nothing more, in order: the one in flight, if any, then full ones that no PUT has taken.
+        self._ahead: deque[OpenBatch] = deque()
+        self._in_flight: OpenBatch | None = None
+        self._open_anew()
         self._paused = False
         #: Something changed that ``run`` waits for.
         self._work = asyncio.Event()
@@ -137,20 +143,22 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """Requests that no PUT has taken yet."""
-        return len(self._waiting)
+        """Records that no PUT has taken yet."""
+        return sum(len(batch.records) for batch in self._untaken())
 
     def unsettled(self) -> Iterator[log_pb2.LogRecord]:
         """Yield the records that wait or are in flight: those that get the next positions, in that order."""
-        for request in (*self._in_flight, *self._waiting):
-            yield from request.records
+        for batch in (*self._ahead, self._open):
+            yield from batch.records
 
-    async def commit(
+    def commit(
         self,
         records: Sequence[log_pb2.LogRecord],
         source_cursor: Mapping[int, int] | None = None,
-    ) -> int:
-        """Commit records together; returns the position of the last one, durable and applied.
+    ) -> Awaitable[int]:
+        """Commit records together; awaited at once, it says the position of the last one, durable and applied.
+
+        Not a coroutine: a frame of its own for every write is one more thing that all other writers wait for.
 
         Raises:
             FencedError: a newer owner exists; terminal.
@@ -160,14 +168,35 @@ class GroupCommit:
         """
         if self._failure is not None:
             raise self._failure
-        if len(records) == 1 and not source_cursor and not (record := records[0]).HasField("expected"):
-            # The most frequent call by far, and all other writers wait for it: no lists, no second look.
+        if len(records) == 1 and not source_cursor:
+            # The most frequent call by far, and all other writers wait for it: ``OpenBatch.add`` and ``wait`` in place.
+            record, batch = records[0], self._open
             request_id = record.request_id
-            if not request_id or (self._known(request_id) is None and request_id not in self._pending):
-                body = encode_record(record)
-                alone = Request((record,), (body,), len(body), (request_id,) if request_id else ())
-                self._enqueue(alone)
-                return await alone.wait()
+            if (
+                request_id
+                and not record.HasField("expected")
+                and request_id not in batch.ids
+                and self._known(request_id) is None
+                and not (self._ahead and self._pending(request_id))
+            ):
+                encoded = encode_record(record)
+                size = batch.size + len(encoded)
+                if not batch.records or size > self._room or len(batch.records) >= self._most:
+                    batch = self._admit(1, len(encoded))
+                    size = batch.size + len(encoded)
+                batch.size = size
+                batch.records.append(record)
+                batch.encoded.append(encoded)
+                batch.ids[request_id] = end = len(batch.records)
+                batch.ends.append(end)
+                waiter = self._future()
+                batch.waiters.append(waiter)
+                return waiter
+        return self._commit(records, source_cursor)
+
+    async def _commit(self, records: Sequence[log_pb2.LogRecord], source_cursor: Mapping[int, int] | None) -> int:
+        if self._failure is not None:
+            raise self._failure
         if not (records or source_cursor) or len(records) > MAX_SLOT_RECORDS:
             raise InvalidRequestError(
                 "a commit needs at least one record and fits into one change-log object",
@@ -177,9 +206,9 @@ class GroupCommit:
                 maximum=MAX_SLOT_RECORDS,
             )
         position = 0
-        shared: list[Request] = []
+        shared: list[tuple[OpenBatch, int]] = []
         fresh: list[log_pb2.LogRecord] = []
-        encoded: list[bytes] = []
+        bodies: list[bytes] = []
         ids: list[str] = []
         conditional = False
         size = 0
@@ -190,24 +219,21 @@ class GroupCommit:
                 if (earlier := self._known(request_id)) is not None:
                     position = max(position, earlier)
                     continue
-                if (pending := self._pending.get(request_id)) is not None:
-                    if not shared or shared[-1] is not pending:
+                if (pending := self._pending(request_id)) is not None:
+                    if not shared or shared[-1] != pending:
                         shared.append(pending)
                     continue
                 ids.append(request_id)
             fresh.append(record)
-            encoded.append(body := encode_record(record))
+            bodies.append(body := encode_record(record))
             size += len(body)
         if conditional and self._in_place is None:
             raise InvalidRequestError("this log takes no conditions", remedy="send the records without conditions")
         if fresh or source_cursor:
-            own = Request(fresh, encoded, size, ids, source_cursor, conditional)
-            self._enqueue(own)
-            if not (shared or position):
-                return await own.wait()
-            shared.append(own)
-        for request in shared:
-            position = max(position, await request.wait())
+            own = self._admit(len(fresh), size)
+            shared.append((own, own.add(fresh, bodies, size, ids, source_cursor, conditional)))
+        for batch, end in shared:
+            position = max(position, await batch.wait(end))
         return position
 
     async def drain(self) -> int:
@@ -218,9 +244,9 @@ class GroupCommit:
         Raises:
             BrainyError: it is closed; the error that closed it.
         """
-        while self._waiting and self._failure is None:
+        while self._failure is None and (waiting := self._untaken()):
             with contextlib.suppress(BrainyError):  # told to whoever sent it
-                await self._waiting[-1].wait()
+                await waiting[-1].wait(WHOLE)
         return await self.pause()
 
     async def pause(self) -> int:
@@ -249,20 +275,24 @@ class GroupCommit:
         """
         if self._failure is None:
             self._failure = error
-        self._fail(self._drain(), self._failure)
+        waiting = self._untaken()
+        self._ahead = deque(() if self._in_flight is None else (self._in_flight,))
+        self._open_anew()
+        for batch in waiting:
+            batch.fail(self._failure)
         self._work.set()
 
     async def run(self) -> BrainyError:
         """Commit until closed; returns why. Run it once, in a task of its own."""
         try:
             while self._failure is None:
-                if not self._waiting or self._paused:
+                if self._paused or not (self._ahead or self._open):
                     self._work.clear()
                     await self._work.wait()
                     continue
                 if self._limits.linger_seconds > 0:
                     await self._clock.sleep(self._limits.linger_seconds)
-                if self._waiting and not self._paused:
+                if (self._ahead or self._open) and not self._paused:
                     await self._commit_batch(self._take())
             return self._failure
         finally:
@@ -271,63 +301,69 @@ class GroupCommit:
                 UnavailableError("this shard's writer was stopped", reason="NOT_OWNER", remedy="retry elsewhere")
             )
 
-    def _enqueue(self, request: Request) -> None:
-        if self._waiting and self._waiting_bytes + request.size > self._limits.waiting_bytes:
-            raise UnavailableError(
-                "too many writes wait for the object store",
-                reason="BUFFER_FULL",
-                remedy="retry after a pause; nothing was written",
-                waiting_bytes=self._waiting_bytes,
-            )
-        if not self._waiting:
+    def _pending(self, request_id: str) -> tuple[OpenBatch, int] | None:
+        """Return the request that waits or is in flight with this id: its batch and its end."""
+        for batch in (self._open, *self._ahead):
+            if (end := batch.ids.get(request_id)) is not None:
+                return batch, end
+        return None
+
+    def _untaken(self) -> list[OpenBatch]:
+        """Batches that no PUT has taken yet."""
+        full = [batch for batch in self._ahead if batch is not self._in_flight]
+        return [*full, self._open] if self._open else full
+
+    def _admit(self, records: int, size: int) -> OpenBatch:
+        """Return the batch that takes a request of so many records and encoded bytes."""
+        batch, limits = self._open, self._limits
+        if batch.size + size > self._room or len(batch.records) + records > self._most:
+            waiting = self._untaken()
+            waiting_bytes = sum(batch.size for batch in waiting)
+            if waiting and waiting_bytes + size > limits.waiting_bytes:
+                raise UnavailableError(
+                    "too many writes wait for the object store",
+                    reason="BUFFER_FULL",
+                    remedy="retry after a pause; nothing was written",
+                    waiting_bytes=waiting_bytes,
+                )
+            if batch:
+                self._ahead.append(batch)
+                batch = self._open_anew()
+        if not batch:
             self._work.set()
-        self._waiting.append(request)
-        self._waiting_bytes += request.size
-        self._waiting_records += len(request.records)
-        for request_id in request.ids:
-            self._pending[request_id] = request
+        return batch
 
-    def _take(self) -> list[Request]:
-        limits, waiting = self._limits, self._waiting
-        records, size = self._waiting_records, self._waiting_bytes
-        taken = len(waiting)
-        if records > limits.batch_records or size > limits.batch_bytes:
-            records = size = taken = 0
-            for request in waiting:
-                over = records + len(request.records) > limits.batch_records or size + request.size > limits.batch_bytes
-                if taken and over:
-                    break
-                taken += 1
-                records += len(request.records)
-                size += request.size
-        self._waiting = waiting[taken:]
-        self._waiting_records -= records
-        self._waiting_bytes -= size
-        return waiting[:taken]
+    def _open_anew(self) -> OpenBatch:
+        self._open = OpenBatch()
+        self._make_room()
+        return self._open
 
-    async def _commit_batch(self, batch: list[Request]) -> None:
+    def _make_room(self) -> None:
+        full = sum(batch.size for batch in self._ahead if batch is not self._in_flight)
+        self._room = min(self._limits.batch_bytes, self._limits.waiting_bytes - full)
+
+    def _take(self) -> OpenBatch:
+        if not self._ahead:
+            self._ahead.append(self._open)
+            self._open = OpenBatch()
+        self._in_flight = self._ahead[0]
+        self._make_room()
+        return self._in_flight
+
+    async def _commit_batch(self, batch: OpenBatch) -> None:
         encoded = self._fit(batch)
-        cursor: dict[int, int] = {}
-        for request in batch:
-            if request.source_cursor:
-                for shard, position in request.source_cursor.items():
-                    cursor[shard] = max(position, cursor.get(shard, 0))
-        if not (encoded or cursor):
+        if not (encoded or batch.cursor):
             self._forget(batch)
-            for request in batch:
-                request.answer(self.durable_position)
+            batch.answer(self.durable_position, self.durable_position)
             return
         self._idle.clear()
-        self._in_flight = batch
+        # Once they are in the object that is under way: giving back memory takes time too.
+        asyncio.get_running_loop().call_soon(batch.encoded.clear)
         try:
-            slot = await self._writer.commit_encoded(encoded, cursor)
+            slot = await self._writer.commit_encoded(encoded, batch.cursor)
             self._on_slot(slot)
             self._forget(batch)
-            position, last = slot.first - 1, slot.last
-            for request in batch:
-                position += request.kept
-                # A cursor without records is carried by the batch as a whole.
-                request.answer(position if request.kept else last)
+            batch.answer(slot.first, slot.last)
         except (PermissionDeniedError, InvalidRequestError) as error:
             self._fail(batch, error)  # refused for certain, nothing written: the writer is still good
         except BrainyError as error:
@@ -352,53 +388,47 @@ class GroupCommit:
                 ),
             )
         finally:
-            self._in_flight = ()
             self._idle.set()
 
-    def _fit(self, batch: Sequence[Request]) -> list[bytes]:
+    def _fit(self, batch: OpenBatch) -> Sequence[bytes]:
         """Return the records of a batch whose conditions hold, encoded."""
-        if not any(request.conditional for request in batch):
-            return [record for request in batch for record in request.encoded]
+        if not batch.conditional:
+            return batch.encoded
         fit: list[bytes] = []
+        kept: list[bool] = []
         latest: dict[tuple[str, str], bytes] = {}
-        for request in batch:
-            before = len(fit)
-            for record, encoded in zip(request.records, request.encoded, strict=True):
-                name = item_of(record)
-                if record.HasField("expected"):
-                    held = latest.get(name)
-                    if held is None and self._in_place is not None:
-                        held = self._in_place(record)
-                    if held != record.expected:
-                        continue
+        for record, encoded in zip(batch.records, batch.encoded, strict=True):
+            name = item_of(record)
+            holds = True
+            if record.HasField("expected"):
+                held = latest.get(name)
+                if held is None and self._in_place is not None:
+                    held = self._in_place(record)
+                if holds := held == record.expected:
                     fit.append(encode_record(_unconditional(record)))
-                else:
-                    fit.append(encoded)
+            else:
+                fit.append(encoded)
+            if holds:
                 latest[name] = digest_of(record)
-            request.kept = len(fit) - before
+            kept.append(holds)
+        batch.keep(kept)
         return fit
 
-    def _stop(self, batch: list[Request], error: BrainyError) -> None:
+    def _stop(self, batch: OpenBatch, error: BrainyError) -> None:
         if self._failure is None:
             self._failure = error
         self._fail(batch, error)
         self.close(error)
 
-    def _drain(self) -> list[Request]:
-        drained, self._waiting = self._waiting, []
-        self._waiting_bytes = self._waiting_records = 0
-        return drained
+    def _fail(self, batch: OpenBatch, error: BrainyError) -> None:
+        self._forget(batch)
+        batch.fail(error)
 
-    def _fail(self, requests: Sequence[Request], error: BrainyError) -> None:
-        self._forget(requests)
-        for request in requests:
-            request.fail(error)
-
-    def _forget(self, requests: Sequence[Request]) -> None:
-        # An id has one request at a time: whoever repeats it meanwhile waits for that one.
-        for request in requests:
-            for request_id in request.ids:
-                self._pending.pop(request_id, None)
+    def _forget(self, batch: OpenBatch) -> None:
+        # With it go its request ids: from now on they are known, or new again.
+        assert self._ahead[0] is batch
+        self._ahead.popleft()
+        self._in_flight = None
 
 
 def _unconditional(record: log_pb2.LogRecord) -> log_pb2.LogRecord:

@@ -115,7 +115,14 @@ class LogWriter:
         self._epoch = epoch
         self._log_prefix = layout.log(generation, shard)
         self._writer_node = writer_node
-        self._incarnation = incarnation
+        #: Of the next batch, but for its nonce and its first position.
+        self._header = log_pb2.LogBatch(
+            format_version=FORMAT_VERSION,
+            generation=generation,
+            shard=shard,
+            epoch=epoch,
+            writer=log_pb2.Writer(node_id=writer_node, incarnation=incarnation),
+        )
         self._ids = ids
         self._clock = clock
         self._next = next_position
@@ -254,15 +261,9 @@ class LogWriter:
         source_cursor: Mapping[int, int] | None,
         source_generation: int | None = None,
     ) -> Draft:
-        header = log_pb2.LogBatch(
-            format_version=FORMAT_VERSION,
-            generation=self._generation,
-            shard=self._shard,
-            epoch=self._epoch,
-            writer=log_pb2.Writer(node_id=self._writer_node, incarnation=self._incarnation, nonce=self._ids.nonce()),
-            first_position=self._next,
-        )
-        return Draft(header, encoded, source_cursor, source_generation)
+        self._header.writer.nonce = self._ids.nonce()
+        self._header.first_position = self._next
+        return Draft(self._header, encoded, source_cursor, source_generation)
 
     async def _place(self, draft: Draft) -> tuple[Slot, bool]:
         """Put a batch at its key; return what the key holds for certain, and whether that is ours."""

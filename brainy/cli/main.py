@@ -13,6 +13,8 @@ from brainy.cli import (
     backups,
     clusters,
     follow,
+    gates,
+    generations,
     imports,
     inspection,
     items,
@@ -78,6 +80,7 @@ app.command("down")(clusters.down)
 app.command("status")(clusters.status)
 app.command("add-nodes")(clusters.add_nodes)
 app.command("drain")(clusters.drain)
+app.command("generations")(generations.generations)
 app.command("inspect")(inspection.inspect)
 app.command("advise")(advice.advise)
 app.command("backup")(backups.backup)
@@ -89,6 +92,7 @@ app.command("mirror")(mirrors.mirror)
 app.command("import")(imports.import_file)
 app.command("search")(items.search)
 app.command("get")(items.get)
+gates.add_to(migrations.app)
 migrations.app.command("reads")(traffic.reads)
 migrations.app.command("compare")(traffic.compare)
 app.add_typer(migrations.app, name="migrate")

@@ -10,10 +10,30 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from brainy.cli import copies
+from brainy.cli.embedding_options import (
+    DimensionsOption,
+    EmbedOption,
+    ExpansionAddOption,
+    ExpansionSearchOption,
+    PartitioningOption,
+    WithoutTextOption,
+    model_of,
+)
 from brainy.cli.exits import Exit
 from brainy.cli.migration_view import follow, report
 from brainy.cli.output import JsonOption, current, table
 from brainy.cli.plan_view import show_plan
+from brainy.cli.quality import (
+    LatencyOption,
+    OverlapOption,
+    QualityOption,
+    QueriesOption,
+    RecallOption,
+    thresholds_of,
+)
+from brainy.cli.quality import quality as measure_quality
+from brainy.cli.sample_run import sample
 from brainy.cli.target import (
     CoordinatorOption,
     DirectoryOption,
@@ -26,10 +46,11 @@ from brainy.cli.turns import IdArgument, add_to, by_whom
 from brainy.errors import InvalidRequestError
 from brainy.sdk.migration import Migration, Strategy, TargetSpec
 from brainy.sdk.plans import MigrationPlan
+from brainy.sdk.sources import SourceSpec
+from brainy.traffic.limits import limits_of
 
 app = typer.Typer(help="Plan, run and watch the change to the next generation.", no_args_is_help=True)
 
-StrategyOption = Annotated[Strategy, typer.Option(help="How nodes are moved.")]
 ShardsOption = Annotated[int, typer.Option(min=0, help="Shards of the target; 0 for as many as now.")]
 MetricOption = Annotated[str, typer.Option(help="cos, l2sq or ip; as now if left out.")]
 ScalarOption = Annotated[str, typer.Option(help="f32, f16, bf16 or i8 in the index; as now if left out.")]
@@ -55,6 +76,39 @@ HoldOption = Annotated[bool, typer.Option("--hold", help="Do not switch before b
 ObserveOption = Annotated[
     float, typer.Option(min=0, help="With --keep-way-back: complete by itself after so many seconds; 0 for never.")
 ]
+MaxUnavailableOption = Annotated[
+    int, typer.Option(min=0, help="Rolling: how many nodes' reads move together, in one wave; 0 for one.")
+]
+BakeOption = Annotated[
+    float,
+    typer.Option(min=0, help="Rolling: seconds a wave must answer healthily before the next one, or the switch."),
+]
+
+RollbackIfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LIMIT",
+        help="With --keep-way-back: roll back by itself if error-rate>0.01, p99>2x (or 250ms), write-p99>3x, "
+        "overlap<0.9; worse for what suits most. May be repeated.",
+    ),
+]
+MinCallsOption = Annotated[
+    int, typer.Option(min=0, help="With --rollback-if: fewest calls that are judged; 0 for 100.")
+]
+FromOption = Annotated[
+    str, typer.Option("--from", metavar="NS", help="Another namespace that moves into this one, which must be empty.")
+]
+FromBackupOption = Annotated[
+    str,
+    typer.Option(
+        "--from-backup",
+        metavar="FILE",
+        help="A backup that this namespace, which must be empty, is made of: a path that all see, or s3://bucket/key.",
+    ),
+]
+SparseOption = Annotated[
+    bool, typer.Option("--without-vectors", help="Of --from or --from-backup: embed the texts anew.")
+]
 
 
 @app.command()
@@ -68,6 +122,12 @@ def plan(
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     pool: PoolOption = "",
+    expansion_add: ExpansionAddOption = 0,
+    expansion_search: ExpansionSearchOption = 0,
+    dimensions: DimensionsOption = 0,
+    partitioning: PartitioningOption = "",
+    embed: EmbedOption = "",
+    without_text: WithoutTextOption = 0,
     quarantine_limit: QuarantineOption = 0,
     pause_cap: PauseOption = 0.0,
     writers_stopped: WritersStoppedOption = False,
@@ -97,6 +157,18 @@ def plan(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    max_unavailable: MaxUnavailableOption = 0,
+    bake: BakeOption = 0.0,
+    quality: QualityOption = False,
+    min_overlap: OverlapOption = None,
+    min_recall: RecallOption = None,
+    max_latency_ratio: LatencyOption = None,
+    quality_queries: QueriesOption = None,
+    rollback_if: RollbackIfOption = None,
+    min_calls: MinCallsOption = 0,
+    from_namespace: FromOption = "",
+    from_backup: FromBackupOption = "",
+    without_vectors: SparseOption = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -106,8 +178,19 @@ def plan(
     Exit status 4 if a check stands in its way.
     """
     target = TargetSpec(
-        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+        shard_count=shards,
+        metric=metric,
+        scalar_kind=scalar_kind,
+        connectivity=connectivity,
+        pool=pool,
+        expansion_add=expansion_add,
+        expansion_search=expansion_search,
+        dimensions=dimensions,
+        partitioning=partitioning,
+        embedding=model_of(embed, without_text),
     )
+
+    wanted = thresholds_of(quality, min_overlap, min_recall, max_latency_ratio, quality_queries)
 
     async def ask() -> MigrationPlan:
         async with connect(namespace, None, coordinator, directory) as brainy:
@@ -128,6 +211,11 @@ def plan(
                 keep_way_back=keep_way_back,
                 hold_before_switch=hold,
                 observe_seconds=observe,
+                max_unavailable=max_unavailable,
+                bake_seconds=bake,
+                quality=wanted,
+                rollback_if=limits_of(rollback_if or (), min_calls=min_calls) or (),
+                source=_source(from_namespace, from_backup, without_vectors),
             )
 
     found = run(ask())
@@ -145,16 +233,26 @@ def start(
     confirm: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Confirm what the plan asks for; may be repeated.")
     ] = None,
-    strategy: StrategyOption = Strategy.ROLLING,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="How nodes are moved; rolling, or what --from calls for, if left out.")
+    ] = None,
     shards: ShardsOption = 0,
     metric: MetricOption = "",
     scalar_kind: ScalarOption = "",
     connectivity: ConnectivityOption = 0,
     pool: PoolOption = "",
+    expansion_add: ExpansionAddOption = 0,
+    expansion_search: ExpansionSearchOption = 0,
+    dimensions: DimensionsOption = 0,
+    partitioning: PartitioningOption = "",
+    embed: EmbedOption = "",
+    without_text: WithoutTextOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fail where the real call would, and write nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--watch", help="Stay until it has ended, or waits for somebody.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--watch", "--wait", help="Stay until it has ended, or waits for somebody.")
+    ] = False,
     pause_cap: PauseOption = 0.0,
     quarantine_limit: QuarantineOption = 0,
     writers_stopped: WritersStoppedOption = False,
@@ -162,6 +260,18 @@ def start(
     keep_way_back: WayBackOption = False,
     hold: HoldOption = False,
     observe: ObserveOption = 0.0,
+    max_unavailable: MaxUnavailableOption = 0,
+    bake: BakeOption = 0.0,
+    quality: QualityOption = False,
+    min_overlap: OverlapOption = None,
+    min_recall: RecallOption = None,
+    max_latency_ratio: LatencyOption = None,
+    quality_queries: QueriesOption = None,
+    rollback_if: RollbackIfOption = None,
+    min_calls: MinCallsOption = 0,
+    from_namespace: FromOption = "",
+    from_backup: FromBackupOption = "",
+    without_vectors: SparseOption = False,
     coordinator: CoordinatorOption = None,
     directory: DirectoryOption = None,
     json: JsonOption = False,
@@ -172,10 +282,24 @@ def start(
     """
     output = current()
     target = TargetSpec(
-        shard_count=shards, metric=metric, scalar_kind=scalar_kind, connectivity=connectivity, pool=pool
+        shard_count=shards,
+        metric=metric,
+        scalar_kind=scalar_kind,
+        connectivity=connectivity,
+        pool=pool,
+        expansion_add=expansion_add,
+        expansion_search=expansion_search,
+        dimensions=dimensions,
+        partitioning=partitioning,
+        embedding=model_of(embed, without_text),
     )
-    wished = pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
-    if plan_id and (target != TargetSpec() or wished):
+    wanted = thresholds_of(quality, min_overlap, min_recall, max_latency_ratio, quality_queries)
+    source = _source(from_namespace, from_backup, without_vectors)
+    wished = (
+        source or pause_cap or quarantine_limit or require_backup or writers_stopped or keep_way_back or hold or observe
+    )
+    wished = wished or max_unavailable or bake
+    if plan_id and (target != TargetSpec() or wished or wanted or rollback_if or min_calls):
         raise InvalidRequestError(
             "a plan says itself what is wished for", remedy="leave the other options out, or make another plan"
         )
@@ -201,10 +325,26 @@ def start(
                     keep_way_back=keep_way_back,
                     hold_before_switch=hold,
                     observe_seconds=observe,
+                    max_unavailable=max_unavailable,
+                    bake_seconds=bake,
+                    quality=wanted,
+                    rollback_if=limits_of(rollback_if or (), min_calls=min_calls) or (),
+                    source=source,
                 )
             return await follow(brainy, begun.id, output, at_rest=True) if wait and not dry_run else begun
 
     report(run(ask()), output, ended=wait and not dry_run)
+
+
+def _source(namespace: str, backup: str, without_vectors: bool) -> SourceSpec | None:
+    """Where the data come from; None for the namespace itself."""
+    if not namespace and not backup:
+        if without_vectors:
+            raise InvalidRequestError(
+                "nothing is named that could come without its vectors", remedy="add --from or --from-backup"
+            )
+        return None
+    return SourceSpec(namespace=namespace, backup=_seen_by_all(backup), without_vectors=without_vectors)
 
 
 def _seen_by_all(file: str) -> str:
@@ -301,3 +441,6 @@ def abort(
 
 
 add_to(app)
+app.command("quality")(measure_quality)
+copies.add_to(app)
+app.command("sample")(sample)

@@ -36,6 +36,8 @@ def show_plan(console: Console, plan: MigrationPlan) -> None:
     _list(console, "What can go wrong", (f"{risk.code}: {risk.message}" for risk in plan.risks))
     if plan.way_back:
         console.print(f"\n[bold]Way back[/]  {escape(plan.way_back)}", soft_wrap=True)
+    if plan.rollback_if:
+        console.print(f"  rolls back by itself if {escape(' or '.join(plan.rollback_if))}", soft_wrap=True)
     _list(
         console,
         "Checks that do not pass",
@@ -75,8 +77,10 @@ def _milliseconds(figures: PlanFigures) -> str:
 
 def _figures(figures: PlanFigures) -> dict[str, str]:
     calls = figures.calls
+    texts = {"embeds": f"{figures.texts:,} texts, {figures.texts_per_second:,.0f} a second"} if figures.texts else {}
     return {
         "takes": f"about {span(figures.duration_seconds)}",
+        **texts,
         "writes wait": f"{_milliseconds(figures)}, at most {figures.write_pause_cap_seconds:g} s a try",
         "calls": ", ".join(f"{number:,} {kind.upper().replace('_', ' ')}" for kind, number in calls.items()),
         "space": f"{size_text(figures.bucket_bytes)} in the bucket, {size_text(figures.disk_bytes)} of disk",

@@ -36,7 +36,10 @@ def reads(
     directory: DirectoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Try reads on the target of a READY migration. Without shares, end it. Exit status 4 if it is not READY."""
+    """Try reads on the target of a READY migration. Without shares, end it. Exit status 4 if it is not READY.
+
+    After the switch, while a way back is kept, the source is asked besides instead (--shadow).
+    """
 
     async def ask() -> ReadShares:
         async with connect(namespace, None, coordinator, directory) as brainy:

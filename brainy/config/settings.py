@@ -94,6 +94,11 @@ class CoordinatorSettings(_Section):
     #: What the index of a namespace that no cluster served before keeps its vectors as: f16 and bf16 take half of
     #: f32, i8 a quarter. Stored vectors stay float32. Later generations are shaped by ``brainy migrate``.
     scalar_kind: Literal["f32", "f16", "bf16", "i8"] = "f32"
+    #: How long a generation that is not served any more is kept before its objects are deleted, unless
+    #: ``brainy migrate complete --retain`` or ``brainy generations`` says otherwise. Negative: for good.
+    retain_seconds: float = 7 * 24 * 3600.0
+    #: As ``node.log_retention_seconds`` of every node: no generation is deleted earlier, whatever is asked for.
+    log_retention_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 
 class NodeSettings(_Section):
@@ -129,10 +134,14 @@ class NodeSettings(_Section):
     #: reconcile pass to the next, and from one look at their change log to the next.
     follow_seconds: Annotated[float, Field(gt=0)] = 30.0
     follow_hint_seconds: Annotated[float, Field(gt=0)] = 1.0
+    #: A copy into a new generation gives way to searches, but never falls below so many items a second: it must end.
+    copy_floor_items_per_second: Annotated[float, Field(gt=0)] = 100.0
     max_batch_records: int = 10_000
     drain_seconds: float = 10.0
     #: How many candidates a search keeps (ef): more find more and take longer. 0 for what the generation says.
     expansion_search: Annotated[int, Field(ge=0, le=4096)] = 0
+    #: Query vectors kept of each namespace, in memory only, to ask source and target of a migration; 0 for none.
+    recorded_queries: Annotated[int, Field(ge=0, le=100_000)] = 256
     #: Where commits are mirrored into Brainy's tree (``brainy mirror``): how often its statistics are updated.
     mirror_statistics_seconds: Annotated[float, Field(gt=0)] = 30.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Protocol
 
-from brainy.legacy.batch import ItemBatch, Quarantined
+from brainy.legacy.batch import Held, ItemBatch, Quarantined
 
-__all__ = ["ItemBatch", "Quarantined", "Source"]
+__all__ = ["Held", "ItemBatch", "Quarantined", "Source"]
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 
-from brainy.dataset.base import ItemBatch
+from brainy.dataset.base import Held, ItemBatch
 from brainy.legacy.pipeline import Calls
 from brainy.legacy.reading import TreeReader, Wanted
 from brainy.legacy.trees import open_trees
@@ -60,11 +60,13 @@ class BrainyTreeSource:
         """Vector objects of nouns and verbs: one LIST for every 1,000 of them."""
         return await self._reader.count()
 
-    async def stream(self, *, shards: Collection[int], shard_count: int) -> AsyncGenerator[ItemBatch]:
-        """Yield the items of the shards; see ``Source.stream``."""
+    async def stream(
+        self, *, shards: Collection[int], shard_count: int, held: Held | None = None
+    ) -> AsyncGenerator[ItemBatch]:
+        """Yield the items of the shards; see ``Source.stream``. Those that are ``held`` are not fetched again."""
         wanted = Wanted(frozenset(shards) & frozenset(range(shard_count)), shard_count)
         if not wanted.shards:
             return
-        async with aclosing(self._reader.stream(wanted)) as batches:
+        async with aclosing(self._reader.stream(wanted, held=held or Held())) as batches:
             async for batch in batches:
                 yield batch

@@ -136,6 +136,11 @@ class GenerationSource:
         return {manifest.shard: manifest.position for manifest in self._manifests}
 
     @property
+    def generation(self) -> int:
+        """Which generation it is."""
+        return self._generation
+
+    @property
     def manifests(self) -> Sequence[Manifest]:
         """One for each shard. Only after ``load``."""
         return self._manifests
@@ -150,10 +155,15 @@ class GenerationSource:
         await self.load()
         return sum(manifest.noun_count + manifest.verb_count for manifest in self._manifests)
 
-    async def stream(self, *, shards: Collection[int], shard_count: int) -> AsyncGenerator[ItemBatch]:
+    async def stream(self, *, shards: Collection[int], shard_count: int, after: int = 0) -> AsyncGenerator[ItemBatch]:
         """Yield every item whose shard out of ``shard_count`` is in ``shards``, once, in bounded batches.
 
         With another shard count than the generation's own, every segment is read and the ids decide.
+
+        The order is that of the manifests and their segments, whichever shards are wanted, so that a row has the same
+        place in every stream of these manifests. ``place`` of a batch says how many rows of that order are done with;
+        ``after`` leaves those rows out that an earlier stream has yielded, and does not read segments of which none
+        is left.
 
         Raises:
             CorruptDataError: a segment is missing, altered, or has other rows than its manifest says.
@@ -161,22 +171,36 @@ class GenerationSource:
         spec = await self.load()
         same = shard_count == spec.shard_count
         wanted = frozenset(shards)
+        place = 0
         for manifest in self._manifests:
             if same and manifest.shard not in wanted:
+                place += manifest.noun_count + manifest.verb_count
                 continue
             for file in manifest.nouns:
+                if place + file.rows <= after:
+                    place += file.rows
+                    continue
                 body = await read_stored(self._store, file)
                 for nouns in _counted(segments.read_nouns(body, batch_rows=BATCH_ITEMS), file):
-                    kept = nouns if same else [n for n in nouns if shard_of(n.id, shard_count) in wanted]
-                    yield ItemBatch(nouns=kept, objects_read=len(nouns))
+                    left = nouns[max(0, after - place) :]
+                    place += len(nouns)
+                    kept = left if same else [n for n in left if shard_of(n.id, shard_count) in wanted]
+                    if left:
+                        yield ItemBatch(nouns=kept, objects_read=len(left), place=place)
             for file in manifest.verbs:
+                if place + file.rows <= after:
+                    place += file.rows
+                    continue
                 body = await read_stored(self._store, file)
                 for verbs in _counted(segments.read_verbs(body, batch_rows=BATCH_ITEMS), file):
-                    kept_verbs = verbs if same else [v for v in verbs if shard_of(v.id, shard_count) in wanted]
-                    yield ItemBatch(verbs=kept_verbs, objects_read=len(verbs))
+                    rest = verbs[max(0, after - place) :]
+                    place += len(verbs)
+                    kept_verbs = rest if same else [v for v in rest if shard_of(v.id, shard_count) in wanted]
+                    if rest:
+                        yield ItemBatch(verbs=kept_verbs, objects_read=len(rest), place=place)
         listed = [row for row in await self._quarantine() if quarantine_shard(row.key, shard_count) in wanted]
         if listed:
-            yield ItemBatch(quarantined=listed)
+            yield ItemBatch(quarantined=listed, place=place)
 
     async def _quarantine(self) -> Sequence[Quarantined]:
         # Wherever a row lies, the id in its key decides: a fill that is taken up again meets each row once. They are

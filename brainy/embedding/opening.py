@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from brainy.bucket.embedding import EmbeddingIdentity
+import httpx
+from pydantic import SecretStr
+
+from brainy.bucket.embedding import EmbeddingIdentity, check_same_model
 from brainy.config.settings import EmbeddingSettings, load_settings
 from brainy.embedding.base import Embedder, is_embedder
 from brainy.embedding.function import FunctionEmbedder
@@ -84,6 +87,40 @@ def embedder_for(recorded: EmbeddingIdentity | None, dimensions: int) -> Embedde
         "the namespace's texts were embedded with a model that is not at hand",
         remedy="hand in an embedder of that model, or name its endpoint in BRAINY_EMBEDDING__URL",
         recorded=recorded,
+    )
+
+
+def embedder_at(identity: EmbeddingIdentity, endpoint: str, settings: EmbeddingSettings) -> Embedder:
+    """Return the embedder of a model that a record names, for a process that has it embed texts.
+
+    The key of the configuration is for the endpoint of the configuration: whoever may name an endpoint in a record
+    must not get to see it.
+
+    Args:
+        identity: the model.
+        endpoint: where the record says it is; "" for the offline one, or for the endpoint of the configuration.
+        settings: of this process.
+
+    Raises:
+        InvalidRequestError: not an http(s) URL.
+        EmbeddingMismatchError: this process has another edition of the model, or none.
+        PreconditionError: the extra is not installed.
+    """
+    if identity.model == MINILM and not endpoint:
+        minilm = open_minilm()
+        check_same_model(minilm.identity, identity)
+        return minilm
+    url = endpoint or settings.url
+    if not url:
+        raise EmbeddingMismatchError(
+            "the model is not at hand here",
+            remedy="name its endpoint, or set BRAINY_EMBEDDING__URL for this process",
+            recorded=identity,
+        )
+    if httpx.URL(url).netloc != httpx.URL(settings.url).netloc:
+        settings = settings.model_copy(update={"api_key": SecretStr("")})
+    return OpenAIEmbedder(
+        url, model=identity.model, dimensions=identity.dimensions, revision=identity.revision, settings=settings
     )
 
 

@@ -9,8 +9,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from brainy.errors import InvalidRequestError
 
@@ -31,6 +34,23 @@ def text_of(metadata: Any) -> str:
     if isinstance(metadata, str | list):
         return _string(metadata)
     raise _no_text()
+
+
+def stored_text(metadata: bytes | None) -> str | None:
+    """Return what is to be embedded for an item as it is stored; None where there is no text."""
+    if metadata is None:
+        return None
+    try:
+        try:
+            document = orjson.loads(metadata)
+        except orjson.JSONDecodeError:
+            # Lone surrogates are JSON that is stored; no model takes them.
+            document = json.loads(metadata.decode())
+        text = text_of(document)
+        text.encode()
+    except (InvalidRequestError, ValueError, RecursionError):
+        return None
+    return text
 
 
 def _string(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from brainy.bucket.items import Noun, Verb
@@ -60,3 +61,13 @@ class ItemBatch:
     quarantined: list[Quarantined] = field(default_factory=list)
     #: Objects fetched for this batch.
     objects_read: int = 0
+    #: Rows of the source, in its own order, that are done with once this batch is; 0 of a source that has no order.
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Ids that a reader need not be given any more."""
+
+    nouns: Container[str] = frozenset()
+    verbs: Container[str] = frozenset()

@@ -19,14 +19,14 @@ from brainy.legacy.tally import Tally
 _PAGE = 1000
 #: LISTs of the folders of a small typed tree.
 _TYPED_LISTS = 27
-#: Bytes of one segment, and of one row beside its vector (``brainy_node.builder.publication``).
-_SEGMENT_BYTES = 64 << 20
+#: Bytes of one part of a node's copy, and of one row beside its vector (``brainy_node.builder.parts``).
+_PART_BYTES = 64 << 20
 _ROW_BYTES = 512
 #: Calls of the coordinator and of ownership: routing, history, specifications, fences.
 _COORDINATION_PUTS = 40
 _COORDINATION_GETS = 60
 _PUTS_A_SHARD = 6
-_GETS_A_SHARD = 6
+_GETS_A_SHARD = 7
 #: Share that is left of a document and of a float32 vector in a Parquet segment.
 _DOCUMENT_SHARE = 0.35
 _VECTOR_SHARE = 0.95
@@ -94,11 +94,10 @@ def predict(inventory: Inventory, tally: Tally, changes: Changes | None, given: 
     partial = (given.nodes - 1) * objects
     rows = tally.nouns + tally.verbs
     dimensions = max(tally.dimensions, key=lambda d: tally.dimensions[d], default=0)
-    rows_a_segment = max(_PAGE, _SEGMENT_BYTES // (4 * dimensions + _ROW_BYTES))
-    segments = given.shards * sum(
-        math.ceil(number / given.shards / rows_a_segment) for number in (tally.nouns, tally.verbs)
-    )
-    puts = segments + given.shards * _PUTS_A_SHARD + _COORDINATION_PUTS
+    rows_a_part = max(_PAGE, _PART_BYTES // (4 * dimensions + _ROW_BYTES))
+    # A part has a segment of each of its shards, and for each of them what says so is swapped.
+    parts = sum(math.ceil(number / given.nodes / rows_a_part) for number in (tally.nouns, tally.verbs))
+    puts = 2 * given.shards * parts + given.shards * _PUTS_A_SHARD + _COORDINATION_PUTS
     gets += given.shards * _GETS_A_SHARD + _COORDINATION_GETS
     noun_vectors = 4 * sum(length * number for length, number in tally.dimensions.items())
     index = noun_vectors + _GRAPH_BYTES * tally.nouns

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from brainy.bucket.partition import shard_of
 from brainy.legacy.assembly import Assembly, Entry, Stray
-from brainy.legacy.batch import ItemBatch, Quarantined, Reason
+from brainy.legacy.batch import Held, ItemBatch, Quarantined, Reason
 from brainy.legacy.deletions import Deletions
 from brainy.legacy.keys import PERSONS, Kind, id_in, is_folder_marker, names_no_item, object_key
 from brainy.legacy.persons import Persons
@@ -68,12 +68,14 @@ class Passage:
         wanted: Wanted,
         persons: Persons,
         assembling: Callable[[Tree, Kind], Assembly],
+        held: Held,
     ) -> None:
         self._fetcher = fetcher
         self._trees = trees
         self._wanted = wanted
         self._persons = persons
         self._assembling = assembling
+        self._held = {Kind.NOUN: held.nouns, Kind.VERB: held.verbs}
         self.deletions = Deletions(fetcher)
         self.superseded = 0
         self._rivals = Rivals()
@@ -187,6 +189,8 @@ class Passage:
                         # Whatever takes its place, the item inside may be another one.
                         if peek and meta.size:
                             others.append((meta.key, id_in(prefix, meta.key) or ""))
+                        continue
+                    if entry.id in self._held[kind]:
                         continue
                     if reason := _unfit(meta.size):
                         work.quarantined.append(Quarantined(meta.key, reason, meta.size))

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from brainy.legacy.assembly import Assembly, Stray
-from brainy.legacy.batch import ItemBatch
+from brainy.legacy.batch import Held, ItemBatch
 from brainy.legacy.keys import OLD_PERSONS, PERSONS, Kind, id_in
 from brainy.legacy.passage import Passage, Wanted
 from brainy.legacy.persons import Persons
@@ -92,8 +93,10 @@ class TreeReader:
                         total += sum(id_in(prefix, meta.key) is not None for meta in page)
         return total
 
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[ItemBatch]:
+    async def stream(self, wanted: Wanted, *, held: Held | None = None) -> AsyncGenerator[ItemBatch]:
         """Yield every wanted item exactly once, and every wanted unreadable object.
+
+        Items that are ``held`` are left out, and their objects not fetched.
 
         Cancel safety: closing the iterator cancels all requests; nothing is written.
 
@@ -101,7 +104,7 @@ class TreeReader:
             BrainyError: the store failed. What was yielded before stands.
         """
         assembling = partial(Assembly, keep_doubles=self._keep_doubles)
-        async with Passage(self._fetcher, self._trees, wanted, self._persons, assembling) as run:
+        async with Passage(self._fetcher, self._trees, wanted, self._persons, assembling, held or Held()) as run:
             peek = self._look_for_strays and not self._knows_strays
             for kind in (Kind.VERB, Kind.NOUN):
                 for tree in self._trees:
@@ -119,5 +122,13 @@ class TreeReader:
             for part in resolved:
                 async with aclosing(part) as batches:
                     async for batch in batches:
-                        yield batch
+                        yield batch if held is None else _without(batch, held)
             self._superseded += run.superseded
+
+
+def _without(batch: ItemBatch, held: Held) -> ItemBatch:
+    return replace(
+        batch,
+        nouns=[noun for noun in batch.nouns if noun.id not in held.nouns],
+        verbs=[verb for verb in batch.verbs if verb.id not in held.verbs],
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,12 +24,16 @@ class MethodStats:
     total_seconds: float = 0.0
     #: Calls per latency bucket, parallel to ``LATENCY_BOUNDS`` plus one.
     buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
+    #: Told the seconds of every call that ended.
+    listeners: list[Callable[[float], None]] = field(default_factory=list)
 
     def observe(self, seconds: float) -> None:
         """Count a call that ended."""
         self.count += 1
         self.total_seconds += seconds
         self.buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        for listener in self.listeners:
+            listener(seconds)
 
     @property
     def mean_seconds(self) -> float:

@@ -7,9 +7,12 @@ from typing import Self
 
 from brainy.sdk.backups import BackupCalls
 from brainy.sdk.figures import FigureCalls
+from brainy.sdk.gates import GateCalls
+from brainy.sdk.generations import GenerationCalls
 from brainy.sdk.imports import ImportCalls
 from brainy.sdk.locks import LockCalls
 from brainy.sdk.plan_calls import PlanCalls
+from brainy.sdk.quality import QualityCalls
 from brainy.sdk.searches import SearchCalls
 from brainy.sdk.stored import StoredCalls
 from brainy.sdk.traffic import TrafficCalls
@@ -23,7 +26,10 @@ class AsyncBrainy(
     FigureCalls,
     TurnCalls,
     PlanCalls,
+    GateCalls,
+    GenerationCalls,
     TrafficCalls,
+    QualityCalls,
     LockCalls,
     BackupCalls,
 ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -11,6 +11,7 @@ from brainy.api.node.v1 import control_pb2
 from brainy.clock import Deadline
 from brainy.errors import UnavailableError
 from brainy.sdk.connection import Connection
+from brainy.sdk.generations import duration_of
 from brainy.sdk.migration import (
     Migration,
     Strategy,
@@ -19,8 +20,11 @@ from brainy.sdk.migration import (
     strategy_to_proto,
     target_to_proto,
 )
+from brainy.sdk.quality import QualityThresholds, thresholds_to_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE, GLANCE, WATCH
+from brainy.sdk.sources import SourceSpec, source_to_proto
 from brainy.sdk.values import Drained, Following, NamespaceInfo, NodeInfo, Problem, ShardReplica
+from brainy.traffic.limits import RollbackLimits, limits_of, limits_to_proto
 
 _PAGE = 100
 _DRAIN_POLL_SECONDS = 0.2
@@ -128,7 +132,7 @@ class ControlCalls(Connection):
 
     async def start_migration(
         self,
-        strategy: Strategy | str = Strategy.ROLLING,
+        strategy: Strategy | str | None = None,
         target: TargetSpec | None = None,
         *,
         validate_only: bool = False,
@@ -140,13 +144,18 @@ class ControlCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
+        quality: QualityThresholds | None = None,
+        rollback_if: RollbackLimits | Sequence[str] = (),
+        source: SourceSpec | None = None,
     ) -> Migration:
         """Start a migration to the next generation. Reads and writes go on while it runs.
 
         A plan is made, stored and executed; what it asks to be confirmed counts as confirmed.
 
         Args:
-            strategy: how nodes are moved.
+            strategy: how nodes are moved; None for rolling, or for the one that brings what ``source`` names.
             target: what the next generation shall look like; as now if left out.
             validate_only: fail exactly where the real call would, and write nothing.
             requested_by: who asks and why, for the history.
@@ -160,8 +169,16 @@ class ControlCalls(Connection):
                 until ``complete_migration``.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with a way back, complete by itself after so long; 0 for only when asked.
+            max_unavailable: for ROLLING: how many nodes' reads move together, in one wave; 0 for one.
+            bake_seconds: for ROLLING: how long a wave must answer healthily before the next one, or the switch.
+            quality: what the target's search quality must keep to before anything moves; None: it is not looked at.
+            rollback_if: with a way back, roll back by itself when the target serves worse than this after the switch:
+                ``["error-rate>0.01", "p99>2x", "p99>250ms", "write-p99>3x", "overlap<0.9"]``, or ``["worse"]`` for
+                what suits most (``brainy.traffic.limits``).
+            source: where the data come from, for a namespace that is empty; this namespace itself if left out.
 
         Raises:
+            InvalidRequestError: there can be no such target, or no such limit.
             PreconditionError: MIGRATION_RUNNING, STORE_UNFIT or QUARANTINE_LIMIT; nothing was changed.
         """
         pause = duration_pb2.Duration()
@@ -170,7 +187,7 @@ class ControlCalls(Connection):
         observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.StartMigrationRequest(
             namespace=self.namespace,
-            strategy=strategy_to_proto(strategy),
+            strategy=strategy_to_proto(strategy or (Strategy.ROLLING if source is None else None)),
             target=target_to_proto(target),
             request_id=self._changing(),
             validate_only=validate_only,
@@ -182,6 +199,11 @@ class ControlCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            max_unavailable=max_unavailable,
+            bake=duration_of(bake_seconds) if bake_seconds else None,
+            quality=thresholds_to_proto(quality),
+            rollback_if=limits_to_proto(limits_of(rollback_if)),
+            source=source_to_proto(source),
         )
         answer = await self._coordinators.unary(
             lambda leader: leader.migrations.StartMigration, request, CONTROL_CHANGE

@@ -9,9 +9,12 @@ import grpc
 
 from brainy.api.coordinator.v1 import (
     cluster_pb2_grpc,
+    copy_rate_pb2_grpc,
+    generation_pb2_grpc,
     lease_pb2_grpc,
     membership_pb2_grpc,
     migration_pb2_grpc,
+    quality_pb2_grpc,
     traffic_pb2_grpc,
 )
 from brainy.api.node.v1 import data_pb2_grpc, search_pb2_grpc
@@ -37,7 +40,10 @@ class Endpoint:
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(self.channel)
         self.membership = membership_pb2_grpc.MembershipServiceStub(self.channel)
         self.migrations = migration_pb2_grpc.MigrationServiceStub(self.channel)
+        self.generations = generation_pb2_grpc.GenerationServiceStub(self.channel)
+        self.copies = copy_rate_pb2_grpc.CopyServiceStub(self.channel)
         self.traffic = traffic_pb2_grpc.TrafficServiceStub(self.channel)
+        self.quality = quality_pb2_grpc.QualityServiceStub(self.channel)
         self.leases = lease_pb2_grpc.LeaseServiceStub(self.channel)
         self.failures = 0
         #: Monotonic time before which another endpoint is preferred.

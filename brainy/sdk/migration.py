@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.clock import iso
 from brainy.errors import InvalidRequestError
+from brainy.sdk.copies import CopyProgress, copy_from_proto
+from brainy.sdk.generations import Generation, ObjectCount, generation_from_proto
 from brainy.sdk.plans import PlanOutcome, outcome_from_proto, state_name
+from brainy.sdk.quality import QualityFound, QualityThresholds, found_from_proto, thresholds_from_proto
+from brainy.sdk.reembedding import Reembedding, reembedding_to_proto
+from brainy.sdk.sources import SourceSpec, source_from_proto
+from brainy.traffic.limits import limits_from_proto
+from brainy.traffic.serving import ServingFigures, figures_from_proto
 
 
 class Strategy(enum.Enum):
@@ -22,6 +29,12 @@ class Strategy(enum.Enum):
     BLUE_GREEN = "blue-green"
     #: In a window without writers: the reads of all nodes move together, the writes last.
     COORDINATED = "coordinated"
+    #: Out of a backup, into a namespace that is empty.
+    BACKUP_RESTORE = "backup-restore"
+    #: Out of a backup or another namespace without its vectors: the texts are embedded.
+    SPARSE_IMPORT = "sparse-import"
+    #: Another namespace moves into this one, which is empty.
+    DEDICATED_NAMESPACE = "dedicated-namespace"
 
     @classmethod
     def of(cls, value: Strategy | str) -> Strategy:
@@ -55,6 +68,15 @@ class TargetSpec:
     connectivity: int = 0
     #: Label of the nodes that shall hold it; those that may hold the source if left out. BLUE_GREEN needs one.
     pool: str = ""
+    #: Candidates kept while the index is built, and while it is searched.
+    expansion_add: int = 0
+    expansion_search: int = 0
+    #: How items are spread over shards: hash.
+    partitioning: str = ""
+    #: Length of the vectors; another one than now is refused but for that of ``embedding``.
+    dimensions: int = 0
+    #: Another model, which makes every vector anew out of the nouns' texts.
+    embedding: Reembedding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,31 @@ class MigrationEvent:
     by: str
     leader_epoch: int
     detail: str
+    #: Only where the search quality was measured.
+    quality: QualityFound | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Nodes whose reads move together in a rolling migration."""
+
+    nodes: tuple[str, ...]
+    #: waiting, baking (moved, and watched) or done.
+    state: str
+    #: While it bakes: for how long it has answered healthily.
+    baked_seconds: float
+    #: While it bakes: what is not healthy; "" for nothing.
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """A switch that waits because somebody put it off."""
+
+    #: As the leader counts.
+    remaining_seconds: float
+    reason: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +150,32 @@ class Migration:
     waits_for: tuple[str, ...] = ()
     #: Seconds after the switch after which it completes by itself; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: When it rolls back by itself; () for never.
+    rollback_if: tuple[str, ...] = ()
+    #: How its target has served lately since the switch, while a way back is kept; None before, and after it.
+    served: ServingFigures | None = None
+    #: How its source served until the switch; None where nothing is held against it.
+    served_before: ServingFigures | None = None
+    #: Seconds since the switch that were watched, by all leaders together.
+    observed_seconds: float = 0.0
+    #: How far the copy is, or the catching up after it; None where neither is under way.
+    copy: CopyProgress | None = None
     story: tuple[MigrationEvent, ...] = field(default=(), repr=False)
     #: The plan it executes; "" for one that was started before plans were kept.
     plan_id: str = ""
+    #: Rolling: the nodes in the order in which their reads move.
+    waves: tuple[Wave, ...] = ()
+    #: None while the switch is not postponed.
+    postponed: Postponed | None = None
+    #: What becomes of the generation it left behind; only from ``get_migration``, once it has ended.
+    left_behind: Generation | None = field(default=None, repr=False)
+    #: What is wanted of the target's search quality before anything moves; None where it is not looked at.
+    quality_wanted: QualityThresholds | None = None
+    #: What was measured last since the sides changed, and whether somebody accepted it below the thresholds.
+    quality: QualityFound | None = None
+    quality_accepted: bool = False
+    #: Where the data come from; None for this namespace itself.
+    source: SourceSpec | None = None
     #: What was planned against what happened so far; only from ``get_migration``.
     outcome: PlanOutcome | None = field(default=None, repr=False)
 
@@ -133,8 +203,12 @@ class Completed:
     """What giving up a way back comes to."""
 
     migration: Migration
-    #: Prefixes of objects that are not served any more; they stay where they are.
+    #: Prefixes of objects that are not served any more.
     retired: tuple[str, ...]
+    #: What lies there now and will be deleted, by kind.
+    deletes: tuple[ObjectCount, ...] = ()
+    #: For how many seconds it is kept before that; None for good.
+    retain_seconds: float | None = None
 
 
 _ROLLBACK_REQUESTED = "rollback_requested"
@@ -145,11 +219,16 @@ _STRATEGIES = {
     Strategy.ROLLING: migration_pb2.STRATEGY_ROLLING,
     Strategy.BLUE_GREEN: migration_pb2.STRATEGY_BLUE_GREEN,
     Strategy.COORDINATED: migration_pb2.STRATEGY_COORDINATED,
+    Strategy.BACKUP_RESTORE: migration_pb2.STRATEGY_BACKUP_RESTORE,
+    Strategy.SPARSE_IMPORT: migration_pb2.STRATEGY_SPARSE_IMPORT,
+    Strategy.DEDICATED_NAMESPACE: migration_pb2.STRATEGY_DEDICATED_NAMESPACE,
 }
 
 
-def strategy_to_proto(strategy: Strategy | str) -> migration_pb2.Strategy.ValueType:
-    """Convert for the wire."""
+def strategy_to_proto(strategy: Strategy | str | None) -> migration_pb2.Strategy.ValueType:
+    """Convert for the wire; None leaves it to the coordinator."""
+    if strategy is None:
+        return migration_pb2.STRATEGY_UNSPECIFIED
     return _STRATEGIES[Strategy.of(strategy)]
 
 
@@ -162,6 +241,11 @@ def target_to_proto(target: TargetSpec | None) -> migration_pb2.TargetSpec:
         scalar_kind=wanted.scalar_kind,
         connectivity=wanted.connectivity,
         pool=wanted.pool,
+        expansion_add=wanted.expansion_add,
+        expansion_search=wanted.expansion_search,
+        partitioning=wanted.partitioning,
+        dimensions=wanted.dimensions,
+        embedding=None if wanted.embedding is None else reembedding_to_proto(wanted.embedding),
     )
 
 
@@ -189,6 +273,11 @@ def migration_from_proto(
         paused=tuple(message.paused),
         waits_for=tuple(message.waits_for),
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        rollback_if=limits_from_proto(message.rollback_if).texts if message.HasField("rollback_if") else (),
+        served=figures_from_proto(message.served) if message.HasField("served") else None,
+        served_before=figures_from_proto(message.served_before) if message.HasField("served_before") else None,
+        observed_seconds=message.observed.ToNanoseconds() / 1e9,
+        copy=copy_from_proto(message.copy) if message.HasField("copy") else None,
         story=tuple(
             MigrationEvent(
                 sequence=event.sequence,
@@ -199,9 +288,31 @@ def migration_from_proto(
                 by=event.by,
                 leader_epoch=event.leader_epoch,
                 detail=event.detail,
+                quality=found_from_proto(event.quality) if event.HasField("quality") else None,
             )
             for event in message.story
         ),
         plan_id=message.plan_id,
+        waves=tuple(
+            Wave(
+                nodes=tuple(wave.nodes),
+                state=migration_pb2.MigrationWave.State.Name(wave.state).removeprefix("STATE_").lower(),
+                baked_seconds=wave.baked.ToNanoseconds() / 1e9,
+                complaint=wave.complaint,
+            )
+            for wave in message.waves
+        ),
+        postponed=Postponed(
+            remaining_seconds=message.postponed.remaining.ToNanoseconds() / 1e9,
+            reason=message.postponed.reason,
+            by=message.postponed.by,
+        )
+        if message.HasField("postponed")
+        else None,
+        left_behind=generation_from_proto(message.left_behind) if message.HasField("left_behind") else None,
+        quality_wanted=thresholds_from_proto(message.quality_wanted) if message.HasField("quality_wanted") else None,
+        quality=found_from_proto(message.quality) if message.HasField("quality") else None,
+        quality_accepted=message.quality_accepted,
+        source=source_from_proto(message),
         outcome=outcome_from_proto(outcome) if outcome is not None else None,
     )

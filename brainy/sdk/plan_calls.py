@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.sdk.connection import Connection
+from brainy.sdk.generations import duration_of
 from brainy.sdk.migration import (
     Migration,
     Strategy,
@@ -17,7 +18,10 @@ from brainy.sdk.migration import (
     target_to_proto,
 )
 from brainy.sdk.plans import MigrationPlan, answers_to_proto, plan_from_proto
+from brainy.sdk.quality import QualityThresholds, thresholds_to_proto
 from brainy.sdk.retry import CONTROL, CONTROL_CHANGE
+from brainy.sdk.sources import SourceSpec, source_to_proto
+from brainy.traffic.limits import RollbackLimits, limits_of, limits_to_proto
 
 
 class PlanCalls(Connection):
@@ -35,6 +39,10 @@ class PlanCalls(Connection):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
+        quality: QualityThresholds | None = None,
+        rollback_if: RollbackLimits | Sequence[str] = (),
         item_tolerance: float = 0.0,
         dry_run: bool = False,
         requested_by: str = "",
@@ -42,6 +50,7 @@ class PlanCalls(Connection):
         downtime_seconds: float | None = None,
         old_writers: bool | None = None,
         rollback: bool | None = None,
+        source: SourceSpec | None = None,
     ) -> MigrationPlan:
         """Say what a migration would do and why, and store that as a plan. Nothing else is changed.
 
@@ -55,6 +64,12 @@ class PlanCalls(Connection):
             keep_way_back: let the source follow the target after the switch, until it is completed.
             hold_before_switch: do not switch before ``promote_migration``.
             observe_seconds: with ``keep_way_back``, complete by itself after so long; 0 for only when asked.
+            max_unavailable: for ROLLING: how many nodes' reads move together, in one wave; 0 for one.
+            bake_seconds: for ROLLING: how long a wave must answer healthily before the next one, or the switch.
+            quality: what the target's search quality must keep to before anything moves; None: it is not looked at.
+            rollback_if: with a way back, roll back by itself when the target serves worse than this after the switch:
+                ``["error-rate>0.01", "p99>2x", "p99>250ms", "write-p99>3x", "overlap<0.9"]``, or ``["worse"]`` for
+                what suits most (``brainy.traffic.limits``).
             item_tolerance: share by which the number of items may change before the plan no longer holds; 0 for a
                 tenth. A hundred items may come or go in any case.
             dry_run: write nothing at the store, so that the plan has no id.
@@ -63,6 +78,7 @@ class PlanCalls(Connection):
             downtime_seconds: how long nobody may be able to write.
             old_writers: whether Brainy processes go on writing meanwhile.
             rollback: whether there must be a way back after the switch.
+            source: where the data come from, for a namespace that is empty; this namespace itself if left out.
 
         Raises:
             InvalidRequestError: there can be no such target.
@@ -73,7 +89,7 @@ class PlanCalls(Connection):
         observe.FromNanoseconds(round(observe_seconds * 1e9))
         request = migration_pb2.PlanMigrationRequest(
             namespace=self.namespace,
-            strategy=migration_pb2.STRATEGY_UNSPECIFIED if strategy is None else strategy_to_proto(strategy),
+            strategy=strategy_to_proto(strategy),
             target=target_to_proto(target),
             quarantine_limit=quarantine_limit,
             request_id="" if dry_run else self._changing(),
@@ -86,6 +102,11 @@ class PlanCalls(Connection):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe=observe if observe_seconds else None,
+            max_unavailable=max_unavailable,
+            bake=duration_of(bake_seconds) if bake_seconds else None,
+            quality=thresholds_to_proto(quality),
+            rollback_if=limits_to_proto(limits_of(rollback_if)),
+            source=source_to_proto(source),
             answers=answers_to_proto(
                 shared=shared, downtime_seconds=downtime_seconds, old_writers=old_writers, rollback=rollback
             ),

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from google.protobuf import duration_pb2
 
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.bucket.embedding import embedding_from_proto
 from brainy.clock import iso
+from brainy.sdk.quality import QualityThresholds, thresholds_from_proto
+from brainy.sdk.sources import SourceSpec, source_from_proto
+from brainy.traffic.limits import limits_from_proto
 
 #: Longer than anybody waits; stands for "as long as it takes" on the wire, which has no infinity.
 _LONGEST_SECONDS = 1e9
@@ -90,6 +94,9 @@ class PlanFigures:
     #: US dollars: once for the calls, and a month for the storage.
     request_cost: float = 0.0
     storage_cost_per_month: float = 0.0
+    #: Where another model embeds everything anew: texts, and how many a second the nodes managed when asked.
+    texts: int = 0
+    texts_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +151,8 @@ class MigrationPlan:
     risks: tuple[PlanRisk, ...]
     confirmations: tuple[PlanConfirmation, ...]
     checks: tuple[PlanCheck, ...]
-    #: What was asked for the target, 0 and "" as now: shard_count, metric, scalar_kind, connectivity, pool.
+    #: What was asked for the target, 0 and "" as now: shard_count, metric, scalar_kind, connectivity, pool; and only
+    #: where something was: expansion_add, expansion_search, embedding (the model), without_text_limit.
     target: dict[str, int | str]
     quarantine_limit: int
     writers_stopped: bool
@@ -153,9 +161,18 @@ class MigrationPlan:
     keep_way_back: bool
     hold_before_switch: bool
     observe_seconds: float
+    #: Rolling: nodes moved together (0 for one), and how long each wave is watched.
+    max_unavailable: int
+    bake_seconds: float
+    #: What the target's search quality must keep to before anything moves; None where it is not looked at.
+    quality: QualityThresholds | None
+    #: When it rolls back by itself; () for never.
+    rollback_if: tuple[str, ...]
     way_back: str
     #: Page of the documentation.
     runbook: str
+    #: Where the data come from; None for this namespace itself.
+    source: SourceSpec | None = None
 
     @property
     def passes(self) -> bool:
@@ -246,6 +263,7 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
             "scalar_kind": message.target.scalar_kind,
             "connectivity": message.target.connectivity,
             "pool": message.target.pool,
+            **_further(message.target),
         },
         quarantine_limit=message.quarantine_limit,
         writers_stopped=message.writers_stopped,
@@ -253,9 +271,27 @@ def plan_from_proto(message: migration_pb2.MigrationPlan) -> MigrationPlan:
         keep_way_back=message.keep_way_back,
         hold_before_switch=message.hold_before_switch,
         observe_seconds=message.observe.ToNanoseconds() / 1e9,
+        max_unavailable=message.max_unavailable,
+        bake_seconds=message.bake.ToNanoseconds() / 1e9,
+        quality=thresholds_from_proto(message.quality) if message.HasField("quality") else None,
+        rollback_if=limits_from_proto(message.rollback_if).texts if message.HasField("rollback_if") else (),
         way_back=message.way_back,
         runbook=message.runbook,
+        source=source_from_proto(message),
     )
+
+
+def _further(target: migration_pb2.TargetSpec) -> dict[str, int | str]:
+    wished: dict[str, int | str] = {
+        "expansion_add": target.expansion_add,
+        "expansion_search": target.expansion_search,
+        "dimensions": target.dimensions,
+    }
+    if target.HasField("embedding"):
+        wished["embedding"] = str(embedding_from_proto(target.embedding.identity))
+        wished["endpoint"] = target.embedding.endpoint
+        wished["without_text_limit"] = target.embedding.without_text_limit
+    return {name: value for name, value in wished.items() if value}
 
 
 def outcome_from_proto(message: migration_pb2.PlanOutcome) -> PlanOutcome:
@@ -286,4 +322,6 @@ def _figures(message: migration_pb2.PlanFigures) -> PlanFigures:
         calls=dict(message.calls),
         request_cost=message.request_cost,
         storage_cost_per_month=message.storage_cost_per_month,
+        texts=message.texts,
+        texts_per_second=message.texts_per_second,
     )

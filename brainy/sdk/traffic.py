@@ -59,15 +59,17 @@ class TrafficCalls(Connection):
     ) -> ReadShares:
         """Set which share of reads a migration's target answers, and which share is asked of it besides.
 
-        In force at every reachable node when this returns. Ends by itself with the switch, or with the migration.
+        In force at every reachable node when this returns. Ends by itself with the switch, or with the migration. While
+        a way back is kept it is the source that is asked besides (``shadow``), and it never answers.
 
         Args:
-            id: of the migration, which must be READY; to set both shares to 0 it need not be.
+            id: of the migration, which must be READY, or have switched and keep a way back; to set both shares to 0 it
+                need not be.
             weight: share of searches and reads by id that the target answers, 0 to 1. A client that has written
                 stays on one side: see docs/protocols/reads.md.
             shadow: share that is asked of the target after the client has its answer, and compared, 0 to 1.
             restart: forget what was compared so far.
-            requested_by: who asks, for the log.
+            requested_by: who asks, for the history.
 
         Raises:
             InvalidRequestError: a share below 0 or above 1.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from brainy.store.base import ObjectMeta, ObjectStore, PutOutcome, StoredObject
 
@@ -12,13 +12,20 @@ KINDS = ("get", "get_range", "put", "put_conditional", "delete", "list")
 class MeteredStore:
     """Counts calls by kind in ``calls``; ``get_many`` counts every object, ``list`` every page.
 
-    Repeats of a call that failed are counted by ``RetryingStore.retries``, not here.
+    Repeats of a call that failed are counted by ``RetryingStore.retries``, and not in ``calls``; ``repeats`` asks for
+    them.
     """
 
-    def __init__(self, inner: ObjectStore) -> None:
+    def __init__(self, inner: ObjectStore, *, repeats: Callable[[], int] = lambda: 0) -> None:
         self._inner = inner
+        self._repeats = repeats
         #: Calls so far by kind: get, get_range, put, put_conditional, delete, list.
         self.calls: dict[str, int] = dict.fromkeys(KINDS, 0)
+
+    @property
+    def repeats(self) -> int:
+        """Calls so far that were repeated because the store was slow or away; 0 where nobody repeats."""
+        return self._repeats()
 
     async def get(self, key: str) -> StoredObject | None:
         """Read a whole object, or None."""

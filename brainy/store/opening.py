@@ -64,8 +64,9 @@ def open_store(namespace: StorePlace, settings: StoreSettings, *, clock: Clock, 
                 reason="UNKNOWN_NAMESPACE",
                 scheme=other,
             )
+    retrying: RetryingStore | None = None
     if namespace.scheme != "memory":
-        store = RetryingStore(store, max_retries=settings.max_retries, clock=clock, ids=ids)
+        store = retrying = RetryingStore(store, max_retries=settings.max_retries, clock=clock, ids=ids)
     if namespace.prefix:
         store = PrefixedStore(store, namespace.prefix)
-    return MeteredStore(store)
+    return MeteredStore(store, repeats=lambda: retrying.retries if retrying is not None else 0)

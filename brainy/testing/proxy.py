@@ -1,5 +1,8 @@
 """An HTTP proxy in front of a real S3 server that loses answers: the request is carried out, nobody hears of it.
 
+Or that holds them: with ``hold`` a test acts at the very moment at which an object is durable and its writer does not
+know it yet.
+
     async with LossyProxy(server.endpoint) as proxy:
         store = open_store(namespace, StoreSettings(endpoint=proxy.endpoint), ...)
         proxy.lose(lambda method, path: method == "PUT")
@@ -13,11 +16,13 @@ length or in chunks. A lost answer is read whole from the server, and the client
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Self
 from urllib.parse import urlsplit
 
 Loses = Callable[[str, str], bool]
+#: Awaited with method, path, body and the answer's status: the server has answered, the client has not heard it yet.
+Holds = Callable[[str, str, bytes, int], Awaitable[None]]
 
 _HEAD_BYTES = 64 << 10
 
@@ -32,9 +37,12 @@ class LossyProxy:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._loses: Loses | None = None
+        self._holds: Holds | None = None
         #: Requests carried out whose answers were lost, and those that were answered.
         self.lost = 0
         self.answered = 0
+        #: Method and path of every request that was passed on to the server, since it was cleared.
+        self.passed: list[tuple[str, str]] = []
 
     @property
     def endpoint(self) -> str:
@@ -48,9 +56,13 @@ class LossyProxy:
         """Lose the answers to requests for which ``which(method, path)`` holds."""
         self._loses = which
 
+    def hold(self, until: Holds) -> None:
+        """Keep every answer back until ``until(method, path, body, status)`` has returned."""
+        self._holds = until
+
     def heal(self) -> None:
-        """Lose nothing more."""
-        self._loses = None
+        """Lose and hold nothing more."""
+        self._loses = self._holds = None
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of the loopback interface."""
@@ -85,7 +97,9 @@ class LossyProxy:
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
                 method, path, _ = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-                up_writer.write(request + await _body(reader, request))
+                self.passed.append((method, path))
+                body = await _body(reader, request)
+                up_writer.write(request + body)
                 await up_writer.drain()
                 answer = await up_reader.readuntil(b"\r\n\r\n")
                 while answer.startswith(b"HTTP/1.1 100"):
@@ -93,6 +107,8 @@ class LossyProxy:
                 status = int(answer.split(b" ", 2)[1])
                 if method != "HEAD" and status not in (204, 304):
                     answer += await _body(up_reader, answer)
+                if self._holds is not None:
+                    await self._holds(method, path, body, status)
                 if self._loses is not None and self._loses(method, path):
                     self.lost += 1
                     return

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from brainy.traffic.comparison import Comparison
 
+#: Below this a ratio says more of the clock and the machine than of an index.
+_NEVER_SLOW_SECONDS = 1e-3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
@@ -20,6 +23,10 @@ class Thresholds:
     max_error_share: float | None = None
     #: The target's 99th percentile of latency divided by the source's.
     max_p99_ratio: float | None = None
+    #: Share of the exact neighbours that the target's index finds, 0 to 1.
+    min_recall: float | None = None
+    #: The target's median latency divided by the source's. A median below a millisecond is never too slow.
+    max_median_ratio: float | None = None
     #: By how much the target's recall may lie below the source's, 0 to 1.
     max_recall_loss: float | None = None
     #: Items that may differ between the two sides.
@@ -53,6 +60,8 @@ def judge(comparison: Comparison, thresholds: Thresholds) -> Judgement:
         _overlap(comparison, thresholds.min_overlap),
         _errors(comparison, thresholds.max_error_share),
         _latency(comparison, thresholds.max_p99_ratio),
+        _median(comparison, thresholds.max_median_ratio),
+        _least_recall(comparison, thresholds.min_recall),
         _recall(comparison, thresholds.max_recall_loss),
         _items(comparison, thresholds.max_items_differing),
         _distances(comparison, thresholds.max_distance_difference),
@@ -92,6 +101,31 @@ def _latency(comparison: Comparison, most: float | None) -> str:
         f"99 % of the target's answers came within {1000 * target:.1f} ms, the source's within {1000 * source:.1f} ms: "
         f"{target / source:.2f} times as long, {most:.2f} times are allowed"
     )
+
+
+def _median(comparison: Comparison, most: float | None) -> str:
+    if most is None:
+        return ""
+    source, target = comparison.source_seconds(0.5), comparison.target_seconds(0.5)
+    if not source or not target:
+        return "no latency was measured"
+    if target <= max(most * source, _NEVER_SLOW_SECONDS):
+        return ""
+    return (
+        f"the median of the target is {1000 * target:.1f} ms, {target / source:.2f} times the source's "
+        f"{1000 * source:.1f} ms, {most:.2f} times are allowed"
+    )
+
+
+def _least_recall(comparison: Comparison, least: float | None) -> str:
+    if least is None:
+        return ""
+    if comparison.target_recall is None:
+        return "recall was not measured"
+    if comparison.target_recall >= least:
+        return ""
+    source = "" if comparison.source_recall is None else f" ({comparison.source_recall:.2%} on the source)"
+    return f"recall is {comparison.target_recall:.2%} on the target{source}, {least:.2%} is wanted"
 
 
 def _recall(comparison: Comparison, most: float | None) -> str:

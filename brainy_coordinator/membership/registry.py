@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from brainy.api.node.v1 import control_pb2
 from brainy.bucket.records import NodeAddress
 from brainy.errors import FencedError
+from brainy.traffic.serving import Serving
 
 #: Two readings of one instant may differ by rounding.
 _SAME_MOMENT_SECONDS = 0.001
@@ -59,6 +60,8 @@ class Report:
     disk_free_bytes: int | None = None
     #: Namespace -> store calls since its start, by kind.
     store_calls: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    #: (Namespace, generation) -> how its front door served it since its start, or since it was placed.
+    served: Mapping[tuple[str, int], Serving] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,21 @@ class AdoptNode:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptWave:
+    """Let several nodes answer reads from the target, in one swap, and wait until they say so."""
+
+    nodes: tuple[str, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBake:
+    """See whether the nodes of a wave answer healthily from the target, and for how long they have."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptAll:
     """Let every node answer reads from the target, in one swap, and wait until all say so."""
 
@@ -48,10 +63,31 @@ class AwaitQuiet:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureSource:
+    """Digest the data elsewhere, which nobody changes, by reading them."""
+
+
+@dataclass(frozen=True, slots=True)
 class CountQuarantine:
     """Ask which objects the target could not read, and whether so many were accepted."""
 
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureQuality:
+    """Ask both sides some queries, by index and by scan."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReads:
+    """Let a share of the reads be asked of the side that follows besides, and compared."""
+
+    generation: int
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +109,14 @@ class AwaitCatchUp:
     """Wait until the side that follows includes the final positions, never past the pause cap."""
 
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareComparison:
+    """Have both sides count their items without vectors, beside reads and writes, and keep that from then on."""
+
+    leading: int
+    following: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +144,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class RetireSource:
-    """Take the source out of the routing record. Its objects stay."""
+    """Say what is to become of the source, and take it out of the routing record. Its objects go later."""
 
     generation: int
 
@@ -115,7 +159,7 @@ class Undrain:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Take every trace of the migration out of the routing record; its objects stay."""
+    """Say what is to become of the target, and take every trace of the migration out of the routing record."""
 
     generation: int
 
@@ -125,12 +169,18 @@ Action = (
     | CreateTarget
     | PlaceTarget
     | CountQuarantine
+    | MeasureSource
     | AdoptNode
+    | AdoptWave
+    | AwaitBake
     | AdoptAll
     | AwaitQuiet
+    | MeasureQuality
+    | ShadowReads
     | Drain
     | TakePositions
     | AwaitCatchUp
+    | PrepareComparison
     | CompareDigests
     | Commit
     | Release

@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, traffic_pb2
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.projection import Projection
 from brainy.bucket.records import GenerationPlacement
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
+from brainy.traffic.comparison import Comparison, comparison_from_proto
 from brainy_coordinator.nodes import Ack, DigestSeen, NodeCalls
 
 _log = get_logger(__name__)
@@ -49,8 +51,28 @@ class Barrier:
 
         return await _ask_all("list_shard_states", addresses, ask)
 
+    async def comparisons(
+        self, addresses: Mapping[str, str], *, source: int, target: int, timeout: float
+    ) -> Comparison:
+        """Add up what the front doors found when they asked two generations the same."""
+        wanted = traffic_pb2.GetComparisonRequest(
+            namespace=self._namespace, source_generation=source, target_generation=target
+        )
+
+        async def ask(address: str) -> Comparison:
+            answer = await self._nodes.get_comparison(address, wanted, timeout=timeout)
+            return comparison_from_proto(answer.comparison)
+
+        return Comparison.total((await _ask_all("get_comparison", addresses, ask)).values())
+
     async def digest(
-        self, placed: GenerationPlacement, generation: int, addresses: Mapping[str, str], *, timeout: float
+        self,
+        placed: GenerationPlacement,
+        generation: int,
+        addresses: Mapping[str, str],
+        *,
+        timeout: float,
+        projection: Projection | None = None,
     ) -> DigestSeen | None:
         """Return the sum over a generation, asked of the owner of each shard; None when one does not answer."""
         owned: dict[str, list[int]] = {}
@@ -66,6 +88,7 @@ class Barrier:
                 generation=generation,
                 shards=owned[node_id],
                 timeout=timeout,
+                projection=projection,
             )
 
         answers = await _ask_all("get_digest", {node: node for node in owned}, ask)

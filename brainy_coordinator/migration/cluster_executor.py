@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from brainy.bucket.records import Routing
+from brainy.api.node.v1 import control_pb2
+from brainy.bucket.origin import Arrival
+from brainy.bucket.projection import Projection
+from brainy.bucket.records import Routing, Spec
 from brainy.clock import Clock, iso
 from brainy.errors import PreconditionError, UnavailableError
 from brainy.locks.base import LockProvider
@@ -15,6 +19,7 @@ from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
 from brainy_coordinator.migration.barrier import Barrier
+from brainy_coordinator.migration.cut_over import LAG_EXCEEDED_LIMIT, behind
 from brainy_coordinator.migration.observation import (
     CutOver,
     Facts,
@@ -25,13 +30,21 @@ from brainy_coordinator.migration.observation import (
 )
 from brainy_coordinator.migration.preflight import Preflight, require
 from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import projections
+from brainy_coordinator.migration.service_seen import ServiceSeen
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
+from brainy_coordinator.migration.switch_countdown import SwitchCountdown
+from brainy_coordinator.migration.trial import try_reads
+from brainy_coordinator.migration.waves import look_at_bake
+from brainy_coordinator.nodes import DigestSeen
 from brainy_coordinator.ownership import with_epochs
 from brainy_coordinator.placement import Assignment, place
 from brainy_coordinator.pools import eligible
+from brainy_coordinator.retirement.retirements import Retirements
 from brainy_coordinator.routing import RoutingRegister
 from brainy_coordinator.view import NamespaceView
 
@@ -54,7 +67,8 @@ def _is_asked(record: MigrationRecord) -> bool:
         return False
     if record.state is State.OBSERVING:
         return record.wants_rollback
-    return record.state is State.CATCHING_UP or (record.state is State.READY and not record.held)
+    waits = record.held or record.postponed is not None
+    return record.state is State.CATCHING_UP or (record.state is State.READY and not waits)
 
 
 class ClusterExecutor:
@@ -71,7 +85,10 @@ class ClusterExecutor:
         generations: Generations,
         preflight: Preflight,
         quarantine: QuarantineCount,
+        quality: QualityProbe,
         others: Collection[str],
+        retirements: Retirements,
+        switch_countdown: SwitchCountdown,
         clock: Clock,
     ) -> None:
         self._register = register
@@ -82,16 +99,36 @@ class ClusterExecutor:
         self._generations = generations
         self._preflight = preflight
         self._quarantine = quarantine
+        self._quality = quality
         self._others = others
+        self._retirements = retirements
         self._clock = clock
+        self._switch_countdown = switch_countdown
+        self._service = ServiceSeen(view, barrier, clock=clock)
         self.facts = Facts()
 
     async def observe(self, record: MigrationRecord) -> Observation:
         """See ``Executor``."""
         routing = await self._routing()
         self._note(record, routing)
+        left = await self._switch_countdown.left(record)
+        self.facts = replace(self.facts, postponed_left=left, served=await self._service.look(record))
         reachable = self._view.reachable()
         fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS) if _is_asked(record) else None
+        seen = self._seen(routing, reachable, fresh)
+        rests = fresh is None and record.state is State.READY and not record.paused
+        if rests and behind(record, seen, LAG_EXCEEDED_LIMIT):
+            # READY was reached by asking. Heartbeats may be of before that: what they say against it is asked again.
+            fresh = await self._barrier.shard_states(reachable, timeout=_CALL_SECONDS)
+            seen = self._seen(routing, reachable, fresh)
+        return seen
+
+    def _seen(
+        self,
+        routing: Routing,
+        reachable: Collection[str],
+        fresh: Mapping[str, Sequence[control_pb2.ShardReplica]] | None,
+    ) -> Observation:
         return Observation(
             routing=routing,
             reachable=frozenset(reachable),
@@ -110,18 +147,32 @@ class ClusterExecutor:
                 await self._place_target(record)
             case act.CountQuarantine():
                 await self._count_quarantine(record)
+            case act.MeasureSource():
+                await self._measure_source(record)
             case act.AdoptNode(node_id=node_id):
                 await self._adopt(record, node_id)
+            case act.AdoptWave(nodes=nodes):
+                await self._adopt_all(record, nodes)
+            case act.AwaitBake(nodes=nodes):
+                seen, now = await self.observe(record), self._clock.monotonic()
+                self.facts = replace(self.facts, bake=look_at_bake(record, seen, nodes, now))
             case act.AdoptAll():
-                await self._adopt_all(record)
+                await self._adopt_all(record, tuple(self._view.reachable()))
             case act.AwaitQuiet():
                 await self._await_quiet(record)
+            case act.MeasureQuality(source=source, target=target):
+                await self._measure_quality(record, source, target)
+            case act.ShadowReads(share=share):
+                routing = await self._routing()
+                await self._swap(routing, try_reads(routing, record, weight=0.0, shadow=share))
             case act.Drain():
                 await self._drain(record)
             case act.TakePositions():
                 await self._take_positions(record)
             case act.AwaitCatchUp():
                 await self._await_catch_up(record)
+            case act.PrepareComparison():
+                await self._prepare_comparison(record)
             case act.CompareDigests():
                 await self._compare_digests(record)
             case act.Commit():
@@ -129,13 +180,11 @@ class ClusterExecutor:
             case act.Release():
                 await self._release()
             case act.RetireSource():
-                routing = await self._routing()
-                await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
+                await self._retire_source(record)
             case act.Undrain(generation=generation):
                 await self._undrain(record, generation)
             case act.Undo():
-                routing = await self._routing()
-                await self._swap(routing, edits.undo(routing, record.id, target=record.target))
+                await self._undo(record)
 
     async def _routing(self) -> Routing:
         routing = await self._register.current()
@@ -146,6 +195,12 @@ class ClusterExecutor:
                 namespace=self._view.namespace,
             )
         return routing
+
+    async def _leaving(self, record: MigrationRecord, generation: int) -> Routing:
+        """Put on record what is to become of a generation before it leaves the routing record."""
+        if generation in (await self._routing()).generations:
+            await self._retirements.begin(generation, migration=record.id)
+        return await self._routing()
 
     async def _swap(self, before: Routing, after: Routing, *, tell: bool = True) -> Routing:
         """Swap unless nothing would change, and tell the nodes."""
@@ -168,6 +223,17 @@ class ClusterExecutor:
         )
         self.facts = replace(self.facts, quarantine=check)
 
+    async def _measure_source(self, record: MigrationRecord) -> None:
+        raise PreconditionError("only data that come from elsewhere are measured", migration=record.id)
+
+    async def _retire_source(self, record: MigrationRecord) -> None:
+        routing = await self._leaving(record, record.source)
+        await self._swap(routing, edits.retire_source(routing, record.id, source=record.source))
+
+    async def _undo(self, record: MigrationRecord) -> None:
+        routing = await self._leaving(record, record.target)
+        await self._swap(routing, edits.undo(routing, record.id, target=record.target))
+
     async def _create_target(self, record: MigrationRecord) -> None:
         # Not a remembered one: its embedding may have been decided since.
         source = await self._generations.latest(record.source)
@@ -177,7 +243,10 @@ class ClusterExecutor:
                 remedy="restore its spec.json from a copy",
                 generation=record.source,
             )
-        await self._generations.create(target_spec(source, record.request, created_at=iso(self._clock.wall())))
+        await self._generations.create(await self._describe_target(source, record))
+
+    async def _describe_target(self, source: Spec, record: MigrationRecord) -> Spec:
+        return target_spec(source, record.request, created_at=iso(self._clock.wall()))
 
     async def _place_target(self, record: MigrationRecord) -> None:
         routing = await self._routing()
@@ -208,7 +277,9 @@ class ClusterExecutor:
         addresses = self._view.addresses()
         joined = {node: addresses[node] for node in labels if node in addresses}
         known = routing.model_copy(update={"nodes": {**routing.nodes, **joined}})
-        placed = edits.place_target(known, record.id, target=record.target, shards=shards, pool=pool)
+        placed = edits.place_target(
+            known, record.id, target=record.target, shards=shards, pool=pool, origin=spec.origin
+        )
         await self._swap(routing, placed)
 
     async def _adopt(self, record: MigrationRecord, node_id: str) -> None:
@@ -222,8 +293,9 @@ class ClusterExecutor:
         else:
             await self._clock.sleep(_RETRY_SECONDS)
 
-    async def _adopt_all(self, record: MigrationRecord) -> None:
-        routing, reachable = await self._routing(), self._view.reachable()
+    async def _adopt_all(self, record: MigrationRecord, nodes: Collection[str]) -> None:
+        routing = await self._routing()
+        reachable = {node: where for node, where in self._view.reachable().items() if node in nodes}
         adopted = edits.adopt_all(routing, record.id, nodes=reachable, target=record.target)
         routing = await self._swap(routing, adopted, tell=False)
         acks = await self._barrier.pass_epoch(reachable, epoch=routing.epoch, timeout=_CALL_SECONDS)
@@ -245,6 +317,14 @@ class ClusterExecutor:
             whole = known is not None and ends.keys() == known.shards.keys()
             still = replace(before, quiet=whole and now - before.since >= QUIET_SECONDS)
         self.facts = replace(self.facts, still=still)
+
+    async def _measure_quality(self, record: MigrationRecord, source: int, target: int) -> None:
+        wish = record.request.quality
+        if wish is not None:
+            measured = await self._quality.turn(
+                self.facts.quality, wish, self._view.reachable(), source=source, target=target
+            )
+            self.facts = replace(self.facts, quality=measured)
 
     async def _drain(self, record: MigrationRecord) -> None:
         if record.request.keep_way_back:
@@ -292,20 +372,51 @@ class ClusterExecutor:
             answers = await self._barrier.shard_states(owners, timeout=remaining)
             replicas = tuple(ReplicaSeen.of(node, r) for node, reports in answers.items() for r in reports)
             seen = Observation(routing=routing, reachable=frozenset(answers), replicas=replicas)
-            if _includes(seen, record.leading, record.following, attempt.positions or {}):
+            if self._has_reached(record, seen, attempt.positions or {}):
                 self.facts = replace(self.facts, cut_over=replace(attempt, caught_up=True))
                 return
             await self._clock.sleep(min(_POLL_SECONDS, remaining))
 
+    async def _digests(
+        self, record: MigrationRecord, routing: Routing, *, timeout: float
+    ) -> tuple[DigestSeen | None, DigestSeen | None]:
+        of_leading, of_following = projections(record)
+        leading, following = await asyncio.gather(
+            self._digest_of_leading(record, routing, timeout, of_leading),
+            self._digest(routing, record.following, timeout, of_following),
+        )
+        return leading, following
+
+    async def _prepare_comparison(self, record: MigrationRecord) -> None:
+        # Asked until both are counted: the nodes go on with it though the call has given up.
+        sides = await self._digests(record, await self._routing(), timeout=_CALL_SECONDS)
+        if None in sides:
+            await self._clock.sleep(_RETRY_SECONDS)
+        else:
+            self.facts = replace(self.facts, comparable=record.leading)
+
+    def _has_reached(self, record: MigrationRecord, seen: Observation, positions: Mapping[int, int]) -> bool:
+        """Whether the side that follows includes the final positions."""
+        return _includes(seen, record.leading, record.following, positions)
+
+    async def _digest(
+        self, routing: Routing, number: int, timeout: float, projection: Projection | None
+    ) -> DigestSeen | None:
+        """Sum a generation's digest over the owners of its shards; None when one does not answer."""
+        owners = self._owner_addresses(routing, number)
+        placement = routing.generations[number]
+        return await self._barrier.digest(placement, number, owners, timeout=timeout, projection=projection)
+
+    async def _digest_of_leading(
+        self, record: MigrationRecord, routing: Routing, timeout: float, projection: Projection | None
+    ) -> DigestSeen | None:
+        """Return the digest that the other side must have, with positions of the generation that leads."""
+        return await self._digest(routing, record.leading, timeout, projection)
+
     async def _compare_digests(self, record: MigrationRecord) -> None:
         attempt, routing = self._attempt(), await self._routing()
         timeout = self._remaining(record, attempt)
-        source, target = [
-            await self._barrier.digest(
-                routing.generations[number], number, self._owner_addresses(routing, number), timeout=timeout
-            )
-            for number in (record.leading, record.following)
-        ]
+        source, target = await self._digests(record, routing, timeout=timeout)
         if source is None or target is None:
             await self._clock.sleep(min(_POLL_SECONDS, self._remaining(record, attempt)))
             return
@@ -338,9 +449,14 @@ class ClusterExecutor:
             epoch=attempt.epoch,
             follow_from=attempt.follow_from if record.request.keep_way_back else None,
             back=record.state is State.ROLLING_BACK,
+            arrived=self._arrival(record),
         )
         await self._swap(routing, committed)
         self._turned(attempt)
+
+    def _arrival(self, record: MigrationRecord) -> Arrival | None:
+        """Return what the commit notes of where the data came from; nothing where that is this namespace."""
+        return None
 
     def _turned(self, attempt: CutOver) -> None:
         """The sides have changed: everything that was learnt of the nodes is of before."""
@@ -352,6 +468,9 @@ class ClusterExecutor:
             write_pause_seconds=self._clock.monotonic() - attempt.started_at,
             adopted_in_force=frozenset(),
             still=None,
+            bake=None,
+            quality=None,
+            comparable=None,
             released=frozenset(),
         )
 
@@ -362,9 +481,17 @@ class ClusterExecutor:
             self._turned(attempt)
         elif attempt is not None and record.state not in _DRAINED:
             self.facts = replace(self.facts, cut_over=None)
+        if record.state is not State.READY and self.facts.bake is not None:
+            # Something of the target was not ready: what had baked begins anew.
+            self.facts = replace(self.facts, bake=None)
         observed = record.state is State.OBSERVING
         if observed != (since is not None) and record.state is not State.ROLLING_BACK:
-            self.facts = replace(self.facts, observing_since=self._clock.monotonic() if observed else None)
+            self.facts = replace(
+                self.facts,
+                observing_since=self._clock.monotonic() if observed else None,
+                observed_before=record.observed_seconds if observed else 0.0,
+            )
+            self._service.begin(record.target)
 
     async def _release(self) -> None:
         routing = await self._routing()
@@ -383,7 +510,7 @@ class ClusterExecutor:
         routing = await self._routing()
         if routing.active != generation:
             return
-        self.facts = replace(self.facts, cut_over=None, gave_up_at=self._clock.monotonic())
+        self.facts = replace(self.facts, cut_over=None, comparable=None, gave_up_at=self._clock.monotonic())
         await self._swap(routing, edits.undrain(routing, record.id))
 
     def _attempt(self) -> CutOver:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.migration.actions import (
     Action,
     AwaitCatchUp,
@@ -17,6 +18,7 @@ from brainy_coordinator.migration.actions import (
     Undrain,
 )
 from brainy_coordinator.migration.observation import CutOver, Observation, ReplicaState, lag_of_shard
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import Trigger
 
@@ -37,7 +39,15 @@ class Decision:
     #: Why, for the story.
     detail: str = ""
     write_pause_seconds: float | None = None
+    #: Only with QUALITY_MEASURED.
+    quality: QualityFound | None = None
+    #: Who caused it; the leader if empty.
+    by: str = ""
+    observed_seconds: float | None = None
+    served: ServingFigures | None = None
     actions: tuple[Action, ...] = ()
+    #: Whom the transition is about, for the history.
+    nodes: tuple[str, ...] = ()
 
     @property
     def waits(self) -> bool:

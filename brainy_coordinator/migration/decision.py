@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from brainy_coordinator.migration.actions import (
     CountQuarantine,
     CreateTarget,
+    MeasureQuality,
     PlaceTarget,
     Release,
     RetireSource,
@@ -32,9 +33,13 @@ from brainy_coordinator.migration.cut_over import (
 )
 from brainy_coordinator.migration.observation import Observation, ReplicaState, count_quarantined
 from brainy_coordinator.migration.observing import observing, rolling_back
+from brainy_coordinator.migration.postponing import postponed_for
+from brainy_coordinator.migration.quality import complaint, verdict
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import lag_limit, preparing, without_text
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES
+from brainy_coordinator.migration.waves import finished_wave, wave_text
 
 __all__ = ["LAG_EXCEEDED_LIMIT", "LAG_LIMIT", "Decision", "decide", "journal", "retry_delay"]
 
@@ -115,7 +120,7 @@ def _catching_up(record: MigrationRecord, seen: Observation, now: float) -> Deci
                 detail=f"{check.reason}: {check.detail}; the source goes on serving: mend and replay the objects "
                 "(brainy quarantine), or raise quarantine_limit",
             )
-    return Decision(trigger=Trigger.LAG_IN_BOUNDS)
+    return without_text(record, seen) or Decision(trigger=Trigger.LAG_IN_BOUNDS)
 
 
 def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -125,14 +130,39 @@ def _ready(record: MigrationRecord, seen: Observation, now: float) -> Decision:
     problem = behind(record, seen, LAG_EXCEEDED_LIMIT)
     if problem:
         return Decision(trigger=Trigger.LAG_EXCEEDED, detail=problem)
-    if record.held:
+    quality = _quality(record, seen, now)
+    if quality is not None:
+        return quality
+    if record.held or postponed_for(record, seen):
         return _WAIT
+    baked = finished_wave(record, seen)
+    if baked:
+        return Decision(trigger=Trigger.WAVE_BAKED, detail=wave_text(record, baked), nodes=baked)
     moves = STRATEGIES[record.request.strategy].before_promotion(record, seen)
     if moves:
         return Decision(actions=moves)
-    if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
+    if seen.facts.elsewhere:
         return _WAIT
-    return Decision(trigger=Trigger.PROMOTED)
+    if backs_off(record, seen, now) or behind(record, seen, lag_limit(record)) or unready_leaders(record, seen):
+        return _WAIT
+    early = without_text(record, seen) or preparing(record, seen)
+    if early is not None:
+        return early
+    limits = record.request.rollback_if
+    return Decision(trigger=Trigger.PROMOTED, served=seen.facts.served.get(record.source) if limits else None)
+
+
+def _quality(record: MigrationRecord, seen: Observation, now: float) -> Decision | None:
+    """Measure what the target finds before anything moves, and wait for a person where that is too little."""
+    wish, measured = record.request.quality, seen.facts.quality
+    if wish is None or not complaint(wish, record.quality, accepted=record.quality_accepted):
+        return None
+    if record.quality is not None:
+        return _WAIT
+    if measured is None or not measured.ended(wish, now):
+        return Decision(actions=(MeasureQuality(record.source, record.target),))
+    found = verdict(measured, wish)
+    return Decision(trigger=Trigger.QUALITY_MEASURED, detail=found.line, quality=found)
 
 
 def _cutting_over(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -152,7 +182,7 @@ def _completing(record: MigrationRecord, seen: Observation, now: float) -> Decis
 
 
 def _aborting(record: MigrationRecord, seen: Observation, now: float) -> Decision:
-    if seen.routing.migration == record.id:
+    if seen.routing.migration == record.id or seen.facts.fenced_elsewhere:
         return Decision(actions=(Undo(record.target),))
     return Decision(trigger=Trigger.UNDONE)
 
@@ -185,6 +215,8 @@ def _restore_order(record: MigrationRecord, seen: Observation) -> Decision | Non
 def _flowing(record: MigrationRecord, seen: Observation) -> Decision | None:
     if seen.is_draining() and seen.routing.migration == record.id:
         return Decision(actions=(Undrain(record.source, "left by an attempt that was given up"),))
+    if seen.facts.fenced_elsewhere and not seen.is_draining():
+        return Decision(actions=(Undrain(record.source, "the other namespace still waits for one"),))
     if record.rolled_back and seen.reachable - seen.facts.released:
         return Decision(actions=(Release(record.source),))
     return None

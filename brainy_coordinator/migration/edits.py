@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from brainy.bucket.origin import Arrival, Origin
 from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement
 from brainy.errors import ConflictError
 
@@ -28,14 +29,25 @@ def _ours(routing: Routing, migration_id: str) -> None:
 
 
 def place_target(
-    routing: Routing, migration_id: str, *, target: int, shards: Mapping[int, ShardPlacement], pool: str = ""
+    routing: Routing,
+    migration_id: str,
+    *,
+    target: int,
+    shards: Mapping[int, ShardPlacement],
+    pool: str = "",
+    origin: Origin | None = None,
 ) -> Routing:
-    """Add the target in state building, in its pool, following the active generation."""
+    """Add the target in state building, in its pool, following the active generation or what is elsewhere."""
     _ours(routing, migration_id)
     if target in routing.generations:
         return routing
     placed = GenerationPlacement(
-        state="building", shard_count=len(shards), pool=pool, follows=routing.active, shards=dict(shards)
+        state="building",
+        shard_count=len(shards),
+        pool=pool,
+        follows=routing.active,
+        shards=dict(shards),
+        origin=origin,
     )
     return _changed(routing, migration=migration_id, generations={**routing.generations, target: placed})
 
@@ -77,6 +89,7 @@ def commit(
     epoch: int,
     follow_from: Mapping[int, int] | None = None,
     back: bool = False,
+    arrived: Arrival | None = None,
 ) -> Routing:
     """Make the side that followed the truth.
 
@@ -90,6 +103,7 @@ def commit(
             follows from there. None: it is not kept.
         back: whether this is a rollback. What is left behind is then a target again (``building``), else a way back
             (``following``).
+        arrived: where the data came from, if that is elsewhere.
 
     Raises:
         ConflictError: the record is not the one whose drain was verified, or positions are missing.
@@ -107,7 +121,7 @@ def commit(
         other = other.model_copy(
             update={"state": role, "follows": following, "follow_from": dict(sorted(follow_from.items()))}
         )
-    serving = placed.model_copy(update={"state": "serving", "follows": None, "follow_from": {}})
+    serving = placed.model_copy(update={"state": "serving", "follows": None, "follow_from": {}, "origin": None})
     return _changed(
         routing,
         active=following,
@@ -117,6 +131,7 @@ def commit(
         reads=None,
         generations={**routing.generations, leading: other, following: serving},
         rolled_back_from=max(routing.rolled_back_from, leading) if back else routing.rolled_back_from,
+        arrived=arrived or routing.arrived,
     )
 
 

@@ -21,7 +21,9 @@ from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, ConflictError, FencedError, UnavailableError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.leadership import Leader
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
@@ -91,6 +93,12 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        seconds: float | None = None,
+        nodes: tuple[str, ...] = (),
+        quality: QualityFound | None = None,
+        observed_seconds: float | None = None,
+        served: ServingFigures | None = None,
+        copy_rate: float | None = None,
     ) -> MigrationRecord:
         """Persist a transition.
 
@@ -103,6 +111,12 @@ class History:
             items: items copied and in all, where that is known now.
             store_calls: calls of nodes and leader until now, by kind.
             request_id: the caller's key, where somebody asked for it.
+            seconds: for how long, where somebody asked for a time.
+            nodes: which nodes, where it is about some.
+            quality: what was measured, where it was.
+            observed_seconds: how long the target was watched until now, where that is known.
+            served: how a generation served, where something is held against it.
+            copy_rate: what was asked for, where it is a rate.
 
         Returns:
             The record after it.
@@ -123,6 +137,12 @@ class History:
             items=items,
             store_calls=store_calls,
             request_id=request_id,
+            seconds=seconds,
+            nodes=nodes,
+            quality=quality,
+            observed_seconds=observed_seconds,
+            served=served,
+            copy_rate=copy_rate,
         )
         after = record.apply(event)
         if not await self._put(record.id, event):
@@ -157,6 +177,12 @@ class History:
         items: tuple[int, int] | None = None,
         store_calls: Mapping[str, int] | None = None,
         request_id: str = "",
+        seconds: float | None = None,
+        nodes: tuple[str, ...] = (),
+        quality: QualityFound | None = None,
+        observed_seconds: float | None = None,
+        served: ServingFigures | None = None,
+        copy_rate: float | None = None,
     ) -> Event:
         state: State | None = record.state if record else None
         return Event(
@@ -175,6 +201,12 @@ class History:
             items_total=items[1] if items else None,
             store_calls=None if store_calls is None else dict(store_calls),
             request_id=request_id,
+            seconds=seconds,
+            nodes=nodes,
+            quality=quality,
+            observed_seconds=observed_seconds,
+            served=served,
+            copy_rate=copy_rate,
         )
 
     async def _put(self, migration_id: str, event: Event) -> bool:

@@ -6,8 +6,10 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, copy_pb2
 from brainy.bucket.records import GenerationPlacement, Routing
+from brainy.traffic.serving import ServingFigures
+from brainy_coordinator.migration.quality import Measured
 
 
 class ReplicaState(enum.Enum):
@@ -40,7 +42,14 @@ class ReplicaSeen:
     copied: int = 0
     total: int = 0
     quarantined: int = 0
+    #: Nouns that cannot be searched.
+    unindexed: int = 0
     message: str = ""
+    nouns: int = 0
+    #: Nouns and verbs.
+    items: int = 0
+    #: How its copy is doing; None while there is none.
+    copying: copy_pb2.Copying | None = None
 
     def reached(self, generation: int, shard: int) -> int:
         """Position of another generation's shard that is included; 0 while it is not followed."""
@@ -63,7 +72,11 @@ class ReplicaSeen:
             copied=report.copied,
             total=report.total,
             quarantined=report.quarantined,
+            unindexed=report.unindexed_count,
             message=report.message,
+            nouns=report.noun_count,
+            items=report.noun_count + report.verb_count,
+            copying=report.copying if report.HasField("copying") else None,
         )
 
 
@@ -120,12 +133,28 @@ class Still:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bake:
+    """For how long a wave of nodes has answered healthily, as far as this leader has watched."""
+
+    nodes: frozenset[str]
+    #: Monotonic seconds of the last look.
+    looked_at: float
+    healthy_seconds: float = 0.0
+    #: Whether that is long enough.
+    done: bool = False
+    #: What was not healthy at the last look, in words; "" for nothing.
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What this leader learnt by acting. A new leader starts with none of it and learns it again."""
 
     checks: tuple[Check, ...] | None = None
     #: Whether what the target could not read is accepted; None until counted.
     quarantine: Check | None = None
+    #: What has been measured of the target's search quality; None until begun.
+    quality: Measured | None = None
     cut_over: CutOver | None = None
     #: When the last attempt to cut over was given up, monotonic seconds.
     gave_up_at: float | None = None
@@ -141,6 +170,22 @@ class Facts:
     write_pause_seconds: float | None = None
     #: When this leader first saw the target active with a way back kept, monotonic seconds.
     observing_since: float | None = None
+    #: The wave that bakes now; None while none does.
+    bake: Bake | None = None
+    #: Seconds until a postponed switch may begin, by the countdown that is kept in the bucket; None before it was read.
+    postponed_left: float | None = None
+    #: Seconds that earlier leaders had watched then, as they wrote down.
+    observed_before: float = 0.0
+    #: Generation -> how it was served lately, as far as this leader has heard.
+    served: Mapping[int, ServingFigures] = field(default_factory=dict)
+    #: The side that led when both last said that they can be compared without vectors; None until they have.
+    comparable: int | None = None
+    #: Only where the data come from elsewhere and nobody writes there: whether their digest is known.
+    measured: bool = False
+    #: The other namespace waits for an attempt of this migration that is over.
+    fenced_elsewhere: bool = False
+    #: What keeps the other namespace from being left now; "" when nothing does.
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,15 @@
 """What to do after the switch while a way back is kept, and on that way. Pure.
 
 OBSERVING: the target is the truth, the source follows it. It ends in one of three ways: asked to complete, the time to
-observe is over, or asked to roll back. A rollback that was asked for begins once the source is close behind, and begins
-again after an attempt that had to be given up, as the switch does.
+observe is over, or a rollback is wanted: somebody asked for it, or the target broke a limit (``watching``). A rollback
+that is wanted begins once the source is close behind, and begins again after an attempt that had to be given up, as the
+switch does.
 """
 
 from __future__ import annotations
 
 from brainy_coordinator.migration.actions import Release, Undrain
 from brainy_coordinator.migration.cut_over import (
-    LAG_LIMIT,
     Decision,
     backs_off,
     behind,
@@ -19,7 +19,9 @@ from brainy_coordinator.migration.cut_over import (
 )
 from brainy_coordinator.migration.observation import Observation
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import lag_limit, preparing
 from brainy_coordinator.migration.state import Trigger
+from brainy_coordinator.migration.watching import watching
 
 
 def observing(record: MigrationRecord, seen: Observation, now: float) -> Decision:
@@ -31,20 +33,10 @@ def observing(record: MigrationRecord, seen: Observation, now: float) -> Decisio
     if record.paused:
         return Decision()
     if record.wants_rollback:
-        if backs_off(record, seen, now) or behind(record, seen, LAG_LIMIT) or unready_leaders(record, seen):
+        if backs_off(record, seen, now) or behind(record, seen, lag_limit(record)) or unready_leaders(record, seen):
             return Decision()
-        return Decision(trigger=Trigger.ROLLBACK_BEGUN)
-    left = seconds_left(record, seen, now)
-    if left is not None and left <= 0.0 and not record.differs:
-        return Decision(trigger=Trigger.OBSERVED, detail=f"observed for {record.request.observe_seconds:g} s")
-    return Decision()
-
-
-def seconds_left(record: MigrationRecord, seen: Observation, now: float) -> float | None:
-    """Seconds until it completes by itself; None for never. A new leader counts from when it took over."""
-    if not record.request.observe_seconds or seen.facts.observing_since is None:
-        return None
-    return seen.facts.observing_since + record.request.observe_seconds - now
+        return preparing(record, seen) or Decision(trigger=Trigger.ROLLBACK_BEGUN)
+    return watching(record, seen, now)
 
 
 def rolling_back(record: MigrationRecord, seen: Observation, now: float) -> Decision:

@@ -7,9 +7,9 @@ executed once only, whoever asks for it and however often.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from brainy.advice.values import Crossing, Risk
 from brainy.bucket.records import Record
@@ -94,6 +94,14 @@ class Prediction(_Value):
     request_cost: float
     #: US dollars a month, as long as both are kept.
     storage_cost_per_month: float
+    #: Where another model embeds everything anew: texts, and how many a second the nodes managed when asked.
+    texts: int = 0
+    texts_per_second: float = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if value or not name.startswith("texts")}
 
 
 class Why(_Value):

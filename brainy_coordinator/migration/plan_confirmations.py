@@ -11,6 +11,7 @@ WRITERS_STOPPED = "writers-stopped"
 QUARANTINED_LEFT_OUT = "quarantined-left-out"
 MIXED_DIMENSIONS = "mixed-dimensions"
 NO_WAY_BACK = "no-way-back"
+VECTORS_MADE_ANEW = "vectors-made-anew"
 
 
 def confirmations(request: Request, basis: PlanBasis, dimensions: Mapping[int, int]) -> tuple[Confirmation, ...]:
@@ -46,7 +47,23 @@ def confirmations(request: Request, basis: PlanBasis, dimensions: Mapping[int, i
                 " nouns of another are kept and not searched",
             )
         )
-    if not request.keep_way_back:
+    if request.target.embedding is not None:
+        found.append(
+            Confirmation(
+                name=VECTORS_MADE_ANEW,
+                message=f"{request.target.embedding.model} may make every noun's vector anew out of its text: vectors"
+                " that callers brought are dropped, a noun without a text keeps none, and other neighbours are found",
+            )
+        )
+    if request.source is not None:
+        found.append(
+            Confirmation(
+                name=NO_WAY_BACK,
+                message=f"after the switch {request.source.name} is not kept up to date: what is written from then on"
+                f" is in {request.namespace} only",
+            )
+        )
+    elif not request.keep_way_back:
         found.append(
             Confirmation(
                 name=NO_WAY_BACK,

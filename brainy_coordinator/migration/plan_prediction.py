@@ -31,6 +31,9 @@ ENGINE: dict[Way, Strategy] = {
     Way.ROLLING: "rolling",
     Way.BLUE_GREEN: "blue_green",
     Way.COORDINATED: "coordinated",
+    Way.BACKUP_RESTORE: "backup_restore",
+    Way.SPARSE_IMPORT: "sparse_import",
+    Way.DEDICATED: "dedicated_namespace",
 }
 
 

@@ -9,6 +9,8 @@ Cancel safety: as a crash.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from brainy.bucket import layout
 from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, UnavailableError
@@ -37,6 +39,17 @@ class Plans:
         key = layout.migration_plan(plan_id)
         found = await self._store.get(key) if key is not None else None
         return None if found is None else Plan.decode(found.body, key=found.key)
+
+    async def list(self) -> Sequence[Plan]:
+        """Read every plan. Errors as ``load``."""
+        keys = [meta.key async for page in self._store.list(layout.PLANS) for meta in page]
+        found: list[Plan] = []
+        for stored in await self._store.get_many(keys):
+            if isinstance(stored, Exception):
+                raise stored
+            if stored is not None:
+                found.append(Plan.decode(stored.body, key=stored.key))
+        return found
 
     async def get(self, plan_id: str) -> Plan:
         """Read a plan.

@@ -20,24 +20,30 @@ from brainy.legacy.outlay import Assumptions
 from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
+from brainy_coordinator.migration.actions import AwaitBake
+from brainy_coordinator.migration.arrival_facts import arriving_answers, arriving_facts
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Check, count_quarantined
+from brainy_coordinator.migration.origins import OriginSeen
 from brainy_coordinator.migration.plan import (
     PLAN_SECONDS,
     Plan,
     PlanBasis,
     PlannedCheck,
     PlannedStep,
+    Prediction,
     Why,
     digest_of_spec,
     plan_id_for,
     tolerated,
 )
 from brainy_coordinator.migration.plan_confirmations import confirmations
+from brainy_coordinator.migration.plan_embedding import embedding_risks, with_embedding
 from brainy_coordinator.migration.plan_outcome import transitions_of
 from brainy_coordinator.migration.plan_prediction import Counted, choices, facts_of, figures_of, weigh
-from brainy_coordinator.migration.preflight import REMEDIES, Preflight, counted_items
+from brainy_coordinator.migration.preflight import REMEDIES, Preflight
 from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.preflight_counts import counted_items
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.pools import eligible
 from brainy_coordinator.view import NamespaceView
@@ -61,6 +67,8 @@ class _Seen:
     cluster: ClusterFacts
     counted: Counted
     trees: Survey | None
+    #: What comes from elsewhere; None where nothing does.
+    arriving: OriginSeen | None = None
 
 
 class Planner:
@@ -97,8 +105,11 @@ class Planner:
         assumptions = Assumptions(nodes=max(1, len(holders)), shards=target_shards(request, seen.source))
         sizes = await sample_sizes(self._store, seen.trees.trees) if seen.trees is not None else TreeSizes()
         facts = facts_of(request.namespace, seen.cluster, seen.counted, assumptions, seen=seen.trees, sizes=sizes)
+        answers = wish.answers
+        if request.source is not None and seen.arriving is not None:
+            facts, answers = arriving_facts(facts, request.source, seen.arriving), arriving_answers(answers, request)
         strategy, advice, proposal = weigh(
-            facts, wish.answers, choices(request) if wish.choose else (request.strategy,), assumptions
+            facts, answers, choices(request) if wish.choose else (request.strategy,), assumptions
         )
         plan_id = plan_id_for(request.namespace, request.request_id)
         request = request.model_copy(update={"strategy": strategy, "plan_id": plan_id})
@@ -112,6 +123,7 @@ class Planner:
             checks=checks,
             pool=pool,
             holders=holders,
+            followed=seen.arriving is not None and seen.arriving.origin.is_followed,
         )
         steps = await plan(executor, "plan", request)
         basis = self._basis(seen, request.target_generation, wish.tolerance)
@@ -128,10 +140,26 @@ class Planner:
             steps=tuple(PlannedStep(action=step.action, detail=step.detail) for step in steps),
             transitions=transitions_of(executor.story),
             checks=tuple(_checked(check) for check in checks),
-            prediction=figures_of(
-                facts, strategy, assumptions, replication=replication, pause_cap_seconds=request.pause_cap_seconds
+            prediction=_with_bakes(
+                with_embedding(
+                    figures_of(
+                        facts,
+                        strategy,
+                        assumptions,
+                        replication=replication,
+                        pause_cap_seconds=request.pause_cap_seconds,
+                    ),
+                    request,
+                    nouns=seen.counted.nouns,
+                    texts_per_second=self._preflight.vectors.texts_per_second,
+                ),
+                request.bake_seconds * sum(step.action == AwaitBake.__name__ for step in steps),
             ),
-            risks=(*proposal.risks, *(risk for risk in advice.warnings if risk.code != "NOT_COUNTED")),
+            risks=(
+                *proposal.risks,
+                *embedding_risks(request),
+                *(risk for risk in advice.warnings if risk.code != "NOT_COUNTED"),
+            ),
             confirmations=confirmations(request, basis, facts.dimensions),
             way_back=proposal.way_back,
             runbook=proposal.runbook,
@@ -176,6 +204,16 @@ class Planner:
                 generation=number,
             )
         answers = await self._preflight.ask_nodes()
+        if request.source is not None:
+            arriving = await self._preflight.origins.look(request.source, source)
+            return _Seen(
+                routing=routing,
+                source=arriving.spec,
+                cluster=ClusterFacts(routing=routing, spec=arriving.spec, choice=await read_choice(self._store)),
+                counted=Counted(nouns=arriving.nouns, verbs=arriving.verbs, quarantined=arriving.skipped),
+                trees=None,
+                arriving=arriving,
+            )
         nouns, verbs = counted_items(routing, number, answers)
         quarantined = count_quarantined(routing, number, self._view.replicas(answers))
         return _Seen(
@@ -195,6 +233,10 @@ class Planner:
         if found is not None and found.spec.generation == source.generation:
             return found
         return ClusterFacts(routing=routing, spec=source, choice=await read_choice(self._store))
+
+
+def _with_bakes(found: Prediction, seconds: float) -> Prediction:
+    return found.model_copy(update={"duration_seconds": found.duration_seconds + seconds})
 
 
 def target_shards(request: Request, source: Spec) -> int:

@@ -14,7 +14,9 @@ from brainy.ids import Ids
 from brainy.legacy.writers import signs_of_writers
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
+from brainy_coordinator.migration.arrival_checks import ARRIVAL_REMEDIES, arrival_checks
 from brainy_coordinator.migration.observation import Check, ReplicaSeen, ReplicaState
+from brainy_coordinator.migration.origins import Origins, OriginSeen
 from brainy_coordinator.migration.preflight_checks import (
     disk_needed,
     no_foreign_writers,
@@ -24,7 +26,9 @@ from brainy_coordinator.migration.preflight_checks import (
     target_spec,
     versions,
 )
+from brainy_coordinator.migration.preflight_counts import counted_items
 from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
+from brainy_coordinator.migration.preflight_vectors import VECTOR_REMEDIES, VectorChecks
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.migration.strategies.checks import STRATEGY_REMEDIES, strategy_checks
@@ -51,6 +55,8 @@ REMEDIES: Mapping[str, str] = {
     ),
     "backup_present": "name a backup that brainy verify-backup finds whole, by its path as the coordinator sees it",
     **STRATEGY_REMEDIES,
+    **VECTOR_REMEDIES,
+    **ARRIVAL_REMEDIES,
     "quarantine_within_limit": (
         "see brainy quarantine list; mend and replay the objects, or raise quarantine_limit to go on without them"
         " (their bytes are kept); nothing was changed"
@@ -77,6 +83,7 @@ class Preflight:
         clock: Clock,
         ids: Ids,
         tree_choice: Callable[[], Awaitable[FollowChoice]],
+        origins: Origins,
     ) -> None:
         #: Returns "" when the store keeps its conditions, else what is wrong.
         self._store_fitness = store_fitness
@@ -88,7 +95,10 @@ class Preflight:
         self._clock = clock
         self._ids = ids
         self._backups = BackupChecks()
+        self.vectors = VectorChecks(nodes, namespace=view.namespace)
         self._tree_choice = tree_choice
+        #: Finds out about data that are to come from elsewhere.
+        self.origins = origins
 
     async def run(
         self, request: Request, routing: Routing, *, others: Collection[str], dry_run: bool = False
@@ -104,11 +114,14 @@ class Preflight:
         answers, silent = await self._ask_nodes()
         replicas = self._view.replicas(answers)
         source = await self._generations.spec(request.source_generation)
+        arriving, arrival = await self._arrival(request, routing, source, answers)
+        source = arriving.spec if arriving is not None else source
         return (
             untried("store_conditional_writes") if dry_run else await self._store(),
             untried("permissions") if dry_run else await permissions(self._store_itself, self._ids),
             _no_other(others),
             target_differs(request, routing),
+            *arrival,
             _dimensions(source),
             Check(
                 name="nodes_reachable",
@@ -117,7 +130,7 @@ class Preflight:
                 reason="UNAVAILABLE",
             ),
             versions(self._view.reports()),
-            *(await self._about_the_source(request, routing, source, answers) if source is not None else ()),
+            *(await self._about_the_source(request, routing, source, answers, arriving) if source is not None else ()),
             await self._backups.check(request.require_backup),
             _shards_ready(request, routing, replicas),
             *strategy_checks(request, routing, self._view.labels()),
@@ -128,8 +141,27 @@ class Preflight:
                 limit=request.quarantine_limit,
                 lenient=True,
             ),
-            *([await self.way_back()] if request.keep_way_back else []),
+            *([await self.way_back()] if request.keep_way_back and request.source is None else []),
         )
+
+    async def _arrival(
+        self,
+        request: Request,
+        routing: Routing,
+        own: Spec | None,
+        answers: Mapping[str, Sequence[control_pb2.ShardReplica]],
+    ) -> tuple[OriginSeen | None, tuple[Check, ...]]:
+        """Look at what shall come from elsewhere, and judge it; nothing where nothing shall."""
+        if request.source is None or own is None:
+            return None, ()
+        seen: OriginSeen | None = None
+        problem: BrainyError | None = None
+        try:
+            seen = await self.origins.look(request.source, own)
+        except BrainyError as error:
+            problem = error
+        items = counted_items(routing, request.source_generation, answers)
+        return seen, arrival_checks(request, own, seen, problem, items=sum(items))
 
     async def way_back(self) -> Check:
         """Whether a way back can be kept: Brainy's tree has one writer and one reader only while nothing follows it."""
@@ -156,10 +188,13 @@ class Preflight:
         routing: Routing,
         source: Spec,
         answers: Mapping[str, Sequence[control_pb2.ShardReplica]],
+        arriving: OriginSeen | None,
     ) -> tuple[Check, ...]:
         fit = spec_holds_data(request, source)
+        if fit.passed:
+            fit = await self.vectors.fit(request, source, routing, self._view.reachable()) or fit
         choice = await self._tree_choice()
-        signs: tuple[str, ...] = ()
+        signs = arriving.signs if arriving is not None else ()
         if source.source == "brainy" and not choice.follow:
             mirrored = bool(choice.mirror)
             signs = await signs_of_writers(self._store_itself, self._clock.wall(), mirrored=mirrored)
@@ -167,13 +202,26 @@ class Preflight:
         if not fit.passed:
             return fit, writers
         target = target_spec(source, request, created_at="")
-        nouns, verbs = counted_items(routing, request.source_generation, answers)
+        nouns, verbs = (
+            (arriving.nouns, arriving.verbs)
+            if arriving is not None
+            else counted_items(routing, request.source_generation, answers)
+        )
         held = routing.generations.get(request.source_generation)
         pool = request.target.pool or (held.pool if held else "")
         holders = eligible(pool, self._view.labels())
         reports = {node: report for node, report in self._view.reports().items() if node in holders}
         room = space(reports, needed=disk_needed(nouns, verbs, target), replication=target.replication)
-        return fit, room, writers
+        reachable = self._view.reachable()
+        embedding = await self.vectors.reembedding(
+            request,
+            source,
+            routing,
+            choice=choice,
+            addresses=reachable,
+            holders={node: address for node, address in reachable.items() if node in holders},
+        )
+        return fit, room, writers, *embedding
 
     async def ask_nodes(self) -> dict[str, list[control_pb2.ShardReplica]]:
         """Return what the nodes that answer say of their replicas now."""
@@ -192,21 +240,6 @@ class Preflight:
         answers = dict(zip(reachable, await asyncio.gather(*map(ask, reachable.values())), strict=True))
         silent = sorted(node for node, answer in answers.items() if answer is None)
         return {node: answer for node, answer in answers.items() if answer}, silent
-
-
-def counted_items(
-    routing: Routing, generation: int, answers: Mapping[str, Sequence[control_pb2.ShardReplica]]
-) -> tuple[int, int]:
-    """Return the nouns and verbs that the owners of a generation's shards report."""
-    placed = routing.generations.get(generation)
-    owners = {shard: where.owner for shard, where in (placed.shards if placed else {}).items()}
-    owned = [
-        report
-        for node, reports in answers.items()
-        for report in reports
-        if report.generation == generation and owners.get(report.shard) == node
-    ]
-    return sum(report.noun_count for report in owned), sum(report.verb_count for report in owned)
 
 
 def _dimensions(spec: Spec | None) -> Check:

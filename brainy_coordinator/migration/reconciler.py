@@ -12,24 +12,33 @@ Cancel safety: as a crash.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, PastPointOfNoReturnError, PreconditionError
 from brainy.telemetry.logs import get_logger
+from brainy.traffic.serving import ServingFigures
 from brainy_coordinator.changes import ChangeSignal
-from brainy_coordinator.migration.actions import AwaitQuiet
+from brainy_coordinator.migration.actions import AwaitBake, AwaitQuiet
+from brainy_coordinator.migration.copy_progress import CopyProgress, Speeds, copy_progress
 from brainy_coordinator.migration.decision import decide, journal
 from brainy_coordinator.migration.executor import Executor
 from brainy_coordinator.migration.history import History
 from brainy_coordinator.migration.interventions import Intervention
 from brainy_coordinator.migration.observation import Observation, ReplicaState, total_lag
 from brainy_coordinator.migration.obstacles import obstacles
+from brainy_coordinator.migration.postponing import postponed_for
+from brainy_coordinator.migration.quality import QualityFound
 from brainy_coordinator.migration.record import MigrationRecord, Request
 from brainy_coordinator.migration.state import State, Trigger
+from brainy_coordinator.migration.watching import watched_seconds
+from brainy_coordinator.migration.waves import Wave, waves_of
 
 _log = get_logger(__name__)
+
+_PATIENT = (AwaitQuiet, AwaitBake)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,15 @@ class Progress:
     message: str = ""
     #: What it waits for, and what to do about it.
     waits_for: tuple[str, ...] = ()
+    #: Rolling: the nodes in the order in which their reads move.
+    waves: tuple[Wave, ...] = ()
+    #: Seconds until a postponed switch may begin; None where it is not postponed.
+    postponed: float | None = None
+    #: How its target has served since the switch, and for how long that was watched.
+    served: ServingFigures | None = None
+    observed_seconds: float = 0.0
+    #: None where nothing is copied or followed.
+    copy: CopyProgress | None = None
 
 
 class Reconciler:
@@ -67,6 +85,7 @@ class Reconciler:
         self._records: dict[str, MigrationRecord] = {}
         self._executors: dict[str, Executor] = {}
         self._progress: dict[str, Progress] = {}
+        self._speeds: dict[str, Speeds] = {}
         self._stale: set[str] = set()
         #: Migrations whose first event was sent, and whether it landed is not known.
         self._begun: dict[str, Request] = {}
@@ -202,11 +221,15 @@ class Reconciler:
         by: str,
         detail: str = "",
         request_id: str = "",
+        seconds: float | None = None,
         validate_only: bool = False,
+        quality: QualityFound | None = None,
+        copy_rate: float | None = None,
     ) -> MigrationRecord:
         """Persist what somebody asks for; ticks do the rest. Repeating it with the same request id changes nothing.
 
-        With ``validate_only`` it is refused where it would be, and nothing that was asked for is persisted.
+        With ``validate_only`` it is refused where it would be, and nothing that was asked for is persisted. What
+        somebody had measured (``quality``) is persisted with it.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -229,7 +252,16 @@ class Reconciler:
                     self._keep(record)
                 trigger = intervention(record, seen)
                 if trigger is not None and not validate_only:
-                    record = await self._history.append(record, trigger, by=by, detail=detail, request_id=request_id)
+                    record = await self._history.append(
+                        record,
+                        trigger,
+                        by=by,
+                        detail=detail,
+                        request_id=request_id,
+                        seconds=seconds,
+                        quality=quality,
+                        copy_rate=copy_rate,
+                    )
                     self._keep(record)
                     self._note_progress(record, seen)
             except PreconditionError:
@@ -272,16 +304,21 @@ class Reconciler:
                 decision.trigger,
                 detail=decision.detail,
                 write_pause_seconds=decision.write_pause_seconds,
+                quality=decision.quality,
+                by=decision.by,
+                observed_seconds=decision.observed_seconds,
+                served=decision.served,
                 items=(copied.copied, copied.total) if decision.trigger is Trigger.COPY_DONE else None,
                 store_calls=self._store_calls(),
+                nodes=decision.nodes,
             )
             self._keep(record)
         for action in decision.actions:
-            note = _log.debug if isinstance(action, AwaitQuiet) else _log.info
+            note = _log.debug if isinstance(action, _PATIENT) else _log.info
             note("migration_action", migration=record.id, action=type(action).__name__)
             await executor.perform(action, record)
-        # Whether the source is still shows in time; the others get their turn meanwhile.
-        return not decision.waits and not any(isinstance(action, AwaitQuiet) for action in decision.actions)
+        # What only time shows is looked at again later; the others get their turn meanwhile.
+        return not decision.waits and not any(isinstance(action, _PATIENT) for action in decision.actions)
 
     async def _reread(self, record: MigrationRecord) -> MigrationRecord:
         record = await self._history.load(record.id) or record
@@ -304,13 +341,12 @@ class Reconciler:
             self._changes.bump()
         if record.state.is_terminal:
             self._executors.pop(record.id, None)
+            self._speeds.pop(record.id, None)
 
     def _note_progress(self, record: MigrationRecord, seen: Observation) -> None:
         owners = [owner for owner in seen.owners(record.following).values() if owner is not None]
         failed = [owner for owner in owners if owner.state is ReplicaState.FAILED]
         complaints = [f"shard {o.shard} on {o.node_id}: {o.message}" for o in failed]
-        if record.state is State.READY and seen.facts.still is not None and seen.facts.still.complaint:
-            complaints.append(seen.facts.still.complaint)
         now = Progress(
             copied=sum(owner.copied for owner in owners),
             total=sum(owner.total for owner in owners),
@@ -318,7 +354,14 @@ class Reconciler:
             adopted=tuple(sorted(n for n, g in seen.routing.adopted.items() if g == record.target)),
             message="; ".join(complaints),
             waits_for=obstacles(record, seen, self._clock.monotonic()),
+            waves=waves_of(record, seen),
+            # Whole seconds: watchers are told of every change.
+            postponed=float(math.ceil(postponed_for(record, seen))) or None,
+            copy=copy_progress(record, seen, self._speeds.setdefault(record.id, Speeds()), self._clock.monotonic()),
         )
+        if record.state is State.OBSERVING:
+            watched = watched_seconds(seen, self._clock.monotonic())
+            now = replace(now, served=seen.facts.served.get(record.target), observed_seconds=round(watched or 0.0))
         if record.state.is_committed:
             # What was copied is told by the history; what follows back now was not copied.
             now = replace(now, copied=0, total=0)

@@ -5,16 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
 from brainy.bucket.records import Record
 from brainy.errors import CorruptDataError, FencedError
+from brainy.traffic.limits import RollbackLimits
+from brainy.traffic.serving import ServingFigures
+from brainy_coordinator.migration.quality import QualityFound, QualityWish
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state
 
-Strategy = Literal["in_place_upgrade", "rolling", "blue_green", "coordinated"]
+#: Who asks for what nobody asked for.
+AUTOMATIC = "automatic"
+
+Strategy = Literal[
+    "in_place_upgrade",
+    "rolling",
+    "blue_green",
+    "coordinated",
+    "backup_restore",
+    "sparse_import",
+    "dedicated_namespace",
+]
 
 
 class TargetWish(BaseModel):
@@ -28,6 +43,42 @@ class TargetWish(BaseModel):
     connectivity: int = 0
     #: Label of the nodes that shall hold it.
     pool: str = ""
+    expansion_add: int = 0
+    expansion_search: int = 0
+    partitioning: str = ""
+    #: Length of the vectors; another one than the source's needs ``embedding``.
+    dimensions: int = 0
+    #: The model that makes every vector anew out of the nouns' texts, and how it is asked; None for none.
+    embedding: EmbeddingIdentity | None = None
+    reembedding: Reembedding | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out while there is nothing to say, so that a coordinator from before the fields reads the record.
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if value or name in _FIRST_WISHES}
+
+
+#: Those that are always written.
+_FIRST_WISHES = frozenset({"shard_count", "metric", "scalar_kind", "connectivity", "pool"})
+
+
+class SourceWish(BaseModel):
+    """Data that are elsewhere, as they were asked for: either of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Canonical URI of another namespace; "" for none.
+    namespace: str = ""
+    #: Path of a backup as coordinator and nodes see it, or URI of an object; "" for none.
+    backup: str = ""
+    #: Leave the vectors behind and embed the texts anew.
+    without_vectors: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return self.namespace or self.backup
 
 
 class Request(BaseModel):
@@ -58,6 +109,22 @@ class Request(BaseModel):
     hold_before_switch: bool = False
     #: With a way back: complete by itself after so long; 0 for only when asked.
     observe_seconds: float = 0.0
+    #: Rolling: how many nodes' reads move together; 0 for one.
+    max_unavailable: int = 0
+    #: Rolling: for how long a wave of nodes must answer healthily before the next one.
+    bake_seconds: float = 0.0
+
+    @property
+    def in_waves(self) -> bool:
+        """Whether it moves in waves that are watched and written down, not simply node by node."""
+        return self.max_unavailable > 1 or self.bake_seconds > 0.0
+
+    #: What the target's search quality must keep to before anything moves; None: it is not looked at.
+    quality: QualityWish | None = None
+    #: With a way back: roll back by itself when the target serves worse than this; None for never.
+    rollback_if: RollbackLimits | None = None
+    #: Where the data come from; None for the source generation.
+    source: SourceWish | None = None
 
     def same_wish(self, other: Request) -> bool:
         """Whether a repeated call asks for the same thing (the generations were chosen by us)."""
@@ -90,8 +157,29 @@ class Event(Record):
     items_total: int | None = None
     #: Store calls that all nodes and the leader have reported until then, by kind.
     store_calls: dict[str, int] | None = None
+    #: Only in QUALITY_MEASURED.
+    quality: QualityFound | None = None
+    #: Only in COPY_RATE_SET: items a second and stage on each node; None for what the nodes can bear.
+    copy_rate: float | None = None
     #: Only in what somebody asked for: the caller's idempotency key.
     request_id: str = ""
+    #: Only in POSTPONE_REQUESTED: for how long.
+    seconds: float | None = None
+    #: Only in WAVE_BAKED: which nodes.
+    nodes: tuple[str, ...] = ()
+    #: Only in OBSERVED_SO_FAR and OBSERVED: seconds since the switch that leaders have watched, all of them together.
+    observed_seconds: float | None = None
+    #: Only with limits for rolling back. In PROMOTED: how the source served until then. In OBSERVED_SO_FAR, OBSERVED
+    #: and a ROLLBACK_REQUESTED that nobody asked for: how the target served.
+    served: ServingFigures | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Software from before the field reads what does not need it.
+        values: dict[str, Any] = serialize(self)
+        if self.copy_rate is None:
+            values.pop("copy_rate", None)
+        return values
 
     @property
     def line(self) -> str:
@@ -99,6 +187,17 @@ class Event(Record):
         before = self.from_state.value if self.from_state else "-"
         text = f"{self.sequence} {self.trigger.value}: {before} -> {self.to_state.value}"
         return f"{text} ({self.detail})" if self.detail else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """A switch that somebody put off."""
+
+    #: Of the event; tells one from another.
+    sequence: int
+    seconds: float
+    reason: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +231,21 @@ class MigrationRecord:
     rolled_back: int = 0
     #: Why it was paused; empty while it is not.
     paused: tuple[str, ...] = ()
+    #: It does not switch for so long from when it was asked for.
+    postponed: Postponed | None = None
+    #: Nodes that moved together and have baked, wave by wave; begins anew after a rollback.
+    waves: tuple[tuple[str, ...], ...] = ()
+    #: Search quality as measured last since the sides changed; whether somebody accepted it as it is.
+    quality: QualityFound | None = None
+    quality_accepted: bool = False
+    #: Seconds since the switch that leaders have watched, as far as is written down.
+    observed_seconds: float = 0.0
+    #: How the source served until the switch; None where that is not known.
+    served_before: ServingFigures | None = None
+    #: Why it rolls back by itself; "" where it does not.
+    breach: str = ""
+    #: Items a second and stage that the copy may handle on each node; None for what they can bear.
+    copy_rate: float | None = None
     #: Keys of what was asked for, so that a repeat changes nothing.
     requests: frozenset[str] = frozenset()
 
@@ -203,8 +317,16 @@ class MigrationRecord:
             wants_rollback=_WANTS_ROLLBACK.get(event.trigger, self.wants_rollback),
             differs=_DIFFERS.get(event.trigger, self.differs),
             rolled_back=self.rolled_back + (event.trigger is Trigger.ROLLED_BACK),
-            paused=_paused(self.paused, event),
+            paused=_paused(self, event),
+            quality=None if event.trigger in _TURNED else event.quality or self.quality,
+            quality_accepted=_ACCEPTED.get(event.trigger, self.quality_accepted),
+            observed_seconds=_observed(self.observed_seconds, event),
+            served_before=event.served if event.trigger is Trigger.PROMOTED else self.served_before,
+            breach=_breach(self.breach, event),
+            copy_rate=event.copy_rate if event.trigger is Trigger.COPY_RATE_SET else self.copy_rate,
             requests=self.requests | asked,
+            postponed=_postponed(self.postponed, event),
+            waves=_waves(self.waves, event),
         )
 
     @property
@@ -215,6 +337,8 @@ class MigrationRecord:
 
 _GAVE_UP = (Trigger.CUT_OVER_INTERRUPTED, Trigger.PAUSE_CAP_EXCEEDED, Trigger.ROLLBACK_INTERRUPTED)
 _TURNED = (Trigger.SWITCHED, Trigger.ROLLED_BACK)
+#: What was accepted counts until it is measured again, or the sides have changed.
+_ACCEPTED = {Trigger.QUALITY_ACCEPTED: True, Trigger.QUALITY_MEASURED: False, **dict.fromkeys(_TURNED, False)}
 _HELD = {Trigger.PROMOTE_REQUESTED: False, Trigger.ROLLED_BACK: True}
 _WANTS_ROLLBACK = {
     Trigger.ROLLBACK_REQUESTED: True,
@@ -224,6 +348,7 @@ _WANTS_ROLLBACK = {
 }
 
 
+_BREACH_IS_PAST = (Trigger.ROLLED_BACK, Trigger.ROLLBACK_UNEQUAL, Trigger.COMPLETE_REQUESTED, Trigger.SWITCHED)
 _DIFFERS = {
     Trigger.ROLLBACK_UNEQUAL: True,
     Trigger.ROLLBACK_REQUESTED: False,
@@ -231,10 +356,40 @@ _DIFFERS = {
 }
 
 
-def _paused(before: tuple[str, ...], event: Event) -> tuple[str, ...]:
+def _paused(before: MigrationRecord, event: Event) -> tuple[str, ...]:
     if event.trigger is Trigger.PAUSE_REQUESTED:
-        return (*before, event.detail)
-    return () if event.trigger is Trigger.RESUME_REQUESTED else before
+        return (*before.paused, event.detail)
+    if event.trigger is Trigger.ROLLED_BACK and before.breach:
+        # Else what turned it back would meet it again as soon as somebody promotes it in passing.
+        return (*before.paused, f"rolled back by itself: {before.breach}")
+    return () if event.trigger is Trigger.RESUME_REQUESTED else before.paused
+
+
+def _observed(before: float, event: Event) -> float:
+    if event.trigger is Trigger.SWITCHED:
+        return 0.0
+    return before if event.observed_seconds is None else event.observed_seconds
+
+
+def _breach(before: str, event: Event) -> str:
+    if event.trigger is Trigger.ROLLBACK_REQUESTED:
+        return event.detail if event.by == AUTOMATIC else ""
+    return "" if event.trigger in _BREACH_IS_PAST else before
+
+
+def _postponed(before: Postponed | None, event: Event) -> Postponed | None:
+    if event.trigger is Trigger.POSTPONE_REQUESTED:
+        if not event.seconds:
+            return None
+        return Postponed(sequence=event.sequence, seconds=event.seconds, reason=event.detail, by=event.by)
+    ends = (Trigger.PROMOTE_REQUESTED, Trigger.COMMITTED, Trigger.SWITCHED, Trigger.ROLLED_BACK)
+    return None if event.trigger in ends or event.to_state is State.ABORTING else before
+
+
+def _waves(before: tuple[tuple[str, ...], ...], event: Event) -> tuple[tuple[str, ...], ...]:
+    if event.trigger is Trigger.WAVE_BAKED:
+        return (*before, event.nodes)
+    return () if event.trigger is Trigger.ROLLED_BACK else before
 
 
 def fold(migration_id: str, events: Iterable[Event]) -> MigrationRecord:

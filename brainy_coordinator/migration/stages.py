@@ -32,7 +32,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         State.OBSERVING,
         "the target is the truth, the source follows it; it can be rolled back without loss",
-        "owners go on following; the time to observe begins anew",
+        "owners go on following; what is left of the time to observe is watched",
     ),
     Stage(
         State.ROLLING_BACK,

@@ -65,6 +65,8 @@ class Trigger(enum.Enum):
     COPY_DONE = "copy_done"
     #: The target could not read more objects than were accepted.
     QUARANTINE_EXCEEDED = "quarantine_exceeded"
+    #: Another model embedded the target, and more nouns than were accepted have no text.
+    WITHOUT_TEXT_EXCEEDED = "without_text_exceeded"
     LAG_IN_BOUNDS = "lag_in_bounds"
     LAG_EXCEEDED = "lag_exceeded"
     #: Everything that may move before the writes has moved.
@@ -89,14 +91,28 @@ class Trigger(enum.Enum):
     #: The routing record says that the source is active again.
     ROLLED_BACK = "rolled_back"
     COMPLETE_REQUESTED = "complete_requested"
+    #: A part of the time for which the way back is kept has passed, and nothing was wrong in it.
+    OBSERVED_SO_FAR = "observed_so_far"
     #: The time for which the way back was to be kept is over.
     OBSERVED = "observed"
     #: It may switch; it was held.
     PROMOTE_REQUESTED = "promote_requested"
+    #: It shall not switch for so long.
+    POSTPONE_REQUESTED = "postpone_requested"
+    #: A wave of nodes has answered from the target for as long as it was to be watched.
+    WAVE_BAKED = "wave_baked"
+    #: Somebody tries reads on the side that follows, or ends that.
+    READS_SET = "reads_set"
     PAUSE_REQUESTED = "pause_requested"
     RESUME_REQUESTED = "resume_requested"
+    #: Somebody says how fast the copy may be.
+    COPY_RATE_SET = "copy_rate_set"
     COMPLETED = "completed"
     ABORT_REQUESTED = "abort_requested"
+    #: What the target finds was held against what the source finds.
+    QUALITY_MEASURED = "quality_measured"
+    #: Somebody lets it switch though that is below the thresholds.
+    QUALITY_ACCEPTED = "quality_accepted"
     #: Nothing of the migration is left in the routing record.
     UNDONE = "undone"
     #: A new leader seals the history with its epoch before it reads on.

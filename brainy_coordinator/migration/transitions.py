@@ -14,6 +14,8 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.COPYING, Trigger.COPY_DONE): State.CATCHING_UP,
     (State.CATCHING_UP, Trigger.LAG_IN_BOUNDS): State.READY,
     (State.CATCHING_UP, Trigger.QUARANTINE_EXCEEDED): State.ABORTING,
+    (State.CATCHING_UP, Trigger.WITHOUT_TEXT_EXCEEDED): State.ABORTING,
+    (State.READY, Trigger.WITHOUT_TEXT_EXCEEDED): State.ABORTING,
     (State.READY, Trigger.LAG_EXCEEDED): State.CATCHING_UP,
     (State.READY, Trigger.PROMOTED): State.CUTTING_OVER,
     (State.CUTTING_OVER, Trigger.DRAINED): State.VERIFYING,
@@ -23,7 +25,11 @@ _FORWARD: dict[tuple[State, Trigger], State] = {
     (State.VERIFYING, Trigger.PAUSE_CAP_EXCEEDED): State.CATCHING_UP,
     (State.VERIFYING, Trigger.DIGEST_UNEQUAL): State.ABORTING,
     (State.READY, Trigger.PROMOTE_REQUESTED): State.READY,
+    (State.READY, Trigger.WAVE_BAKED): State.READY,
+    (State.READY, Trigger.QUALITY_MEASURED): State.READY,
+    (State.READY, Trigger.QUALITY_ACCEPTED): State.READY,
     (State.OBSERVING, Trigger.ROLLBACK_REQUESTED): State.OBSERVING,
+    (State.OBSERVING, Trigger.OBSERVED_SO_FAR): State.OBSERVING,
     (State.OBSERVING, Trigger.ROLLBACK_BEGUN): State.ROLLING_BACK,
     (State.ROLLING_BACK, Trigger.ROLLBACK_INTERRUPTED): State.OBSERVING,
     (State.ROLLING_BACK, Trigger.PAUSE_CAP_EXCEEDED): State.OBSERVING,
@@ -51,6 +57,12 @@ _ABORTABLE = (
     State.VERIFYING,
 )
 
+#: States in which the switch can be put off: it has not begun.
+POSTPONABLE = (State.PENDING, State.PREFLIGHTING, State.COPYING, State.CATCHING_UP, State.READY)
+
+#: States in which a copy is under way, or may begin.
+COPYABLE = (State.PENDING, State.PREFLIGHTING, State.COPYING)
+
 TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **_FORWARD,
     **{(state, Trigger.COMMITTED): State.COMPLETING for state in _MAY_FIND_COMMIT},
@@ -58,9 +70,11 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     **{
         (state, trigger): state
         for state in State
-        for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED)
+        for trigger in (Trigger.PAUSE_REQUESTED, Trigger.RESUME_REQUESTED, Trigger.READS_SET)
         if not state.is_terminal
     },
+    **{(state, Trigger.POSTPONE_REQUESTED): state for state in POSTPONABLE},
+    **{(state, Trigger.COPY_RATE_SET): state for state in COPYABLE},
     **{(state, Trigger.ABORT_REQUESTED): State.ABORTING for state in _ABORTABLE},
     **{(state, Trigger.LEADER_CHANGED): state for state in State if not state.is_terminal},
 }

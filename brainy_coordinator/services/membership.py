@@ -9,7 +9,9 @@ from google.protobuf import duration_pb2
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
 from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.interceptors import Context
+from brainy.traffic.serving import served_from_proto
 from brainy_coordinator.coordinator import Coordinator
+from brainy_coordinator.copy_orders import copy_orders
 from brainy_coordinator.departures import held
 from brainy_coordinator.membership.registry import NodeState, Report
 from brainy_coordinator.pools import heirless
@@ -59,6 +61,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 protocol_version=request.protocol_version,
                 disk_free_bytes=request.disk_free_bytes if request.HasField("disk_free_bytes") else None,
                 store_calls={each.namespace: dict(each.calls) for each in request.store_calls},
+                served=served_from_proto(request.served),
             ),
             self._clock.monotonic(),
         )
@@ -69,6 +72,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             may_leave=request.draining
             and term.ready == term.namespaces.keys()
             and term.departures.may_leave(request.node_id, term.routings),
+            copy_orders=copy_orders(term),
         )
 
     async def DrainNode(

@@ -11,6 +11,7 @@ from brainy.bucket import layout
 from brainy.bucket.records import Routing
 from brainy.errors import InvalidRequestError, NotFoundError, UnavailableError
 from brainy.rpc.interceptors import Context
+from brainy.traffic.limits import RollbackLimits, limits_from_proto
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.migration import interventions
@@ -19,9 +20,12 @@ from brainy_coordinator.migration.plan_outcome import outcome_of
 from brainy_coordinator.migration.plan_store import Plans
 from brainy_coordinator.migration.planner import Wish
 from brainy_coordinator.migration.preflight import require
+from brainy_coordinator.migration.quality import QualityWish
 from brainy_coordinator.migration.reconciler import Progress
-from brainy_coordinator.migration.record import MigrationRecord, Request
+from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.services import gates
+from brainy_coordinator.services.generation_messages import counts_message, generation_message, retention_message
 from brainy_coordinator.services.migration_messages import (
     DEFAULT_PAUSE_CAP_SECONDS,
     STRATEGY_NUMBERS,
@@ -31,6 +35,8 @@ from brainy_coordinator.services.migration_messages import (
 from brainy_coordinator.services.namespaces import resolve
 from brainy_coordinator.services.plan_messages import answers_value, outcome_message, plan_message, steps_of
 from brainy_coordinator.services.planning import execute, make_plan, not_adopted, start_unplanned
+from brainy_coordinator.services.quality_messages import wish_value
+from brainy_coordinator.services.source_messages import source_value, strategy_for
 
 _DEFAULT_PAGE = 50
 _LONGEST_PAGE = 1000
@@ -59,10 +65,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     ) -> migration_pb2.PlanMigrationResponse:
         """Say what a migration would do and why, and keep the plan; with ``dry_run`` nothing is written."""
         control = self._control(request.namespace)
-        chosen = request.strategy == migration_pb2.STRATEGY_UNSPECIFIED
+        source = source_value(request)
+        chosen = request.strategy == migration_pb2.STRATEGY_UNSPECIFIED and source is None
         wish = await self._request(
             control,
-            migration_pb2.STRATEGY_IN_PLACE_UPGRADE if chosen else request.strategy,
+            migration_pb2.STRATEGY_IN_PLACE_UPGRADE if chosen else _strategy(request.strategy, source),
             request.target,
             request_id=request.request_id or self._components.ids.uuid(),
             requested_by=request.requested_by,
@@ -73,6 +80,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            max_unavailable=request.max_unavailable,
+            bake_seconds=request.bake.ToNanoseconds() / 1e9,
+            quality=wish_value(request.quality) if request.HasField("quality") else None,
+            rollback_if=_rollback_if(request),
+            source=source,
         )
         if not 0.0 <= request.item_tolerance <= 1.0:
             raise InvalidRequestError(
@@ -116,7 +128,8 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             )
             wish, strategy = plan.request, STRATEGY_NUMBERS[plan.request.strategy]
         else:
-            wish, strategy = await self._wished(control, request), request.strategy
+            wish = await self._wished(control, request)
+            strategy = STRATEGY_NUMBERS[wish.strategy]
             found = await start_unplanned(
                 control, wish, validate_only=request.validate_only, clock=self._components.clock
             )
@@ -135,9 +148,10 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         return migration_pb2.StartMigrationResponse(migration=migration_message(found, progress))
 
     async def _wished(self, control: NamespaceControl, request: migration_pb2.StartMigrationRequest) -> Request:
+        source = source_value(request)
         return await self._request(
             control,
-            request.strategy,
+            _strategy(request.strategy, source),
             request.target,
             request_id=request.request_id or self._components.ids.uuid(),
             requested_by=request.requested_by,
@@ -148,6 +162,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=request.keep_way_back,
             hold_before_switch=request.hold_before_switch,
             observe_seconds=_observe(request),
+            max_unavailable=request.max_unavailable,
+            bake_seconds=request.bake.ToNanoseconds() / 1e9,
+            quality=wish_value(request.quality) if request.HasField("quality") else None,
+            rollback_if=_rollback_if(request),
+            source=source,
         )
 
     async def GetMigration(
@@ -161,7 +180,19 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             planned = await self._plans(name).load(record.request.plan_id)
             if planned is not None:
                 response.outcome.CopyFrom(outcome_message(outcome_of(planned, record)))
+        await self._tell_what_is_left(response.migration, record)
         return response
+
+    async def _tell_what_is_left(self, message: migration_pb2.Migration, record: MigrationRecord) -> None:
+        """Say what becomes of the generation that a migration has left behind, where this process leads."""
+        term = self._coordinator.term_or_none()
+        if term is None or record.request.namespace not in term.ready or not gates.has_left_something(record):
+            return
+        control, number = term.namespaces[record.request.namespace], gates.left_behind(record)
+        found = (await control.retirements.all()).get(number)
+        if found is not None and found.record.migration == record.id:
+            routing = await control.register.current()
+            message.left_behind.CopyFrom(generation_message(number, routing=routing, retired=found))
 
     async def ListMigrations(
         self, request: migration_pb2.ListMigrationsRequest, context: Context
@@ -256,12 +287,51 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
     async def CompleteMigration(
         self, request: migration_pb2.CompleteMigrationRequest, context: Context
     ) -> migration_pb2.CompleteMigrationResponse:
-        """Give up the way back. What leaves the record is listed; its objects stay."""
+        """Give up the way back. What leaves the record and is deleted later is listed."""
         control = self._control(request.namespace)
         record = control.migrations.get(request.id)
-        retired = [layout.generation(record.source)]
-        migration = await self._intervene(request, interventions.complete, validate_only=request.validate_only)
-        return migration_pb2.CompleteMigrationResponse(migration=migration, retired=retired)
+        source = record.source
+        wished = request.retain.ToNanoseconds() / 1e9 if request.HasField("retain") else None
+        migration = await self._intervene(request, interventions.complete, validate_only=True)
+        contents = await control.retirements.contents(source)
+        if not request.validate_only:
+            if wished is not None and record.state is State.OBSERVING:
+                await control.retirements.begin(
+                    source, migration=record.id, by=request.requested_by, retain_seconds=wished
+                )
+            migration = await self._intervene(request, interventions.complete)
+        return migration_pb2.CompleteMigrationResponse(
+            migration=migration,
+            retired=[layout.generation(source)],
+            deletes=counts_message(contents.deleted),
+            retain=retention_message(control.retirements.retention(wished)),
+        )
+
+    async def PostponeMigration(
+        self, request: migration_pb2.PostponeMigrationRequest, context: Context
+    ) -> migration_pb2.PostponeMigrationResponse:
+        """Put the switch off; see ``migration.postponing``."""
+        return await gates.postpone(self._control(request.namespace), request)
+
+    async def CanSwitchMigration(
+        self, request: migration_pb2.CanSwitchMigrationRequest, context: Context
+    ) -> migration_pb2.CanSwitchMigrationResponse:
+        """Say what is in the way of the switch."""
+        return await gates.can_switch(self._control(request.namespace), request.id, self._components.clock)
+
+    async def ListMigrationPlans(
+        self, request: migration_pb2.ListMigrationPlansRequest, context: Context
+    ) -> migration_pb2.ListMigrationPlansResponse:
+        """Return the stored plans, each held against what there is now."""
+        control = self._control(request.namespace)
+        routing = await self._routing(control)
+        found = await gates.list_plans(
+            control,
+            routing,
+            next_generation=await self._next_generation(control, routing),
+            now=self._components.clock.wall(),
+        )
+        return migration_pb2.ListMigrationPlansResponse(plans=[gates.summary_message(each) for each in found])
 
     async def _intervene(
         self,
@@ -308,6 +378,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         keep_way_back: bool = False,
         hold_before_switch: bool = False,
         observe_seconds: float = 0.0,
+        max_unavailable: int = 0,
+        bake_seconds: float = 0.0,
+        quality: QualityWish | None = None,
+        rollback_if: RollbackLimits | None = None,
+        source: SourceWish | None = None,
     ) -> Request:
         routing = await self._routing(control)
         return request_value(
@@ -325,6 +400,11 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
             keep_way_back=keep_way_back,
             hold_before_switch=hold_before_switch,
             observe_seconds=observe_seconds,
+            max_unavailable=max_unavailable,
+            bake_seconds=bake_seconds,
+            quality=quality,
+            rollback_if=rollback_if,
+            source=source,
         )
 
     async def _routing(self, control: NamespaceControl) -> Routing:
@@ -371,9 +451,21 @@ class MigrationServicer(migration_pb2_grpc.MigrationServiceServicer):
         )
 
 
+def _strategy(asked: int, source: SourceWish | None) -> int:
+    """The strategy asked for; where data come from elsewhere it need not be named."""
+    unsaid = asked == migration_pb2.STRATEGY_UNSPECIFIED and source is not None
+    return STRATEGY_NUMBERS[strategy_for(source)] if unsaid and source is not None else asked
+
+
 def _pause_cap(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:
     return request.pause_cap.ToNanoseconds() / 1e9 if request.HasField("pause_cap") else DEFAULT_PAUSE_CAP_SECONDS
 
 
 def _observe(request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest) -> float:
     return request.observe.ToNanoseconds() / 1e9 if request.HasField("observe") else 0.0
+
+
+def _rollback_if(
+    request: migration_pb2.StartMigrationRequest | migration_pb2.PlanMigrationRequest,
+) -> RollbackLimits | None:
+    return limits_from_proto(request.rollback_if) if request.HasField("rollback_if") else None

@@ -8,10 +8,14 @@ from google.protobuf import timestamp_pb2
 
 from brainy.advice.values import Answers
 from brainy.api.coordinator.v1 import migration_pb2
+from brainy.traffic.limits import limits_to_proto
 from brainy_coordinator.migration.plan import Plan, Prediction
 from brainy_coordinator.migration.plan_outcome import Outcome
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
+from brainy_coordinator.services.quality_messages import wish_message
+from brainy_coordinator.services.source_messages import source_message
+from brainy_coordinator.services.target_messages import target_message
 
 #: As long as it takes: the wire has no infinity.
 _FOREVER_SECONDS = 1e9
@@ -45,20 +49,19 @@ def plan_message(plan: Plan, *, stored: bool = True) -> migration_pb2.MigrationP
         strategy=STRATEGY_NUMBERS[wish.strategy],
         source_generation=wish.source_generation,
         target_generation=wish.target_generation,
-        target=migration_pb2.TargetSpec(
-            shard_count=wish.target.shard_count,
-            metric=wish.target.metric,
-            scalar_kind=wish.target.scalar_kind,
-            connectivity=wish.target.connectivity,
-            pool=wish.target.pool,
-        ),
+        target=target_message(wish.target),
         pause_cap=duration(wish.pause_cap_seconds),
         quarantine_limit=wish.quarantine_limit,
         require_backup=wish.require_backup,
         writers_stopped=wish.writers_stopped,
+        quality=wish_message(wish.quality),
         keep_way_back=wish.keep_way_back,
         hold_before_switch=wish.hold_before_switch,
         observe=duration(wish.observe_seconds) if wish.observe_seconds else None,
+        max_unavailable=wish.max_unavailable,
+        bake=duration(wish.bake_seconds) if wish.bake_seconds else None,
+        rollback_if=limits_to_proto(wish.rollback_if),
+        source=source_message(wish.source),
         reason=migration_pb2.PlanReason(
             text=plan.why.text,
             path=[
@@ -113,6 +116,8 @@ def figures_message(found: Prediction) -> migration_pb2.PlanFigures:
         calls=found.calls,
         request_cost=found.request_cost,
         storage_cost_per_month=found.storage_cost_per_month,
+        texts=found.texts,
+        texts_per_second=found.texts_per_second,
     )
 
 

@@ -16,8 +16,8 @@ from brainy.telemetry.logs import get_logger
 from brainy.traffic.comparison import Comparison, comparison_from_proto, comparison_to_proto
 from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
-from brainy_coordinator.migration.record import MigrationRecord
-from brainy_coordinator.migration.trial import require_triable, try_reads
+from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.trial import require_triable, setting, try_reads
 from brainy_coordinator.services.namespaces import resolve
 
 _log = get_logger(__name__)
@@ -39,10 +39,13 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
     async def SetReads(self, request: traffic_pb2.SetReadsRequest, context: Context) -> traffic_pb2.SetReadsResponse:
         """Change the shares in the routing record, and tell the nodes.
 
-        Before: the migration is READY (to end a trial: its target is placed and nothing switches).
-        Steps: 1. one swap of the routing record; 2. every reachable node is told, for five seconds.
+        Before: the migration is READY (to end a trial: its target is placed and nothing switches), or has switched and
+        keeps a way back.
+        Steps: 1. who asks for what goes into the migration's history; 2. one swap of the routing record; 3. every
+        reachable node is told, for five seconds.
         After: the record has the shares. Nodes that were told have them in force, the others find them by themselves.
-        If it crashes at step 1: they are set or not, and asking again sets them. At step 2: as after it.
+        If it crashes before step 2 is through: they are set or not; asking again sets them, and is in the history too.
+        At step 3: as after it.
         Repeating it changes nothing, so it needs no request id, unless it restarts.
         """
         weight, shadow = request.shares.weight, request.shares.shadow
@@ -51,6 +54,12 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
                 "a share of reads is out of bounds", remedy="0 to 1", weight=weight, shadow=shadow
             )
         control = self._control(request.namespace)
+        await control.migrations.intervene(
+            request.migration_id,
+            setting(weight=weight, shadow=shadow, restart=request.restart),
+            by=request.requested_by,
+            detail=f"{weight:.1%} of the reads answered by the side that follows, {shadow:.1%} asked of it besides",
+        )
         routing = await self._swap(control, request)
         _log.info(
             "reads_set",
@@ -64,7 +73,7 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
         await self._tell(control, routing)
         return traffic_pb2.SetReadsResponse(
             shares=_shares(routing) or traffic_pb2.ReadShares(),
-            target_generation=control.migrations.get(request.migration_id).target,
+            target_generation=control.migrations.get(request.migration_id).following,
             routing_epoch=routing.epoch,
         )
 
@@ -89,16 +98,15 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
             )
         seconds = deadline_of(context, self._components.clock).remaining() if request.sampled else _ASK_SECONDS
         addresses = control.view.reachable()
+        kept = record.state in (State.OBSERVING, State.ROLLING_BACK)
+        pair = (record.leading, record.following) if kept else (record.source, record.target)
         parts = await asyncio.gather(
-            *(
-                self._ask(control, record, node, address, request, seconds)
-                for node, address in sorted(addresses.items())
-            )
+            *(self._ask(control, pair, node, address, request, seconds) for node, address in sorted(addresses.items()))
         )
         total = Comparison.total(comparison_from_proto(part.comparison) for part in parts)
         return traffic_pb2.CompareReadsResponse(
-            source_generation=record.source,
-            target_generation=record.target,
+            source_generation=pair[0],
+            target_generation=pair[1],
             shares=_shares(routing),
             comparison=comparison_to_proto(total),
             nodes=parts,
@@ -111,7 +119,7 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
             record = control.migrations.get(request.migration_id)
             before = await self._routing(control)
             shares = request.shares
-            require_triable(record, before, stops=not shares.weight and not shares.shadow)
+            require_triable(record, before, weight=shares.weight, shadow=shares.shadow)
             after = try_reads(before, record, weight=shares.weight, shadow=shares.shadow, restart=restart)
             if after is before:
                 return before
@@ -137,7 +145,7 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
     async def _ask(
         self,
         control: NamespaceControl,
-        record: MigrationRecord,
+        pair: tuple[int, int],
         node_id: str,
         address: str,
         request: traffic_pb2.CompareReadsRequest,
@@ -148,15 +156,15 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
             if request.sampled:
                 wanted = node_traffic_pb2.ReplayQueriesRequest(
                     namespace=control.namespace,
-                    source_generation=record.source,
-                    target_generation=record.target,
+                    source_generation=pair[0],
+                    target_generation=pair[1],
                     limit=request.limit,
                     k=request.k,
                 )
                 replayed = await nodes.replay_queries(address, wanted, timeout=seconds)
                 return traffic_pb2.NodeComparison(node_id=node_id, comparison=replayed.comparison)
             asked = node_traffic_pb2.GetComparisonRequest(
-                namespace=control.namespace, source_generation=record.source, target_generation=record.target
+                namespace=control.namespace, source_generation=pair[0], target_generation=pair[1]
             )
             found = await nodes.get_comparison(address, asked, timeout=seconds)
             return traffic_pb2.NodeComparison(

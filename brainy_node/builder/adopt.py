@@ -15,12 +15,12 @@ async def adopt(context: Context) -> list[Built]:
         BrainyError: the store or the tree; no base was left behind.
     """
     chosen = await choose_source(context.store, context.job.spec)
-    writers = await copy_source(context, chosen, context.job.shards)
+    copied = await copy_source(context, chosen, context.job.shards)
     return [
         Built(
             shard=shard,
-            directory=str(context.workspace.settle(writer.directory, shard=shard, position=0)),
+            directory=str(context.workspace.settle(each.writer.directory, shard=shard, position=0)),
             position=0,
         )
-        for shard, writer in writers.items()
+        for shard, each in copied.items()
     ]

@@ -9,6 +9,7 @@ from brainy.clock import Clock
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
 from brainy_node.builder.job import Job, Progress
+from brainy_node.builder.pace import Pace
 from brainy_node.builder.workspace import Workspace
 
 
@@ -22,3 +23,4 @@ class Context:
     clock: Clock
     ids: Ids
     report: Callable[[Progress], None]
+    pace: Pace

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -74,8 +74,12 @@ class Appetite:
         return self.lifted > 0
 
 
-async def keep_fed(pid: int, clock: Clock, *, every_seconds: float = 1.0) -> None:
+async def keep_fed(
+    pid: int, clock: Clock, *, every_seconds: float = 1.0, stands: Callable[[], bool] = lambda: False
+) -> None:
     """Lift a builder when it starves and lower it again, until it has ended. Where that is refused, say so once.
+
+    One that ``stands`` because it was told to takes nothing and starves of nothing.
 
     Going up from SCHED_IDLE takes the right to a nice value of 10 (``LimitNICE=10`` or ``CAP_SYS_NICE``).
     """
@@ -86,7 +90,7 @@ async def keep_fed(pid: int, clock: Clock, *, every_seconds: float = 1.0) -> Non
         appetite, lifted = Appetite(), False
         while True:
             await clock.sleep(every_seconds)
-            wanted = appetite.lift(process.cpu_percent() / 100, psutil.cpu_percent() / 100)
+            wanted = appetite.lift(process.cpu_percent() / 100, psutil.cpu_percent() / 100) and not stands()
             if wanted == lifted:
                 continue
             lifted = wanted

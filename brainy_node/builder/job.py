@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
 from brainy import errors
 from brainy.bucket.records import Spec
-from brainy.config.settings import StoreSettings
+from brainy.config.settings import EmbeddingSettings, StoreSettings
 from brainy.errors import BrainyError
 
 #: adopt: generation 0 from the Brainy tree or from nothing; local only.
@@ -45,10 +45,33 @@ class Job(_Value):
     up_to_position: int | None = None
     #: fold: also publish segments, index and manifest (never for generation 0).
     publish: bool = False
+    #: fill: a part of the copy is written once it has so many bytes, or after so many seconds; what was read since the
+    #: last one is read again after a crash.
+    part_bytes: int = 64 << 20
+    part_seconds: float = 30.0
+    #: Rates follow on further lines of the input.
+    paced: bool = False
     #: For building indexes; 0 means all cores but one.
     threads: int = 0
     log_level: str = "info"
     log_format: str = "json"
+    #: fill: where the model is asked that embeds everything anew. Its key travels apart, for settings hide it.
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    embedding_key: str = Field(default="", repr=False)
+
+    @property
+    def embedding_settings(self) -> EmbeddingSettings:
+        """The settings with their key."""
+        return self.embedding.model_copy(update={"api_key": SecretStr(self.embedding_key)})
+
+    def with_embedding(self, settings: EmbeddingSettings) -> Job:
+        """Return the job as it is handed over, with what a process needs to ask a model."""
+        return self.model_copy(
+            update={
+                "embedding": settings.model_copy(update={"api_key": SecretStr("")}),
+                "embedding_key": settings.api_key.get_secret_value(),
+            }
+        )
 
 
 class Progress(_Value):
@@ -58,9 +81,26 @@ class Progress(_Value):
     shard: int
     #: reading, indexing, publishing.
     stage: str = "reading"
-    #: Items read so far, and how many to expect (0: not known yet; approximate).
+    #: Items read, indexed or published so far, and how many to expect (0: not known yet; approximate while reading).
     done: int = 0
     total: int = 0
+    #: Of those read, the ones that an earlier run had copied and that are taken from there.
+    resumed: int = 0
+
+
+class Rate(_Value):
+    """To the builder, on further lines of its standard input: how fast the job may be from now on."""
+
+    event: Literal["rate"] = "rate"
+    #: Items a second of whatever stage it is in; None for as fast as it goes, 0 to stand still.
+    items_per_second: float | None = Field(default=None, ge=0.0)
+
+
+class Pulse(_Value):
+    """What the store had to be asked again so far; written when that has changed."""
+
+    event: Literal["pulse"] = "pulse"
+    store_repeats: int = 0
 
 
 class Built(_Value):
@@ -128,6 +168,6 @@ class Failed(_Value):
 _ARGUMENTS = frozenset({"message", "reason", "remedy", "data_safe", "self"})
 
 #: A line of the builder's standard output.
-Line: TypeAdapter[Progress | Done | Failed] = TypeAdapter(
-    Annotated[Progress | Done | Failed, Field(discriminator="event")]
+Line: TypeAdapter[Progress | Pulse | Done | Failed] = TypeAdapter(
+    Annotated[Progress | Pulse | Done | Failed, Field(discriminator="event")]
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from brainy.errors import CorruptDataError, UnavailableError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.context import Context
 from brainy_node.builder.copying import log_base
+from brainy_node.builder.downloading import fetch as fetch_file
 from brainy_node.builder.job import Built, Progress
 from brainy_node.shard import base_record, index
 from brainy_node.shard.writer import BaseWriter
 
 _log = get_logger(__name__)
 
-#: Objects up to this size are read by one GET, larger ones in parts of it.
-_PART_BYTES = 32 << 20
 #: Files of one shard fetched at a time; memory is this many parts.
 _AT_ONCE = 3
 
@@ -34,7 +32,8 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
     hold everything it does.
 
     Raises:
-        UnavailableError: there is no manifest (SHARD_NOT_READY): nobody has filled the shard yet.
+        UnavailableError: there is no manifest (SHARD_NOT_READY): nobody has filled the shard yet, or its generation
+            is out of service and being deleted.
         CorruptDataError: a segment does not hash to what the manifest says, or its rows do not add up to the
             manifest's digest. No base was left behind.
     """
@@ -42,7 +41,19 @@ async def open_shard(context: Context, shard: int, manifest: Manifest | None = N
     if manifest is None:
         manifest = await _read_manifest(context, shard)
     directory = context.workspace.stage(f"download-{shard}")
-    files = await _download(context, manifest, directory)
+    try:
+        files = await _download(context, manifest, directory)
+    except CorruptDataError as error:
+        # A generation that is deleted loses its manifests first: what vanished then is no damage.
+        key = layout.manifest(spec.generation, shard)
+        if await context.store.get(key) is None:
+            raise UnavailableError(
+                "the shard's generation is out of service and being deleted",
+                reason="SHARD_NOT_READY",
+                remedy="none is needed: this node finds out with the next routing record",
+                key=key,
+            ) from error
+        raise
     indexing = _StoredIndex(files.index, spec, context.job.threads)
     with BaseWriter(context.workspace.stage(f"s{shard}"), spec=spec, shard=shard) as writer:
         record = await asyncio.to_thread(_write, context, manifest, files, writer, indexing)
@@ -93,7 +104,7 @@ async def _download(context: Context, manifest: Manifest, directory: Path) -> _F
 
     async def fetch(file: StoredFile, name: str) -> Path:
         async with limit:
-            return await _fetch(context, file, directory / name)
+            return await fetch_file(context, file, directory / name)
 
     async def fetch_index(file: StoredFile) -> Path | None:
         try:
@@ -117,33 +128,6 @@ async def _download(context: Context, manifest: Manifest, directory: Path) -> _F
         quarantine=listed.result() if listed else None,
         index=stored.result() if stored else None,
     )
-
-
-async def _fetch(context: Context, file: StoredFile, path: Path) -> Path:
-    """Stream an object to disk while hashing it."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("wb") as out:
-        for start in range(0, max(file.size, 1), _PART_BYTES):
-            if file.size <= _PART_BYTES:
-                found = await context.store.get(file.key)
-                part = None if found is None else found.body
-            else:
-                part = await context.store.get_range(file.key, start, _PART_BYTES)
-            if part is None:
-                break
-            digest.update(part)
-            size += len(part)
-            out.write(part)
-    if size != file.size or digest.hexdigest() != file.sha256:
-        raise CorruptDataError(
-            "an object does not hash to what its manifest says",
-            remedy="restore the object from a copy; nothing was read from it",
-            data_safe=False,
-            key=file.key,
-            size=size,
-            expected_size=file.size,
-        )
-    return path
 
 
 def _write(

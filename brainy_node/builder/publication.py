@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from brainy.bucket import invariants, layout, segments
@@ -36,6 +37,7 @@ from brainy.store.cas import CasRegister
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.context import Context
 from brainy_node.builder.job import Progress
+from brainy_node.builder.uploading import upload
 from brainy_node.shard import base_record
 from brainy_node.shard.base import Base
 
@@ -70,13 +72,24 @@ def manifest_register(context: Context, shard: int) -> CasRegister[Manifest]:
     )
 
 
-async def publish(context: Context, base: Base, *, kept: KeptSource | None = None) -> Publication:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """Segments that are in the bucket already, with the rows of a base in their order."""
+
+    nouns: tuple[StoredFile, ...]
+    verbs: tuple[StoredFile, ...]
+
+
+async def publish(
+    context: Context, base: Base, *, kept: KeptSource | None = None, written: Segments | None = None
+) -> Publication:
     """Publish a base; the protocol is at the top of this module.
 
     Args:
         context: the job.
         base: what to publish.
         kept: where the bytes of what is quarantined come from; asked only for the first manifest of a shard.
+        written: its segments, where they were written while it was built.
 
     Raises:
         FencedError: the manifest carries a higher epoch. Terminal for this ownership.
@@ -89,7 +102,7 @@ async def publish(context: Context, base: Base, *, kept: KeptSource | None = Non
     if _is_superseded(base, epoch, current[0] if current else None):
         return Publication.DROPPED
     quarantine = await _quarantine(context, base, epoch, current[0] if current else None, kept or NothingKept())
-    manifest = await _write_files(context, base, epoch, quarantine)
+    manifest = await _write_files(context, base, epoch, quarantine, written)
     for _ in range(_ATTEMPTS):
         invariants.check_manifest_swap(current[0] if current else None, manifest)
         if await register.swap(manifest, current[1] if current else None):
@@ -136,27 +149,21 @@ async def _quarantine(
         async for row in kept.keep(listed):
             await asyncio.to_thread(writer.add, row)
     name = f"{base.record.position:020d}-{epoch}-{context.ids.short()}"
-    return await _upload(context, path, layout.quarantine(base.record.generation, shard, name), writer.rows)
+    return await upload(context, path, layout.quarantine(base.record.generation, shard, name), writer.rows)
 
 
-async def _write_files(context: Context, base: Base, epoch: int, quarantine: StoredFile | None) -> Manifest:
+async def _write_files(
+    context: Context, base: Base, epoch: int, quarantine: StoredFile | None, written: Segments | None
+) -> Manifest:
     record, generation = base.record, base.record.generation
     nonce = context.ids.short()
     name = f"{record.position:020d}-{epoch}-{nonce}"
-    context.report(Progress(shard=record.shard, stage="publishing", done=0, total=base.rows + base.verb_rows))
-    directory = context.workspace.stage(f"segments-{record.shard}")
-    nouns = [
-        await _upload(context, path, layout.segment(generation, "nouns", record.shard, f"{name}-{number}"), rows)
-        for number, (path, rows) in enumerate(await asyncio.to_thread(_noun_segments, base, directory))
-    ]
-    verbs = [
-        await _upload(context, path, layout.segment(generation, "verbs", record.shard, f"{name}-{number}"), rows)
-        for number, (path, rows) in enumerate(await asyncio.to_thread(_verb_segments, base, directory))
-    ]
+    if written is None:
+        written = await _write_segments(context, base, name)
     index = None
     if base.index is not None:
         key = layout.checkpoint(generation, record.shard, name, base_record.INDEX)
-        index = await _upload(context, base.directory / base_record.INDEX, key, base.index.size)
+        index = await upload(context, base.directory / base_record.INDEX, key, base.index.size)
     return Manifest(
         generation=generation,
         shard=record.shard,
@@ -166,8 +173,8 @@ async def _write_files(context: Context, base: Base, epoch: int, quarantine: Sto
         source_cursor=record.source_cursor,
         source_generation=record.source_generation,
         recent_requests=record.recent_requests,
-        nouns=tuple(nouns),
-        verbs=tuple(verbs),
+        nouns=written.nouns,
+        verbs=written.verbs,
         index=index,
         quarantine=quarantine,
         noun_count=record.noun_count,
@@ -177,11 +184,19 @@ async def _write_files(context: Context, base: Base, epoch: int, quarantine: Sto
     )
 
 
-async def _upload(context: Context, path: Path, key: str, rows: int) -> StoredFile:
-    described = await asyncio.to_thread(segments.stored_file, path, key=key, rows=rows)
-    # The name is fresh, so an unconditional write that is repeated writes the same bytes.
-    await context.store.put(key, await asyncio.to_thread(path.read_bytes))
-    return described
+async def _write_segments(context: Context, base: Base, name: str) -> Segments:
+    shard, generation, total = base.record.shard, base.record.generation, base.rows + base.verb_rows
+    written: dict[str, list[StoredFile]] = {"nouns": [], "verbs": []}
+    directory = context.workspace.stage(f"segments-{shard}")
+    done = 0
+    context.report(Progress(shard=shard, stage="publishing", done=0, total=total))
+    for kind, write in (("nouns", _noun_segments), ("verbs", _verb_segments)):
+        for number, (path, rows) in enumerate(await asyncio.to_thread(write, base, directory)):
+            key = layout.segment(generation, kind, shard, f"{name}-{number}")
+            written[kind].append(await upload(context, path, key, rows))
+            done += rows
+            context.report(Progress(shard=shard, stage="publishing", done=done, total=total))
+    return Segments(nouns=tuple(written["nouns"]), verbs=tuple(written["verbs"]))
 
 
 def _noun_segments(base: Base, directory: Path) -> list[tuple[Path, int]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from brainy.bucket import layout
+from brainy.bucket.filling import FillSource
 from brainy.bucket.follow import read_choice
-from brainy.bucket.records import Spec
-from brainy.dataset.base import ItemBatch, Source
+from brainy.bucket.records import Manifest, Spec
+from brainy.dataset.base import Held, ItemBatch, Source
 from brainy.dataset.brainy_tree import BrainyTreeSource
-from brainy.dataset.generation import GenerationSource, is_published
+from brainy.dataset.generation import GenerationSource, is_published, read_spec
 from brainy.dataset.kept import GenerationKept, KeptSource, NothingKept, TreeKept
 from brainy.errors import NotFoundError, UnavailableError
 from brainy.store.base import ObjectStore
@@ -42,6 +43,9 @@ class ChosenSource:
     source: Source
     #: 0 where no generation, and so no log, is behind the source.
     shard_count: int
+    #: The generation it is, and its manifests; None for a tree, or nothing.
+    generation: int | None = None
+    manifests: Sequence[Manifest] = ()
     #: Where the bytes of what could not be read come from.
     kept: KeptSource = field(default_factory=NothingKept)
     #: Requests the source's positions include; a target knows them at its own position 0.
@@ -57,6 +61,26 @@ class ChosenSource:
         cursor = self.source.cursor
         return {number: cursor.get(number, 0) for number in sources if self.shard_count}
 
+    def stream(
+        self, *, shards: Collection[int], shard_count: int, place: int = 0, held: Held | None = None
+    ) -> AsyncIterator[ItemBatch]:
+        """Yield the items of the shards, without those that come before a place or are held already."""
+        if isinstance(self.source, GenerationSource):
+            return self.source.stream(shards=shards, shard_count=shard_count, after=place)
+        if isinstance(self.source, BrainyTreeSource):
+            return self.source.stream(shards=shards, shard_count=shard_count, held=held)
+        return self.source.stream(shards=shards, shard_count=shard_count)
+
+
+async def source_at(store: ObjectStore, kept: FillSource) -> ChosenSource:
+    """Return a source generation as it was, from its manifests of then.
+
+    Raises:
+        NotFoundError: the generation does not exist.
+    """
+    described = await read_spec(store, kept.generation)
+    return _of_manifests(store, described.shard_count, GenerationSource.at(store, described, kept.manifests))
+
 
 async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
     """Open what ``spec.source`` names.
@@ -70,13 +94,19 @@ async def choose_source(store: ObjectStore, spec: Spec) -> ChosenSource:
         # A target filled from the tree itself follows generation 0, which has its log beside the tree.
         behind = None if spec.generation == 0 else await _read_spec(store, 0)
         if behind is not None and await is_published(store, behind):
-            return await _choose_generation(store, spec, 0)
+            return await choose_generation(store, spec, 0)
         tree = BrainyTreeSource(store, spec.source_trees)
         return ChosenSource(source=tree, shard_count=behind.shard_count if behind else 0, kept=TreeKept(store))
-    return await _choose_generation(store, spec, int(spec.source))
+    return await choose_generation(store, spec, int(spec.source))
 
 
-async def _choose_generation(store: ObjectStore, spec: Spec, number: int) -> ChosenSource:
+async def choose_generation(store: ObjectStore, spec: Spec, number: int) -> ChosenSource:
+    """Open a generation of the namespace behind ``store``, for the target that ``spec`` describes.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        UnavailableError: it is followed and not all of its shards are pinned yet.
+    """
     described = await _read_spec(store, number)
     if described is None:
         raise NotFoundError(
@@ -96,11 +126,16 @@ async def _choose_generation(store: ObjectStore, spec: Spec, number: int) -> Cho
             )
         origin = await choose_source(store, described)
         return ChosenSource(source=origin.source, shard_count=described.shard_count, kept=origin.kept)
-    source = await GenerationSource.open(store, number)
+    return _of_manifests(store, described.shard_count, await GenerationSource.open(store, number))
+
+
+def _of_manifests(store: ObjectStore, shard_count: int, source: GenerationSource) -> ChosenSource:
     known = dict.fromkeys(source.recent_requests, 0)
     return ChosenSource(
         source=source,
-        shard_count=described.shard_count,
+        shard_count=shard_count,
+        generation=source.generation,
+        manifests=source.manifests,
         kept=GenerationKept(store, source.manifests),
         recent_requests=known,
     )

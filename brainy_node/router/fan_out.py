@@ -33,7 +33,8 @@ PartOut = TypeVar("PartOut", covariant=True)
 #: A peer that is silent for longer is given up while another replica is left to ask.
 ATTEMPT_SECONDS = 5.0
 
-_ASK_ELSEWHERE = frozenset({"NOT_OWNER", "STALE_ROUTING", "SHARD_NOT_READY", "UNKNOWN_NAMESPACE"})
+#: Reasons of errors that say "not I": another replica, or the same later, may answer.
+ASK_ELSEWHERE = frozenset({"NOT_OWNER", "STALE_ROUTING", "SHARD_NOT_READY", "UNKNOWN_NAMESPACE"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def ask_elsewhere(error: BrainyError) -> bool:
     if isinstance(error, UnavailableError):
         return error.reason != "BUFFER_FULL"
     if isinstance(error, PreconditionError | NotFoundError):
-        return error.reason in _ASK_ELSEWHERE
+        return error.reason in ASK_ELSEWHERE
     return isinstance(error, CorruptDataError)
 
 

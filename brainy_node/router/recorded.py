@@ -24,7 +24,7 @@ class RecordedQueries:
 
     def note(self, namespace: str, matrix: npt.NDArray[np.float32]) -> None:
         """Perhaps remember one of the queries of a call (n x dimensions)."""
-        if not len(matrix):
+        if not len(matrix) or not self._capacity:
             return
         kept = self._kept.setdefault(namespace, [])
         self._seen += 1
@@ -38,9 +38,12 @@ class RecordedQueries:
         """How many are remembered."""
         return len(self._kept.get(namespace, ()))
 
-    def sample(self, namespace: str, limit: int, *, dimensions: int) -> npt.NDArray[np.float32]:
-        """Return up to ``limit`` of them, n x dimensions, spread over what is remembered."""
+    def sample(self, namespace: str, limit: int, *, dimensions: int, part: int = 0) -> npt.NDArray[np.float32]:
+        """Return up to ``limit`` of them, n x dimensions, spread over what is remembered.
+
+        Another ``part`` returns others, until there are none left.
+        """
         kept = [row for row in self._kept.get(namespace, ()) if len(row) == dimensions]
         step = max(1, len(kept) // limit) if limit else 1
-        chosen = kept[::step][:limit]
+        chosen = kept[part::step][:limit] if part < step else []
         return np.array(chosen, dtype="<f4").reshape(len(chosen), dimensions)

@@ -11,7 +11,7 @@ from itertools import chain, islice
 import numpy as np
 
 from brainy.bucket.trial import ReadTrial
-from brainy.clock import Clock, Deadline
+from brainy.clock import Clock
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy.traffic.comparison import Comparison
@@ -19,7 +19,7 @@ from brainy_node.router.comparing import Comparing
 from brainy_node.router.reads import ItemsQuestion
 from brainy_node.router.recorded import RecordedQueries
 from brainy_node.router.search import SearchQuestion
-from brainy_node.router.trials import Pair, Spread, TrialBook, trial_of, trial_view
+from brainy_node.router.trials import Pair, Spread, TrialBook, trial_of
 from brainy_node.router.view import View
 from brainy_node.runtime.ports import NamespaceRuntime
 
@@ -103,29 +103,6 @@ class ShadowReads:
             return await self._comparing.items(runtime, pair, ids, include_vectors=question.include_vectors)
 
         self._offer(_Job(runtime, trial, compare, self._clock.monotonic()))
-
-    async def replay(
-        self, runtime: NamespaceRuntime, pair: Pair, *, limit: int, k: int, deadline: Deadline
-    ) -> Comparison:
-        """Ask both generations what is remembered, query by query, by index and by scan.
-
-        Whatever was asked when three quarters of the time are over is the answer.
-
-        Raises:
-            UnavailableError: STALE_ROUTING, one of them is not placed.
-        """
-        trial_view(runtime, pair.source)
-        trial_view(runtime, pair.target)
-        spec = await runtime.spec(pair.source)
-        total = Comparison()
-        enough = Deadline.after(self._clock, 0.75 * deadline.remaining())
-        for row in self._recorded.sample(runtime.name, limit, dimensions=spec.dimensions):
-            if enough.passed:
-                break
-            matrix = row.reshape(1, -1)
-            question = SearchQuestion(vectors=matrix.tobytes(), matrix=matrix, k=k)
-            total += await self._comparing.search(runtime, pair, question, recall=1)
-        return total
 
     def _chosen(self, runtime: NamespaceRuntime, view: View) -> ReadTrial | None:
         if view.tried:  # the target answered the client: nothing to compare it with was read

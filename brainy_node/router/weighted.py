@@ -11,6 +11,7 @@ from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
 from brainy.telemetry.logs import get_logger
 from brainy.traffic.comparison import Comparison
+from brainy_node.router.served import ServedBook, ServedCall
 from brainy_node.router.trials import Spread, TrialBook, place_of, trial_of, trial_view
 from brainy_node.router.view import RoutingRefresher, View
 from brainy_node.runtime.ports import NamespaceRuntime
@@ -36,9 +37,11 @@ class WeightedReads:
     Cancel safety: as the read's own.
     """
 
-    def __init__(self, refresher: RoutingRefresher, book: TrialBook, *, clock: Clock) -> None:
+    def __init__(self, refresher: RoutingRefresher, book: TrialBook, served: ServedBook, *, clock: Clock) -> None:
         self._refresher = refresher
         self._book = book
+        #: Every read of the front door passes here, so here they are counted.
+        self._served = served
         self._clock = clock
         self._spread = Spread()
         #: Namespace -> monotonic time until which its target is left alone.
@@ -57,6 +60,18 @@ class WeightedReads:
         Raises:
             BrainyError: what it raised on the generation in service.
         """
+        with self._served.call(runtime, "reads", deadline) as call:
+            return await self._read(runtime, session, session_id, deadline, act, call)
+
+    async def _read(
+        self,
+        runtime: NamespaceRuntime,
+        session: Sequence[Position],
+        session_id: str,
+        deadline: Deadline,
+        act: Callable[[View, Deadline], Awaitable[Result]],
+        call: ServedCall,
+    ) -> Result:
         trial = self._chosen(runtime, session, session_id)
         failed = False
         if trial is not None and self._clock.monotonic() >= self._resting.get(runtime.name, 0.0):
@@ -70,6 +85,7 @@ class WeightedReads:
                 _log.exception("tried_read_crashed", namespace=runtime.name)
             else:
                 self._book.add(runtime, trial, Comparison(reads_answered=1))
+                call.tried(trial.generation)
                 return result
             failed = True
         result = await self._refresher.reading(runtime, session, deadline, lambda view: act(view, deadline))

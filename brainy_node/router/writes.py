@@ -17,7 +17,9 @@ from brainy.errors import BrainyError, FencedError, OutcomeUnknownError, Unavail
 from brainy.ids import Ids
 from brainy.rpc.channel import call
 from brainy.telemetry.logs import get_logger
+from brainy_node.router.admitted import Admitted
 from brainy_node.router.peers import Peers
+from brainy_node.router.served import ServedBook
 from brainy_node.router.sessions import stale
 from brainy_node.router.validation import (
     check_embedded_length,
@@ -30,6 +32,7 @@ from brainy_node.router.validation import (
     check_verbs,
 )
 from brainy_node.router.view import RoutingRefresher, header
+from brainy_node.runtime.moves import refuse_arriving
 from brainy_node.runtime.ports import NamespaceRuntime
 
 _log = get_logger(__name__)
@@ -71,8 +74,18 @@ class WriteRouter:
     Cancel safety: as a failure.
     """
 
-    def __init__(self, peers: Peers, refresher: RoutingRefresher, *, clock: Clock, ids: Ids, max_batch: int) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        refresher: RoutingRefresher,
+        served: ServedBook,
+        *,
+        clock: Clock,
+        ids: Ids,
+        max_batch: int,
+    ) -> None:
         self._peers = peers
+        self._served = served
         self._refresher = refresher
         self._clock = clock
         self._ids = ids
@@ -116,7 +129,8 @@ class WriteRouter:
             check_embedded_length(embedding, dimensions)
             check_same_model(embedding, await runtime.ensure_embedding(embedding))
         records = _expecting([log_pb2.LogRecord(upsert_noun=noun) for noun in stored], expected)
-        return await self._commit(runtime, [noun.id for noun in stored], records, request_id, deadline)
+        door = Admitted(generation=spec.generation, dimensions=dimensions, embedding=embedding)
+        return await self._commit(runtime, [noun.id for noun in stored], records, request_id, deadline, door)
 
     async def put_back_nouns(
         self,
@@ -155,6 +169,7 @@ class WriteRouter:
         expected: Sequence[bytes] = (),
     ) -> Written:
         """Insert or replace verbs; as ``upsert_nouns``, or with ``as_stored`` as ``put_back_nouns``."""
+        door: Admitted | None = None
         if as_stored:
             check_stored_verbs(verbs, self._max_batch)
             stored: Sequence[common_pb2.Verb] = verbs
@@ -166,9 +181,11 @@ class WriteRouter:
             if stored and embedding is not None:
                 check_embedded_length(embedding, spec.dimensions or embedding.dimensions)
                 check_same_model(embedding, await runtime.ensure_embedding(embedding))
+            if any(verb.vector for verb in stored):
+                door = Admitted(generation=spec.generation, dimensions=spec.dimensions, embedding=embedding)
         check_expected(expected, len(stored))
         records = _expecting([log_pb2.LogRecord(upsert_verb=verb) for verb in stored], expected)
-        return await self._commit(runtime, [verb.id for verb in stored], records, request_id, deadline)
+        return await self._commit(runtime, [verb.id for verb in stored], records, request_id, deadline, door)
 
     async def delete_nouns(
         self, runtime: NamespaceRuntime, ids: Sequence[str], request_id: str, deadline: Deadline
@@ -193,7 +210,21 @@ class WriteRouter:
         records: Sequence[log_pb2.LogRecord],
         request_id: str,
         deadline: Deadline,
+        door: Admitted | None = None,
     ) -> Written:
+        with self._served.call(runtime, "writes", deadline):
+            return await self._commit_all(runtime, ids, records, request_id, deadline, door)
+
+    async def _commit_all(
+        self,
+        runtime: NamespaceRuntime,
+        ids: Sequence[str],
+        records: Sequence[log_pb2.LogRecord],
+        request_id: str,
+        deadline: Deadline,
+        door: Admitted | None,
+    ) -> Written:
+        refuse_arriving(runtime.routing)
         request_id = request_id or self._ids.uuid()
         for index, record in enumerate(records):
             record.request_id = f"{request_id}/{index}"
@@ -203,6 +234,12 @@ class WriteRouter:
         attempt = 0
         while pending:
             groups = self._group(runtime.routing, ids, pending)
+            if door is not None and groups[0].generation != door.generation:
+                # It waited while the namespace switched: what was let in for one generation may be wrong for the next.
+                try:
+                    door = await door.again(runtime, groups[0].generation)
+                except BrainyError as error:
+                    raise _partly(error, len(records) - len(pending)) from None
             outcomes = await self._send_all(runtime, groups, records, deadline)
             pending = []
             retry: BrainyError | None = None

@@ -66,7 +66,9 @@ def followed_shards(routing: Routing, target: int, shard: int) -> tuple[int, ...
     placement = routing.generations[target]
     if placement.follows is None:
         return ()
-    source = routing.generations[placement.follows]
-    if source.shard_count == placement.shard_count:
-        return (shard,)
-    return tuple(range(source.shard_count))
+    return source_shards(shard, placement.shard_count, routing.generations[placement.follows].shard_count)
+
+
+def source_shards(shard: int, shard_count: int, followed_count: int) -> tuple[int, ...]:
+    """Return the shards out of ``followed_count`` that may hold items of one out of ``shard_count``."""
+    return (shard,) if shard_count == followed_count else tuple(range(followed_count))

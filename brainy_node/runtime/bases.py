@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from brainy.errors import CorruptDataError, PreconditionError
 from brainy.telemetry.logs import get_logger
 from brainy_node.builder.client import BuilderClient, Built, Progress
 from brainy_node.builder.job import Job, JobKind
+from brainy_node.builder.rates import Rates
+from brainy_node.runtime.copy_throttle import CopyThrottle
 from brainy_node.shard.base import Base
 
 _log = get_logger(__name__)
@@ -30,7 +33,7 @@ _GATHER_SECONDS = 0.05
 class _Wish:
     shard: int
     epoch: int
-    on_progress: Callable[[int, int], None]
+    on_progress: Callable[[Progress], None]
     result: asyncio.Future[Base]
 
 
@@ -46,6 +49,7 @@ class BaseSupply:
         incarnation: str,
         data_dir: Path,
         builder: BuilderClient,
+        throttle: CopyThrottle,
     ) -> None:
         self._namespace = namespace
         self._settings = settings
@@ -53,6 +57,7 @@ class BaseSupply:
         self._incarnation = incarnation
         self._root = data_dir / hashlib.sha256(namespace.encode()).hexdigest()[:16]
         self._builder = builder
+        self._throttle = throttle
         self._wishes: dict[tuple[JobKind, int], list[_Wish]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,7 +91,7 @@ class BaseSupply:
         shard: int,
         *,
         epoch: int,
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[Progress], None],
     ) -> Base:
         """Have the builder make a base; wishes of the same kind that arrive together become one job."""
         wish = _Wish(shard, epoch, on_progress, asyncio.get_running_loop().create_future())
@@ -117,10 +122,11 @@ class BaseSupply:
 
         def report(progress: Progress) -> None:
             if progress.shard in wishes:
-                wishes[progress.shard].on_progress(progress.done, progress.total)
+                wishes[progress.shard].on_progress(progress)
 
         try:
-            built = await self._builder.run(job, report)
+            async with self._held_to_rate(job) as rates:
+                built = await self._builder.run(job, report, rates=rates)
             bases = await asyncio.to_thread(_open_all, built)
         except (CorruptDataError, PreconditionError) as error:
             if kind == "open" and len(wishes) > 1:
@@ -137,6 +143,15 @@ class BaseSupply:
             for shard, wish in wishes.items():
                 if not wish.result.done():
                     wish.result.set_result(bases[shard])
+
+    @asynccontextmanager
+    async def _held_to_rate(self, job: Job) -> AsyncIterator[Rates | None]:
+        """Copies give way; whoever opens what exists already is waited for."""
+        if job.kind != "fill":
+            yield None
+            return
+        async with self._throttle.job(job.spec.generation) as rates:
+            yield rates
 
     async def _open_alone(self, spec: Spec, shard: int, wish: _Wish) -> None:
         """Open one shard of a job that failed; it may have finished before another's failure."""

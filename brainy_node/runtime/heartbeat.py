@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc
+from brainy.api.node.v1 import serving_pb2
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError, UnavailableError
 from brainy.rpc.channel import ChannelPool, call
@@ -47,6 +48,7 @@ class Heartbeat:
         peers: ChannelPool,
         clock: Clock,
         disk_free: Callable[[], int] | None = None,
+        served: Callable[[str, Collection[int]], Sequence[serving_pb2.ServedCalls]] | None = None,
     ) -> None:
         self._node_id = node_id
         self._incarnation = incarnation
@@ -58,6 +60,8 @@ class Heartbeat:
         self._clock = clock
         #: Bytes free where the bases are; None where that is not told.
         self._disk_free = disk_free
+        #: How the front door served the generations of a namespace; None where that is not told.
+        self._served = served
         self._process = psutil.Process()
         #: Seconds since the last answer of a leader; the loop's lag.
         self.last_answer = clock.monotonic()
@@ -74,6 +78,8 @@ class Heartbeat:
                 await self._clock.sleep(min(interval, 0.5))
                 continue
             self.last_answer = self._clock.monotonic()
+            for namespace in self._namespaces.all():
+                namespace.order_copies(answer.copy_orders)
             for name, epoch in answer.routing_epochs.items():
                 await self._refresh(name, epoch)
             interval = answer.interval.ToTimedelta().total_seconds() or interval
@@ -108,10 +114,17 @@ class Heartbeat:
                 membership_pb2.StoreCalls(namespace=namespace.name, calls=namespace.metrics)
                 for namespace in self._namespaces.all()
             ],
+            served=self._figures(),
         )
         return await self._leader(
             lambda stub, deadline: call(stub.Heartbeat, request, deadline=deadline), _RPC_TIMEOUT_SECONDS
         )
+
+    def _figures(self) -> list[serving_pb2.ServedCalls]:
+        if self._served is None:
+            return []
+        placed = {namespace.name: namespace.placed for namespace in self._namespaces.all()}
+        return [each for name, generations in placed.items() for each in self._served(name, generations)]
 
     async def _leader(self, ask: Callable[[_Stub, Deadline], Awaitable[T]], timeout: float) -> T:
         """Ask every coordinator, the last leader first, the others a moment later, until one answers as leader.

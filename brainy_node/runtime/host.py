@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brainy.api.node.v1 import shard_pb2, shard_pb2_grpc
 from brainy.bucket import layout
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot, decode_slot
 from brainy.clock import Clock
-from brainy.config.settings import NodeSettings
+from brainy.config.settings import EmbeddingSettings, NodeSettings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool, stream
 from brainy.store.base import ObjectStore
 from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.copy_throttle import CopyThrottle
 from brainy_node.runtime.routing_view import RoutingView
 
 
@@ -29,6 +31,7 @@ class Host:
     incarnation: str
     store: ObjectStore
     supply: BaseSupply
+    throttle: CopyThrottle
     view: RoutingView
     peers: ChannelPool
     clock: Clock
@@ -36,6 +39,12 @@ class Host:
     settings: NodeSettings
     #: Current spec of a generation; re-read while its dimensions are undecided.
     spec: Callable[[int], Awaitable[Spec]]
+
+    #: Where models are asked and with what key, for generations that another model embeds anew.
+    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+
+    #: Stores of other namespaces, for what comes from there.
+    elsewhere: Elsewhere
 
     #: Log context of the process. Duties run in copies of it, not in that of the call that set them off.
     context: Context

@@ -39,12 +39,14 @@ from brainy.changelog.writing import LogWriter
 from brainy.clock import Deadline
 from brainy.errors import BrainyError, CorruptDataError, FencedError, LogCollectedError, UnavailableError
 from brainy.telemetry.logs import get_logger
-from brainy_node.builder.job import JobKind
+from brainy_node.builder.job import JobKind, Progress
 from brainy_node.runtime.assignment import Assignment
 from brainy_node.runtime.collecting import held_by_followers, log_collector
+from brainy_node.runtime.copy_throttle import CopyCounts
 from brainy_node.runtime.folding import TailSize, fold_is_due
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.pinning import is_pinned, must_change_base
+from brainy_node.runtime.reembedding import reembedding
 from brainy_node.runtime.report import replica_message
 from brainy_node.runtime.slot_window import SlotWindow
 from brainy_node.runtime.source_follower import SourceFollower
@@ -76,6 +78,8 @@ class HostedShard:
         self.reason = ""
         self.copied = 0
         self.total = 0
+        #: While it is being copied.
+        self.counts: CopyCounts | None = None
         self._highest_epoch = 0
         self._window: SlotWindow | None = None
         self._commits: GroupCommit | None = None
@@ -213,12 +217,16 @@ class HostedShard:
             kind: JobKind = "adopt" if adopted else "open" if published else "fill"
             if kind == "fill":
                 self._become(_State.SHARD_STATE_COPYING)
+                self.counts = CopyCounts(host.throttle, duty.generation)
             base = await host.supply.build(kind, spec, duty.shard, epoch=duty.epoch, on_progress=self._on_progress)
-            self.copied = self.total
+            self.copied, self.counts = self.total, None
         self.shard = Shard.open(base, spec, expansion_search=host.settings.expansion_search)
 
-    def _on_progress(self, done: int, total: int) -> None:
-        self.copied, self.total = done, total
+    def _on_progress(self, progress: Progress) -> None:
+        if progress.stage == "reading":
+            self.copied, self.total = progress.done, progress.total
+        if self.counts is not None:
+            self.counts.note(progress)
 
     async def _replay(self) -> None:
         assert self.shard is not None
@@ -302,10 +310,13 @@ class HostedShard:
         assert shard is not None
 
         async def commit(records: Sequence[log_pb2.LogRecord], cursor: Mapping[int, int]) -> None:
-            await self._apply(await writer.commit(records, cursor, duty.follows))
+            await self._apply(await writer.commit(records, cursor, follower.cursors_of))
 
+        assert duty.follows is not None
         try:
-            await SourceFollower.of(self._host, duty, shard, commit).run(self._follow_no_more)
+            async with reembedding(self._host, duty.generation, duty.follows) as transform:
+                follower = SourceFollower.of(self._host, duty, shard, commit, transform)
+                await follower.run(self._follow_no_more)
         except* BrainyError as group:
             raise _first(group) from group
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from brainy.api.common.v1 import common_pb2
-from brainy.api.node.v1 import control_pb2
+from brainy.api.node.v1 import control_pb2, copy_pb2
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.namespace import Namespace
+from brainy.bucket.origin import ELSEWHERE
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
+from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.legacy.dialect.dialects import DIALECTS, Dialect
@@ -31,9 +33,13 @@ from brainy_node.following.figures import following_message
 from brainy_node.following.follower import Follower
 from brainy_node.runtime.assignment import assignments
 from brainy_node.runtime.bases import BaseSupply
+from brainy_node.runtime.copy_throttle import CopyThrottle
+from brainy_node.runtime.foreground import Foreground
+from brainy_node.runtime.held_vectors import HeldVectors
 from brainy_node.runtime.host import Host
 from brainy_node.runtime.hosted_shard import HostedShard
 from brainy_node.runtime.mirroring import Mirroring
+from brainy_node.runtime.moves import refuse_arriving, refuse_moved
 from brainy_node.runtime.ownership import owned_now
 from brainy_node.runtime.pinning import pin
 from brainy_node.runtime.routing_view import RoutingView
@@ -64,6 +70,7 @@ class HostedNamespace:
         peers: ChannelPool,
         clock: Clock,
         ids: Ids,
+        foreground: Foreground | None = None,
     ) -> None:
         self.name = str(namespace)
         self.node_id = node_id
@@ -79,6 +86,12 @@ class HostedNamespace:
         self._leaving: dict[tuple[int, int], float] = {}
         self._waiting_writes = 0
         self._reconciling = asyncio.Lock()
+        self._throttle = CopyThrottle(
+            foreground=foreground or Foreground(clock),
+            store_repeats=lambda: store.repeats,
+            floor=settings.node.copy_floor_items_per_second,
+            clock=clock,
+        )
         self._supply = BaseSupply(
             namespace=self.name,
             settings=settings,
@@ -86,21 +99,28 @@ class HostedNamespace:
             incarnation=incarnation,
             data_dir=data_dir,
             builder=builder,
+            throttle=self._throttle,
         )
+        self._elsewhere = Elsewhere(settings.store, clock=clock, ids=ids)
         self._host = Host(
             namespace=self.name,
             node_id=node_id,
             incarnation=incarnation,
             store=store,
             supply=self._supply,
+            throttle=self._throttle,
             view=self._view,
             peers=peers,
             clock=clock,
             ids=ids,
             settings=settings.node,
             spec=self.spec,
+            embedding=settings.embedding,
+            elsewhere=self._elsewhere,
             context=copy_context(),
         )
+        #: What the coordinator asks of vectors, and of items without them.
+        self.vectors = HeldVectors(self._owned, self.shard)
         #: Takes over what Brainy processes write into the tree, where that is chosen.
         self.follower = Follower(
             store,
@@ -126,8 +146,10 @@ class HostedNamespace:
                 group.create_task(self.follower.run())
                 group.create_task(self._mirroring.run(self._shards.values))
         finally:
+            self.vectors.close()
             await asyncio.gather(*(hosted.close() for hosted in self._shards.values()))
             await self._supply.close()
+            await self._elsewhere.close()
             await self._store.close()
 
     async def _poll(self) -> None:
@@ -169,6 +191,8 @@ class HostedNamespace:
                 await hosted.assign(assignment)
             if key[0] == routing.write and routing.phase == "serving":
                 hosted.resume()
+        if routing.migration is None:
+            self.vectors.let_go(hosted.shard for hosted in self._shards.values() if hosted.shard is not None)
         for key in list(self._shards.keys() - wanted.keys()):
             since = self._leaving.setdefault(key, now)
             if now - since >= _LINGER_SECONDS:
@@ -195,6 +219,12 @@ class HostedNamespace:
     # --- what the front door asks ---------------------------------------------------------------
 
     @property
+    def placed(self) -> Collection[int]:
+        """Generations that are placed; none before a routing record was read."""
+        known = self._view.known
+        return known.generations.keys() if known is not None else ()
+
+    @property
     def routing(self) -> Routing:
         """The routing record in force."""
         return self._view.current
@@ -218,10 +248,12 @@ class HostedNamespace:
 
     async def ensure_dimensions(self, dimensions: int) -> Spec:
         """Return the write generation's spec; the first vector of an empty namespace decides its dimensions."""
+        refuse_arriving(self.routing)
         return await self._specs.ensure_dimensions(self.routing.write, dimensions)
 
     async def ensure_embedding(self, embedding: EmbeddingIdentity) -> EmbeddingIdentity:
         """Return what the write generation's texts are embedded with; the first embedded write decides."""
+        refuse_arriving(self.routing)
         return await self._specs.ensure_embedding(self.routing.write, embedding)
 
     def hosted(self, generation: int, shard: int) -> HostedShard | None:
@@ -236,6 +268,10 @@ class HostedNamespace:
     async def refresh(self) -> None:
         """Re-read the routing record now."""
         await self._view.refresh()
+
+    def order_copies(self, orders: Sequence[copy_pb2.CopyOrder]) -> None:
+        """Take the coordinator's word on how fast to copy."""
+        self._throttle.order(order for order in orders if order.namespace == self.name)
 
     async def refresh_to(self, epoch: int) -> None:
         """Re-read the routing record unless ``epoch`` is in force already."""
@@ -255,6 +291,8 @@ class HostedNamespace:
         """
         while True:
             await self._await_serving()
+            refuse_moved(self.routing)
+            refuse_arriving(self.routing)
             if generation != self.routing.write:
                 raise UnavailableError(
                     "another generation accepts writes now",
@@ -291,6 +329,7 @@ class HostedNamespace:
         deadline = Deadline.after(self._clock, self._settings.write_buffer_seconds)
         try:
             while self._drains:
+                refuse_moved(self.routing)
                 if deadline.passed:
                     raise UnavailableError(
                         "the cut-over takes longer than writes may wait",
@@ -399,15 +438,19 @@ class HostedNamespace:
         total, nouns, verbs = MultisetDigest(), 0, 0
         positions: list[common_pb2.Position] = []
         for number in shards:
-            hosted = self._shards.get((generation, number))
-            if hosted is None or not hosted.assignment.is_owner or not hosted.readable or hosted.shard is None:
+            shard = self._owned(generation, number)
+            if shard is None:
                 raise UnavailableError("this node does not own the shard", reason="NOT_OWNER", shard=number)
-            total.merge(hosted.shard.digest())
-            statistics = hosted.shard.statistics()
+            total.merge(shard.digest())
+            statistics = shard.statistics()
             nouns += statistics.nouns
             verbs += statistics.verbs
-            positions.append(common_pb2.Position(generation=generation, shard=number, position=hosted.shard.applied))
+            positions.append(common_pb2.Position(generation=generation, shard=number, position=shard.applied))
         return total, nouns, verbs, positions
+
+    def _owned(self, generation: int, shard: int) -> Shard | None:
+        hosted = self._shards.get((generation, shard))
+        return hosted.shard if hosted is not None and hosted.assignment.is_owner and hosted.readable else None
 
     @property
     def ready(self) -> bool:
@@ -432,7 +475,8 @@ def includes(replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
     begin of following on, and stays when that ends. What lies further back than the followed one was included before
     that one began to serve; what is newer and was not followed later is not.
     """
-    followed = replica.source_generation
+    # What came from elsewhere is of no generation that a session could name.
+    followed = None if replica.source_generation == ELSEWHERE else replica.source_generation
     for token in session:
         if token.generation == replica.generation:
             if token.shard == replica.number and replica.applied < token.position:

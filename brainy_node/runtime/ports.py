@@ -13,6 +13,7 @@ from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.records import Routing, Spec
 from brainy.changelog.batch import Slot
 from brainy.clock import Deadline
+from brainy_node.runtime.held_vectors import HeldVectors
 from brainy_node.shard.shard import Shard
 
 
@@ -37,6 +38,10 @@ class NamespaceRuntime(Protocol):
 
     async def spec(self, generation: int) -> Spec:
         """Return what a generation is (cached after the first read)."""
+
+    @property
+    def vectors(self) -> HeldVectors:
+        """What the replicas here can say of their vectors."""
 
     def shard(self, generation: int, shard: int) -> Shard | None:
         """Return the local replica if it is ready for reads."""

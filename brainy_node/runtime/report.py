@@ -6,6 +6,7 @@ from typing import Protocol
 
 from brainy.api.node.v1 import control_pb2
 from brainy_node.runtime.assignment import Assignment
+from brainy_node.runtime.copy_throttle import CopyCounts
 from brainy_node.shard.shard import Shard
 
 
@@ -19,6 +20,7 @@ class Reported(Protocol):
     reason: str
     copied: int
     total: int
+    counts: CopyCounts | None
 
 
 def replica_message(namespace: str, replica: Reported) -> control_pb2.ShardReplica:
@@ -36,6 +38,8 @@ def replica_message(namespace: str, replica: Reported) -> control_pb2.ShardRepli
         message=replica.message,
         reason=replica.reason,
     )
+    if replica.counts is not None and replica.state == control_pb2.SHARD_STATE_COPYING:
+        message.copying.CopyFrom(replica.counts.message())
     if shard is not None:
         statistics = shard.statistics()
         message.applied = shard.applied
@@ -45,4 +49,5 @@ def replica_message(namespace: str, replica: Reported) -> control_pb2.ShardRepli
         message.noun_count = statistics.nouns
         message.verb_count = statistics.verbs
         message.quarantined = statistics.quarantined
+        message.unindexed_count = statistics.unindexed
     return message

@@ -16,6 +16,7 @@ from brainy.rpc.deadlines import deadline_of
 from brainy_node.router.fan_out import Target
 from brainy_node.router.held import by_shard, check_generation, held, paced, sliced
 from brainy_node.router.included import ItemsIncluding, SearchIncluding
+from brainy_node.router.nearby import MOST_VECTORS, VectorsQuestion
 from brainy_node.router.reads import ItemsQuestion
 from brainy_node.router.search import SearchQuestion, distance_bytes
 from brainy_node.router.sessions import settle
@@ -184,6 +185,19 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
                     reasons=[found.reason for found in batch],
                     sizes=[found.size for found in batch],
                 )
+
+    async def SampleVectors(
+        self, request: shard_pb2.SampleVectorsRequest, context: Context
+    ) -> shard_pb2.SampleVectorsResponse:
+        """Return vectors of some nouns of the shards named."""
+        runtime = await self._runtime(request.namespace, request.generation)
+        if not 1 <= request.count <= MOST_VECTORS:
+            raise InvalidRequestError("a sample is out of bounds", remedy=f"1 to {MOST_VECTORS}", count=request.count)
+        spec: Spec = await runtime.spec(request.generation)
+        target = Target(namespace=runtime.name, generation=request.generation, shards=tuple(request.shards))
+        question = VectorsQuestion(count=request.count, seed=request.seed, dimensions=spec.dimensions)
+        found = await question.local(runtime, target, deadline_of(context, self._clock))
+        return shard_pb2.SampleVectorsResponse(vectors=found.tobytes(), dimensions=spec.dimensions)
 
     async def _runtime(self, namespace: str, generation: int) -> NamespaceRuntime:
         runtime = self._runtimes.get(namespace)

@@ -7,9 +7,11 @@ from typing import Any
 import grpc
 
 from brainy.api.node.v1 import traffic_pb2, traffic_pb2_grpc
+from brainy.clock import Deadline
 from brainy.rpc.deadlines import deadline_of
 from brainy.traffic.comparison import comparison_to_proto
 from brainy_node.router.front_door import FrontDoor
+from brainy_node.router.nearby import MOST_VECTORS
 from brainy_node.router.trials import Pair
 from brainy_node.router.validation import check_k
 
@@ -41,15 +43,24 @@ class TrafficServicer(traffic_pb2_grpc.TrafficServiceServicer):
     async def ReplayQueries(
         self, request: traffic_pb2.ReplayQueriesRequest, context: Context
     ) -> traffic_pb2.ReplayQueriesResponse:
-        """Ask the recorded queries again, of both generations."""
+        """Ask what is remembered again, or what nouns are, of both generations."""
         runtime = self._door.runtimes.get(request.namespace)
         k = request.k or _DEFAULT_K
         check_k(k, 1)
-        found = await self._door.shadow.replay(
+        left = deadline_of(context, self._door.clock).remaining()
+        within = request.within_milliseconds / 1000 if request.within_milliseconds else 0.75 * left
+        found = await self._door.replaying.replay(
             runtime,
             Pair(request.source_generation, request.target_generation),
-            limit=request.limit or _DEFAULT_QUERIES,
+            limit=min(request.limit or _DEFAULT_QUERIES, MOST_VECTORS),
             k=min(k, _LARGEST_K),
-            deadline=deadline_of(context, self._door.clock),
+            deadline=Deadline.after(self._door.clock, min(within, left)),
+            sample_nouns=request.sample_nouns,
+            part=request.part,
         )
-        return traffic_pb2.ReplayQueriesResponse(node_id=runtime.node_id, comparison=comparison_to_proto(found))
+        return traffic_pb2.ReplayQueriesResponse(
+            node_id=runtime.node_id,
+            comparison=comparison_to_proto(found.comparison),
+            recorded=found.recorded,
+            sampled=found.sampled,
+        )

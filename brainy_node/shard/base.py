@@ -202,6 +202,15 @@ class Base:
         vector: bytes = self.vectors[row].tobytes()
         return vector
 
+    def vector_size(self, row: int) -> int:
+        """Return the bytes of a noun's vector without reading it."""
+        reason = self.reasons[row]
+        if reason == flags.NO_VECTOR:
+            return 0
+        if reason == flags.DIMENSION:
+            return len(self._other_vectors[row] or b"")
+        return 4 * self.record.spec.dimensions
+
     def metadata(self, row: int) -> bytes | None:
         """Return a noun's metadata."""
         return self._metadata[row]

@@ -12,6 +12,7 @@ from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import noun_from_proto, verb_from_proto
 from brainy_node.shard.base import Base
 from brainy_node.shard.overlay import Rows
+from brainy_node.shard.projection import ProjectedDigest
 from brainy_node.shard.statistics import Tally
 from brainy_node.shard.tail import Tail, TailNoun
 
@@ -25,14 +26,24 @@ class Change:
     Nouns that follow one another, each id once, are hashed, measured and counted together; the result is the same.
     """
 
-    __slots__ = ("_base", "_digest", "_rows", "_tail", "_tally")
+    __slots__ = ("_base", "_digest", "_projected", "_rows", "_tail", "_tally")
 
-    def __init__(self, base: Base, tail: Tail, rows: Rows, digest: MultisetDigest, tally: Tally) -> None:
+    def __init__(
+        self,
+        base: Base,
+        tail: Tail,
+        rows: Rows,
+        digest: MultisetDigest,
+        tally: Tally,
+        projected: ProjectedDigest | None = None,
+    ) -> None:
         self._base = base
         self._tail = tail
         self._rows = rows
         self._digest = digest
         self._tally = tally
+        #: Only while generations of two embedding models are to be compared.
+        self._projected = projected
 
     def apply(self, first: int, records: Sequence[log_pb2.LogRecord]) -> None:
         """Apply records at the positions from ``first`` on."""
@@ -64,6 +75,8 @@ class Change:
                 state = self._tail.put_noun(position, noun)
                 self._digest.add(noun.id, state.hash)
                 self._tally.noun(state.facts, indexed=state.unindexed is None)
+                if self._projected is not None:
+                    self._projected.noun_in(noun)
             return
         self._count_nouns_out(ids)
         states = self._tail.put_nouns(first, nouns)
@@ -71,6 +84,9 @@ class Change:
         counted = Counter((state.facts, state.unindexed is None) for state in states)
         for (facts, indexed), count in counted.items():
             self._tally.noun(facts, indexed=indexed, by=count)
+        if self._projected is not None:
+            for noun in nouns:
+                self._projected.noun_in(noun)
 
     def _upsert_verb(self, position: int, message: common_pb2.Verb) -> None:
         verb = verb_from_proto(message)
@@ -78,6 +94,8 @@ class Change:
         kept = self._tail.put_verb(position, verb)
         self._digest.add(verb.id, kept.hash)
         self._tally.verb(verb.type, kept.service)
+        if self._projected is not None:
+            self._projected.verb_in(verb.id, kept.hash)
 
     def _count_nouns_out(self, ids: Sequence[str]) -> None:
         elsewhere: list[str] = []
@@ -106,12 +124,16 @@ class Change:
         if state.noun is not None:
             self._digest.remove(item_id, state.hash)
             self._tally.noun(state.facts, indexed=state.unindexed is None, by=-1)
+            if self._projected is not None:
+                self._projected.state_out(state)
 
     def _count_row_out(self, item_id: str, row: int) -> None:
         base = self._base
         self._digest.remove(item_id, base.noun_hash(row))
         self._tally.noun(base.noun_facts(row), indexed=bool(base.indexed[row]), by=-1)
         self._rows.kill(base, row)
+        if self._projected is not None:
+            self._projected.row_out(base, row)
 
     def _count_verb_out(self, item_id: str) -> None:
         state = self._tail.verbs.get(item_id)
@@ -119,12 +141,16 @@ class Change:
             if state.verb is not None:
                 self._digest.remove(item_id, state.hash)
                 self._tally.verb(state.verb.type, state.service, by=-1)
+                if self._projected is not None:
+                    self._projected.verb_out(item_id, state.hash)
             return
         row = self._base.verb_row_of(item_id)
         if row is not None:
             self._digest.remove(item_id, self._base.verb_hash(row))
             self._tally.verb(self._base.verb_type(row), self._base.verb_service(row), by=-1)
             self._rows.dead_verbs[row] = True
+            if self._projected is not None:
+                self._projected.verb_out(item_id, self._base.verb_hash(row))
 
 
 def _operation(record: log_pb2.LogRecord) -> str | None:

@@ -15,6 +15,7 @@ Keys are row numbers of the base. What the library was measured to do, and what 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,23 @@ _BLOCK = 16_384
 _PARALLEL_QUERIES = 8
 
 
-def build(path: Path, matrix: Matrix, keys: Keys, spec: Spec, threads: int = 0) -> None:
+class Pacer(Protocol):
+    """Says when to go on, and hears how far it is."""
+
+    def next_rows(self, most: int) -> int:
+        """Wait for the turn to add rows, and return how many, 1 to ``most``."""
+
+    def added(self, rows: int) -> None:
+        """So many have been added since the begin."""
+
+
+def build(path: Path, matrix: Matrix, keys: Keys, spec: Spec, threads: int = 0, *, pacer: Pacer | None = None) -> None:
     """Write a new index over ``matrix[keys]`` (rows x dimensions, finite) to ``path``.
 
     ``threads`` 0 means one per core; only 1 gives reproducible bytes.
     """
     index = _new(spec)
-    _add(index, matrix, keys, keys, threads)
+    _add(index, matrix, keys, keys, threads, pacer)
     index.save(str(path))
 
 
@@ -84,10 +95,15 @@ def _new(spec: Spec) -> Index:
     )
 
 
-def _add(index: Index, matrix: Matrix, rows: Keys, keys: Keys, threads: int) -> None:
-    for start in range(0, len(rows), _BLOCK):
-        part = slice(start, start + _BLOCK)
+def _add(index: Index, matrix: Matrix, rows: Keys, keys: Keys, threads: int, pacer: Pacer | None = None) -> None:
+    start = 0
+    while start < len(rows):
+        most = min(_BLOCK, len(rows) - start)
+        part = slice(start, start + (most if pacer is None else pacer.next_rows(most)))
         index.add(keys[part], np.ascontiguousarray(matrix[rows[part]]), threads=threads, copy=True)
+        start = part.stop
+        if pacer is not None:
+            pacer.added(start)
 
 
 class VectorIndex:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -14,15 +13,21 @@ from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.items import Noun, Verb
 from brainy.bucket.partition import key_hash
+from brainy.bucket.projection import Projection
 from brainy.bucket.records import Spec
 from brainy.dataset.base import Quarantined
 from brainy.errors import CorruptDataError, InvalidRequestError, PreconditionError
+from brainy_node.shard.bare import bare_noun, bare_verb
 from brainy_node.shard.base import Base
 from brainy_node.shard.base_search import search_base, tail_bounds
+from brainy_node.shard.bounds import VectorBounds, bounds_of
 from brainy_node.shard.change import Change
 from brainy_node.shard.contents import Contents
+from brainy_node.shard.faults import reads_from_disk as _reads_from_disk
+from brainy_node.shard.fit import check_fit
 from brainy_node.shard.hits import Hits, select
 from brainy_node.shard.overlay import Rows, overlay
+from brainy_node.shard.projection import ProjectedDigest
 from brainy_node.shard.requests import Requests
 from brainy_node.shard.statistics import ShardStatistics
 from brainy_node.shard.tail import Tail
@@ -69,6 +74,8 @@ class Shard:
         self._rows = Rows(base)
         self._digest = base.digest()
         self._tally = base.tally()
+        #: Kept only while generations of two embedding models are compared.
+        self._projected: ProjectedDigest | None = None
 
     @classmethod
     def open(cls, base: Base, spec: Spec, *, threads: int = 0, expansion_search: int = 0) -> Shard:
@@ -83,7 +90,7 @@ class Shard:
         Raises:
             PreconditionError: the base belongs to another generation or another shape of it.
         """
-        _check_fit(base, spec, base.record.shard)
+        check_fit(base, spec, base.record.shard)
         return cls(base, spec, threads=threads, expansion_search=expansion_search)
 
     def _tuned(self, base: Base) -> Base:
@@ -141,7 +148,7 @@ class Shard:
             }
             known = max(0, self.applied + 1 - batch.first_position)
             if known < len(records):
-                change = Change(self._base, self._tail, self._rows, self._digest, self._tally)
+                change = Change(self._base, self._tail, self._rows, self._digest, self._tally, self._projected)
                 change.apply(batch.first_position + known, records[known:] if known else records)
                 self.applied = batch.first_position + len(records) - 1
             self._requests.remember(seen)
@@ -182,7 +189,7 @@ class Shard:
             CorruptDataError: base and remaining tail do not add up to the present digest. Nothing was changed.
         """
         with self._lock:
-            _check_fit(base, self.spec, self.number)
+            check_fit(base, self.spec, self.number)
             if not self._base.position <= base.position <= self.applied:
                 raise PreconditionError(
                     "the new base does not lie between the base in use and the position applied",
@@ -208,7 +215,7 @@ class Shard:
         Vectors in the tail become searchable; those in the base do with the next fold.
         """
         with self._lock:
-            _check_fit(self._base, spec, self.number)
+            check_fit(self._base, spec, self.number)
             self._tail = self._tail.after(self._base.position, spec)
             self._rows, _, self._tally = overlay(self._base, self._tail)
             self.spec = spec
@@ -216,14 +223,17 @@ class Shard:
     def contents(self) -> Contents:
         """Return what a new base of this state would hold."""
         with self._lock:
-            nouns, verbs = self._tail.nouns.values(), self._tail.verbs.values()
-            return Contents(
-                base=self._base,
-                rows=np.flatnonzero(~self._rows.dead).tolist(),
-                nouns=[(state.noun, state.hash) for state in nouns if state.noun is not None],
-                verb_rows=np.flatnonzero(~self._rows.dead_verbs).tolist(),
-                verbs=[(state.verb, state.hash) for state in verbs if state.verb is not None],
-            )
+            return self._contents()
+
+    def _contents(self) -> Contents:
+        nouns, verbs = self._tail.nouns.values(), self._tail.verbs.values()
+        return Contents(
+            base=self._base,
+            rows=np.flatnonzero(~self._rows.dead).tolist(),
+            nouns=[(state.noun, state.hash) for state in nouns if state.noun is not None],
+            verb_rows=np.flatnonzero(~self._rows.dead_verbs).tolist(),
+            verbs=[(state.verb, state.hash) for state in verbs if state.verb is not None],
+        )
 
     # -- search ------------------------------------------------------------------------------------------------
 
@@ -319,7 +329,7 @@ class Shard:
                 if state is None:
                     elsewhere.append(item_id)
                 elif state.noun is not None:
-                    found[item_id] = state.noun if include_vectors else _bare_noun(state.noun)
+                    found[item_id] = state.noun if include_vectors else bare_noun(state.noun)
             for item_id, row in zip(elsewhere, self._base.rows_of(elsewhere), strict=True):
                 if row >= 0:
                     found[item_id] = self._base.noun(row, include_vectors=include_vectors)
@@ -333,7 +343,7 @@ class Shard:
                 state = self._tail.verbs.get(item_id)
                 if state is not None:
                     if state.verb is not None:
-                        verbs.append(state.verb if include_vectors else _bare_verb(state.verb))
+                        verbs.append(state.verb if include_vectors else bare_verb(state.verb))
                     continue
                 row = self._base.verb_row_of(item_id)
                 if row is not None:
@@ -392,7 +402,7 @@ class Shard:
                 for part in _parts(alive):
                     yield [base.verb(row, include_vectors=include_vectors) for row in part]
             for verbs in _parts(newer):
-                yield list(verbs) if include_vectors else [_bare_verb(verb) for verb in verbs]
+                yield list(verbs) if include_vectors else [bare_verb(verb) for verb in verbs]
 
         return batches()
 
@@ -411,7 +421,7 @@ class Shard:
             for rows in _parts(np.flatnonzero(~gone).tolist()):
                 yield [base.noun(row, include_vectors=include_vectors) for row in rows]
             for nouns in _parts(newer):
-                yield list(nouns) if include_vectors else [_bare_noun(noun) for noun in nouns]
+                yield list(nouns) if include_vectors else [bare_noun(noun) for noun in nouns]
 
         return batches()
 
@@ -424,6 +434,30 @@ class Shard:
         """Return a copy of the multiset digest at ``applied``."""
         with self._lock:
             return self._digest.copy()
+
+    def project(self, projection: Projection | None) -> Iterator[int]:
+        """Begin to keep the digest under a projection, in place of another; None ends it.
+
+        Returns:
+            What counts the items that are there, a block at each step; it may run in any thread, beside everything.
+        """
+        with self._lock:
+            self._projected = None if projection is None else ProjectedDigest(projection)
+            return iter(()) if self._projected is None else self._projected.count(self._contents())
+
+    def projected(self) -> tuple[Projection, MultisetDigest | None, int] | None:
+        """Return what is projected, its digest (None until it is counted) and the position it speaks for."""
+        with self._lock:
+            kept = self._projected
+            if kept is None:
+                return None
+            return kept.projection, kept.total() if kept.ready else None, self.applied
+
+    def vector_bounds(self) -> VectorBounds:
+        """Return how many vectors are searchable, and how large they are."""
+        with self._lock:
+            base, alive, newer = self._base, self._base.indexed & ~self._rows.dead, self._tail.searchable()
+        return bounds_of(base, alive, newer)
 
     def unindexed(self) -> list[tuple[str, str]]:
         """Return (id, reason) of the nouns that are stored but not searchable."""
@@ -441,36 +475,6 @@ class Shard:
         return self._base.quarantined()
 
 
-def _reads_from_disk() -> int:
-    """Return the process's major page faults: reads of mapped files that were not in memory.
-
-    Those of all threads, because the index searches with threads of its own. What another thread reads meanwhile
-    is counted too, so the share of searches without a read comes out too low at worst.
-    """
-    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-
-
-def _check_fit(base: Base, spec: Spec, number: int) -> None:
-    held = base.record.spec
-    same = (held.metric, held.scalar_kind, held.shard_count) == (
-        spec.metric,
-        spec.scalar_kind,
-        spec.shard_count,
-    )
-    if (
-        (base.record.generation, base.record.shard) != (spec.generation, number)
-        or not same
-        or held.dimensions not in (0, spec.dimensions)
-    ):
-        raise PreconditionError(
-            "the base belongs to another shard or another shape of its generation",
-            remedy="delete the base directory; it is rebuilt from the bucket",
-            directory=base.directory,
-            generation=base.record.generation,
-            shard=base.record.shard,
-        )
-
-
 def _chosen(ids: list[str], chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]) -> list[str]:
     hashes = np.fromiter(map(key_hash, ids), np.uint64, len(ids))
     return [ids[place] for place in np.flatnonzero(chosen(hashes)).tolist()]
@@ -479,19 +483,3 @@ def _chosen(ids: list[str], chosen: Callable[[npt.NDArray[np.uint64]], npt.NDArr
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), _SCAN_BATCH):
         yield items[start : start + _SCAN_BATCH]
-
-
-def _bare_noun(noun: Noun) -> Noun:
-    return Noun(id=noun.id, metadata=noun.metadata, attributes=noun.attributes)
-
-
-def _bare_verb(verb: Verb) -> Verb:
-    return Verb(
-        id=verb.id,
-        source_id=verb.source_id,
-        target_id=verb.target_id,
-        type=verb.type,
-        weight=verb.weight,
-        metadata=verb.metadata,
-        attributes=verb.attributes,
-    )

@@ -271,6 +271,10 @@ class Tail:
             self._unmeasured.clear()
             self._lengths[slots] = np.where(self._live[slots], metric.norms(self._matrix[slots]), np.float32(1.0))
 
+    def searchable(self) -> npt.NDArray[np.float32]:
+        """Return a copy of the searchable vectors (n x d)."""
+        return self._matrix[: len(self._owners)][self._live[: len(self._owners)]]
+
     def owner(self, slot: int) -> Noun:
         """Return the noun whose vector a slot holds."""
         noun = self.nouns[self._owners[slot]].noun

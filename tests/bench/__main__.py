@@ -21,6 +21,8 @@ import psutil
 
 from brainy.testing.fixtures import fixtures_root, read_truth
 from tests.bench.bucket import put_recorded, running_server
+from tests.bench.copying import ITEMS, measure_copy
+from tests.bench.digesting import measure_digest
 from tests.bench.embedding import measure_embedding
 from tests.bench.figures import Report, at_most
 from tests.bench.imports import measure_import
@@ -28,6 +30,7 @@ from tests.bench.inspections import measure_inspection
 from tests.bench.quiet import FOREIGN_BAR, priorities_across_sessions
 from tests.bench.restores import measure_restore
 from tests.bench.searching import measure_searches
+from tests.bench.switching import measure_switch
 from tests.bench.upgrading import measure_upgrade
 
 _FOLDER = "v0.46.0-10k"
@@ -45,7 +48,7 @@ _LIBRARIES = (
 )
 #: Those that need the recorded bucket on a server; restores need only the server and the truth.
 _RECORDED = ("import", "inspect", "upgrade", "search")
-_PARTS = (*_RECORDED, "restore", "embed")
+_PARTS = (*_RECORDED, "restore", "embed", "copy", "switch", "digest")
 
 
 def _about() -> dict[str, object]:
@@ -65,15 +68,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of what is compared")
     parser.add_argument("--only", choices=_PARTS, action="append", help="leave out the other parts")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine, each time")
+    parser.add_argument("--copy-items", type=int, default=ITEMS, help="nouns of the copy; fewer to try it out")
     options = parser.parse_args()
     parts = options.only or _PARTS
     report, about = Report(patience_seconds=options.patience), _about()
     report.say(str(about))
     if "embed" in parts:
         asyncio.run(measure_embedding(report, rounds=options.rounds))
+    if "digest" in parts:
+        asyncio.run(measure_digest(report, rounds=options.rounds))
+    if "copy" in parts:
+        with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, priorities_across_sessions():
+            asyncio.run(measure_copy(report, Path(name), rounds=options.rounds, items=options.copy_items))
     if {*_RECORDED, "restore"} & set(parts):
         _measure_served(parser, parts, report, options.rounds)
-    if {"import", "inspect", "search", "restore", "embed"} & set(parts):
+    if "switch" in parts:
+        with tempfile.TemporaryDirectory(prefix="brainy-bench-") as name, running_server(Path(name) / "s3") as server:
+            asyncio.run(measure_switch(report, Path(name), server=server.environment))
+    if {"import", "inspect", "search", "restore", "embed", "copy", "digest"} & set(parts):
         # Others slow down both sides of a comparison: bars that were met beside them were not met.
         shown = f"{report.disturbance:.0%}"
         report.add(at_most("other work on the machine while timing", report.disturbance, FOREIGN_BAR, shown=shown))

@@ -41,7 +41,7 @@ async def measure_searches(report: Report, directory: Path, vectors: np.ndarray)
     settings = {"BRAINY_NODE__FOLD_RECORDS": str(_FOLD_RECORDS), "BRAINY_NODE__FOLD_SHARE": "0.01"}
     async with fresh_cluster(directory, nodes=1, settings=settings) as (cluster, client):
         report.say(f"  one node, generation 0: {await store_calls(cluster)}")
-        loop = _Loop(client, vectors)
+        loop = SearchLoop(client, vectors)
         await loop.during(asyncio.sleep(2.0))  # warm up
 
         async def beside(
@@ -95,7 +95,7 @@ async def _settled(client: AsyncBrainy) -> None:
         await client.wait_for_migration(migration.id)
 
 
-class _Loop:
+class SearchLoop:
     """Searches with k = 10, one in flight, for as long as something else takes."""
 
     def __init__(self, client: AsyncBrainy, vectors: np.ndarray) -> None:

@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from brainy.sdk.client import AsyncBrainy
-from brainy.sdk.local_cluster import LocalCluster
+from brainy.sdk.local_cluster import LocalCluster, Roles
 from brainy.sdk.local_process import LocalProcess
+from brainy.testing.servers import S3Server
 
 #: Short times, so that failures are noticed within a test's patience; the protocols do not depend on them.
 QUICK = {
@@ -23,6 +24,15 @@ QUICK = {
     "BRAINY_NODE__ROUTING_POLL_SECONDS": "0.5",
 }
 
+
+@pytest.fixture
+def object_server(seaweedfs_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """SeaweedFS, which stores that this process opens find as well."""
+    for variable, value in seaweedfs_server.environment.items():
+        monkeypatch.setenv(variable, value)
+    return seaweedfs_server
+
+
 RunCluster = Callable[..., AbstractAsyncContextManager[tuple[LocalCluster, AsyncBrainy]]]
 
 
@@ -32,7 +42,12 @@ def run_cluster(tmp_path: Path) -> RunCluster:
 
     @asynccontextmanager
     async def run(
-        namespace: str, *, nodes: int = 3, coordinators: int = 1, settings: dict[str, str] | None = None
+        namespace: str,
+        *,
+        nodes: int = 3,
+        coordinators: int = 1,
+        settings: dict[str, str] | None = None,
+        roles: Roles | None = None,
     ) -> AsyncIterator[tuple[LocalCluster, AsyncBrainy]]:
         cluster = LocalCluster(
             namespace,
@@ -40,6 +55,7 @@ def run_cluster(tmp_path: Path) -> RunCluster:
             coordinators=coordinators,
             directory=tmp_path / "cluster",
             settings={**QUICK, **(settings or {})},
+            roles=roles,
         )
         await cluster.start()
         client = cluster.client()

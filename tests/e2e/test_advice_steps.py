@@ -63,6 +63,12 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             "backup-and-restore", ["--exclusive", "--no-old-writers", "--target"], "new", marks=pytest.mark.slow
         ),
         pytest.param(
+            "dedicated-namespace",
+            ["--isolate", "--shared", "--no-old-writers", "--downtime", "600", "--target"],
+            "new",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             "blue-green",
             ["--downtime", "600", "--separate-nodes", "--keep-source", "--target"],
             "new",

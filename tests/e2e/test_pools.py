@@ -188,7 +188,8 @@ async def test_coordinated_moves_reads_together_once_nobody_writes(tmp_path: Pat
         # The operator's word is wrong: one writer was forgotten. Reads do not move, and it is said why.
         begun = await client.start_migration("coordinated", writers_stopped=True)
         async with asyncio.timeout(60):
-            while "a writer is not stopped" not in (seen := await client.get_migration(begun.id)).message:
+            while "a writer is not stopped" not in "".join((seen := await client.get_migration(begun.id)).waits_for):
+                assert seen.message == ""
                 assert seen.adopted_nodes == ()
                 assert not seen.ended, seen
                 await asyncio.sleep(0.1)

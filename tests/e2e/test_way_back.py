@@ -19,7 +19,7 @@ from tests.e2e.truth import entries
 
 async def rested(client: AsyncBrainy, migration: Migration, *, back: int) -> Migration:
     """Wait until it rests, on the side that is meant."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while True:
             seen = await client.wait_until_migration_rests(migration.id)
             turned = sum(event.trigger == "rolled_back" for event in seen.story)
@@ -61,7 +61,7 @@ def dimensions() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize(("strategy", "shards"), [("in-place-upgrade", 0), ("rolling", 3)])
 async def test_five_times_there_and_back_loses_nothing(
     strategy: str, shards: int, tmp_path: Path, run_cluster: RunCluster
@@ -98,7 +98,7 @@ async def test_five_times_there_and_back_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("victim", ["leader", "owner"])
 async def test_a_killed_process_does_not_keep_it_from_coming_back(
     victim: str, tmp_path: Path, run_cluster: RunCluster

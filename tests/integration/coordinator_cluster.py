@@ -20,6 +20,7 @@ from brainy.locks.object_store import ObjectStoreLocks
 from brainy.rpc.channel import ChannelPool, call
 from brainy.store.base import ObjectStore, PutOutcome, StoredObject
 from brainy.store.memory import MemoryStore
+from brainy.traffic.serving import served_from_proto
 from brainy_coordinator.control import Components, Term
 from brainy_coordinator.membership.registry import Report
 from brainy_coordinator.migration.record import MigrationRecord, Request, TargetWish, migration_id_for
@@ -147,6 +148,7 @@ class Cluster:
                 replicas=tuple(request.replicas),
                 draining=request.draining,
                 pool=request.pool,
+                served=served_from_proto(request.served),
             ),
             SystemClock().monotonic(),
         )

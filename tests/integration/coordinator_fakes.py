@@ -15,16 +15,26 @@ from dataclasses import dataclass, field
 
 from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import membership_pb2
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc
+from brainy.api.node.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    serving_pb2,
+    traffic_pb2,
+    traffic_pb2_grpc,
+    vectors_pb2,
+    vectors_pb2_grpc,
+)
 from brainy.bucket import layout
 from brainy.bucket.digest import digest_of
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import GenerationPlacement, Routing
 from brainy.clock import SystemClock
-from brainy.errors import BrainyError
+from brainy.errors import BrainyError, PreconditionError
 from brainy.ids import Ids
 from brainy.rpc.server import RunningServer, Service, build_server
 from brainy.store.base import ObjectStore
+from brainy.traffic.comparison import Comparison, comparison_to_proto
+from brainy.traffic.latencies import counted
 
 NAMESPACE = "memory://test-space"
 Heartbeat = Callable[[membership_pb2.HeartbeatRequest], Awaitable[membership_pb2.HeartbeatResponse]]
@@ -52,6 +62,8 @@ class World:
     logs: dict[tuple[int, int], Log] = field(default_factory=dict)
     acked: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, FakeNode] = field(default_factory=dict)
+    #: Of ten neighbours, how many the target finds.
+    neighbours: int = 10
     #: Set to lose one item on the way to the target.
     lose: str = ""
 
@@ -74,7 +86,41 @@ class World:
         self.acked[key] = value
 
 
-class FakeNode(control_pb2_grpc.ControlServiceServicer):
+class FakeVectors(vectors_pb2_grpc.VectorServiceServicer):
+    """What a fake node says of vectors, which it has none of."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+        #: Set what is answered.
+        self.described = vectors_pb2.DescribeVectorsResponse(count=1, largest=1.0)
+        self.cannot_embed = ""
+        #: (generation, a model counts, it is expected), of each call.
+        self.projected: list[tuple[int, bool, bool]] = []
+
+    async def ProbeEmbedding(
+        self, request: vectors_pb2.ProbeEmbeddingRequest, context: object
+    ) -> vectors_pb2.ProbeEmbeddingResponse:
+        if self.cannot_embed:
+            raise PreconditionError(self.cannot_embed, remedy="install it")
+        return vectors_pb2.ProbeEmbeddingResponse(texts_per_second=50.0)
+
+    async def DescribeVectors(
+        self, request: vectors_pb2.DescribeVectorsRequest, context: object
+    ) -> vectors_pb2.DescribeVectorsResponse:
+        return self.described
+
+    async def GetProjection(
+        self, request: vectors_pb2.GetProjectionRequest, context: object
+    ) -> vectors_pb2.GetProjectionResponse:
+        self.projected.append((request.generation, request.HasField("embedding"), request.expected))
+        asked = control_pb2.GetDigestRequest(generation=request.generation, shards=request.shards)
+        found = await self._node.GetDigest(asked, context)
+        return vectors_pb2.GetProjectionResponse(
+            digest=found.digest, noun_count=found.noun_count, positions=found.positions
+        )
+
+
+class FakeNode(control_pb2_grpc.ControlServiceServicer, traffic_pb2_grpc.TrafficServiceServicer):
     """A node: heartbeats, the barrier, ownership, following."""
 
     def __init__(self, node_id: str, world: World, store: ObjectStore, heartbeat: Heartbeat, pool: str = "") -> None:
@@ -89,13 +135,22 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         self.draining = False
         #: Never let the barrier pass while set.
         self.stuck = False
+        #: Never gets on with a copy unless set.
+        self.copies = True
         self.version = "1.0"
         self.protocol_version = 1
         self.disk_free: int | None = None
         self.quarantined = 0
+        #: Generation -> (reads, failed reads, seconds each took) that its front door says it has served.
+        self.served: dict[int, tuple[int, int, float]] = {}
+        #: Nouns of a target that its owner says cannot be searched.
+        self.unindexed = 0
+        self.vectors = FakeVectors(self)
         self.server: RunningServer | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.reads_from: list[int] = []
+        #: Source, target and part of what it was asked to replay.
+        self.replayed: list[tuple[int, int, int]] = []
         world.nodes[node_id] = self
 
     async def start(self) -> None:
@@ -104,7 +159,17 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
             control_pb2_grpc.add_ControlServiceServicer_to_server,
             self,
         )
-        self.server = await build_server([service], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
+        traffic = Service(
+            traffic_pb2.DESCRIPTOR.services_by_name["TrafficService"],
+            traffic_pb2_grpc.add_TrafficServiceServicer_to_server,
+            self,
+        )
+        vectors = Service(
+            vectors_pb2.DESCRIPTOR.services_by_name["VectorService"],
+            vectors_pb2_grpc.add_VectorServiceServicer_to_server,
+            self.vectors,
+        )
+        self.server = await build_server([service, traffic, vectors], "127.0.0.1:0", clock=SystemClock(), ids=Ids())
         self.tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._work())]
 
     async def kill(self) -> None:
@@ -127,6 +192,16 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                 version=self.version,
                 protocol_version=self.protocol_version,
                 disk_free_bytes=self.disk_free,
+                served=[
+                    serving_pb2.ServedCalls(
+                        namespace=NAMESPACE,
+                        generation=generation,
+                        reads=serving_pb2.CallCounts(
+                            count=count, failed=failed, latency=[count * one for one in counted(seconds)]
+                        ),
+                    )
+                    for generation, (count, failed, seconds) in self.served.items()
+                ],
             )
             with contextlib.suppress(BrainyError):
                 await self.heartbeat(request)
@@ -163,6 +238,8 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
     def _follow(self, number: int, shard: int, placed: GenerationPlacement, source: int) -> None:
         assert self.routing is not None
         count, log = placed.shard_count, self.world.log(number, shard)
+        if not log.copied and not self.copies:
+            return
         if log.cursor_of != source:
             log.cursor, log.cursor_of = {}, source
         source_count = self.routing.generations[source].shard_count
@@ -230,6 +307,7 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
                         total=len(log.records),
                         noun_count=len(log.items()),
                         quarantined=self.quarantined if owner else 0,
+                        unindexed_count=self.unindexed if placed.state == "building" else 0,
                     )
                 )
         return found
@@ -266,6 +344,26 @@ class FakeNode(control_pb2_grpc.ControlServiceServicer):
         digest = digest_of((key, hashlib.sha256(f"{key}={value}".encode()).digest()) for key, value in items.items())
         return control_pb2.GetDigestResponse(
             digest=digest.encode(), noun_count=len(items), verb_count=0, positions=positions
+        )
+
+    async def ReplayQueries(
+        self, request: traffic_pb2.ReplayQueriesRequest, context: object
+    ) -> traffic_pb2.ReplayQueriesResponse:
+        count = request.limit
+        self.replayed.append((request.source_generation, request.target_generation, request.part))
+        found = Comparison(
+            asked=count,
+            queries=count,
+            hits_shared=self.world.neighbours * count,
+            hits_wanted=10 * count,
+            recall_queries=count,
+            source_found=10 * count,
+            source_exact=10 * count,
+            target_found=self.world.neighbours * count,
+            target_exact=10 * count,
+        )
+        return traffic_pb2.ReplayQueriesResponse(
+            node_id=self.node_id, comparison=comparison_to_proto(found), sampled=count
         )
 
 

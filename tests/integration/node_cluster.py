@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from brainy.api.common.v1.common_pb2 import Position
-from brainy.api.node.v1 import control_pb2, control_pb2_grpc, data_pb2_grpc, search_pb2_grpc, shard_pb2_grpc
+from brainy.api.node.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    data_pb2_grpc,
+    search_pb2_grpc,
+    shard_pb2_grpc,
+    vectors_pb2_grpc,
+)
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.embedding import EmbeddingIdentity
@@ -23,6 +30,8 @@ from brainy.errors import NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
+from brainy_node.router.served import ServedBook
+from brainy_node.runtime.held_vectors import HeldVectors
 from brainy_node.server import build_node_server
 from brainy_node.shard.base import Base
 from brainy_node.shard.shard import Shard
@@ -75,6 +84,7 @@ class FakeRuntime:
         self.routing = world.routing
         self.metrics = {"get": 3}
         self.shards: dict[tuple[int, int], Shard] = {}
+        self.vectors = HeldVectors(self.shard, self.shard)
         self.refreshes = 0
         self.refreshed = asyncio.Condition()
         #: Set to make the node fail or hang at this point.
@@ -118,7 +128,7 @@ class FakeRuntime:
             raise refused(self.refuse_commits)
         self.commits_before_refusal -= 1
         placement = self.routing.generations.get(generation)
-        if placement is None:
+        if placement is None or generation != self.routing.write:
             raise refused("STALE_ROUTING")
         if placement.shards[shard].owner != self.node_id:
             raise refused("NOT_OWNER")
@@ -238,8 +248,10 @@ class OneNamespace:
 class Node:
     """A node with a server, and stubs to it."""
 
-    def __init__(self, runtime: FakeRuntime, channels: ChannelPool, server: RunningServer) -> None:
+    def __init__(self, runtime: FakeRuntime, channels: ChannelPool, server: RunningServer, served: ServedBook) -> None:
         self.runtime = runtime
+        #: How its front door has served.
+        self.served = served
         self.channels = channels
         self.server = server
         self.drain_asked = asyncio.Event()
@@ -273,6 +285,10 @@ class Node:
         return self._stub(shard_pb2_grpc.ShardServiceStub)
 
     @property
+    def vectors(self) -> Any:
+        return self._stub(vectors_pb2_grpc.VectorServiceStub)
+
+    @property
     def control(self) -> Any:
         return self._stub(control_pb2_grpc.ControlServiceStub)
 
@@ -301,6 +317,7 @@ class Cluster:
         runtime = FakeRuntime(self.world, node_id)
         channels = ChannelPool()
         asked: list[asyncio.Event] = []
+        served = ServedBook(clock=SystemClock())
         server = await build_node_server(
             OneNamespace(runtime),
             channels,
@@ -308,8 +325,9 @@ class Cluster:
             clock=SystemClock(),
             ids=Ids(),
             on_drain=lambda: asked[0].set(),
+            served=served,
         )
-        node = self.nodes[node_id] = Node(runtime, channels, server)
+        node = self.nodes[node_id] = Node(runtime, channels, server, served)
         asked.append(node.drain_asked)
         address = NodeAddress(address=server.address, incarnation="1")
         self.world.route(nodes={**self.world.routing.nodes, node_id: address})

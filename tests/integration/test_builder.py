@@ -24,6 +24,7 @@ from brainy.clock import SystemClock
 from brainy.config.settings import Settings, StoreSettings
 from brainy.errors import CorruptDataError, FencedError, NotFoundError, UnavailableError
 from brainy.ids import Ids
+from brainy.store.base import StoredObject
 from brainy.store.memory import MemoryStore
 from brainy.store.metered import MeteredStore
 from brainy.store.opening import open_store
@@ -174,8 +175,11 @@ async def test_adopting_reads_the_tree_once_for_all_shards(tmp_path):
     assert sorted(quarantined) == [f"nouns/broken{i}.json" for i in range(BROKEN)]
     assert sum(shard.statistics().quarantined for shard in shards) == BROKEN
     assert {progress.stage for progress in seen} == {"reading", "indexing"}
-    last = {progress.shard: progress for progress in seen}
+    last = {progress.shard: progress for progress in seen if progress.stage == "reading"}
     assert sum(progress.done for progress in last.values()) == NOUNS + VERBS
+    indexed = {progress.shard: progress for progress in seen if progress.stage == "indexing"}
+    assert sum(progress.done for progress in indexed.values()) == NOUNS
+    last = {**last, **indexed}
     assert all(progress.done == progress.total for progress in last.values())
     # Each object once, each prefix listed a bounded number of times, nothing written.
     assert store.calls["get"] <= NOUNS * 2 + VERBS * 2 + BROKEN * 2 + 10
@@ -357,6 +361,37 @@ async def test_a_damaged_index_is_rebuilt_and_a_damaged_segment_refused(tmp_path
         await do(job_of("open", spec, tmp_path / "c", [0]), store)
     assert raised.value.fields["key"] == manifest.nouns[0].key
     assert not (tmp_path / "c" / "s0").exists()
+
+
+class Retiring(MeteredStore):
+    """A store in which a generation is deleted, manifests first, right after its manifest was read."""
+
+    def __init__(self, inner: MeteredStore, generation: int) -> None:
+        super().__init__(inner)
+        self.generation = generation
+
+    async def get(self, key: str) -> StoredObject | None:
+        found = await super().get(key)
+        if key.startswith(layout.manifests(self.generation)):
+            for prefix in (layout.manifests(self.generation), layout.generation(self.generation)):
+                async for page in self.list(prefix):
+                    for meta in page:
+                        if meta.key != layout.spec(self.generation):
+                            await self.delete(meta.key)
+        return found
+
+
+async def test_a_node_that_lags_behind_a_deletion_waits_and_speaks_of_no_damage(tmp_path):
+    store, spec = await seeded_store(), spec_of(1, source="0")
+    await do(job_of("fill", spec, tmp_path / "a"), store)
+    with pytest.raises(UnavailableError) as raised:
+        await do(job_of("open", spec, tmp_path / "b", [0]), Retiring(store, 1))
+    assert raised.value.reason == "SHARD_NOT_READY"
+    assert not (tmp_path / "b" / "s0").exists()
+    # Whoever looks later finds no manifest at all.
+    with pytest.raises(UnavailableError) as raised:
+        await do(job_of("open", spec, tmp_path / "c", [0]), store)
+    assert raised.value.reason == "SHARD_NOT_READY"
 
 
 # --- as a process --------------------------------------------------------------------------------------------

@@ -230,7 +230,9 @@ async def test_coordinated_adopts_all_nodes_in_one_swap_once_the_source_is_still
     register.swap = watch  # type: ignore[method-assign]
     async with cluster.writing():
         await cluster.migrations.start(MIGRATION, request_for("coordinated"))
-        await until(lambda: "a writer is not stopped: shard" in cluster.migrations.progress(MIGRATION).message)
+        await until(
+            lambda: any("a writer is not stopped" in each for each in cluster.migrations.progress(MIGRATION).waits_for)
+        )
         record = cluster.record(MIGRATION)
         assert record is not None
         assert record.state is State.READY

@@ -9,6 +9,8 @@ import pytest
 from coordinator_cluster import MIGRATION, Cluster, Frozen, ended, request_for
 from coordinator_fakes import NAMESPACE, until
 
+from brainy.api.coordinator.v1 import membership_pb2
+from brainy.api.node.v1 import control_pb2
 from brainy.bucket import layout
 from brainy.bucket.follow import FollowChoice
 from brainy.errors import PastPointOfNoReturnError, PreconditionError
@@ -304,3 +306,35 @@ async def test_following_that_was_turned_on_since_the_switch_holds_a_rollback(cl
     await cluster.store.put(layout.FOLLOW, FollowChoice(nonce="m", follow=False).encode())
     await reached(cluster, State.READY, rolled_back=1)
     assert NAMESPACE not in problems or cluster.in_force().active == 0
+
+
+async def test_a_held_migration_does_not_leave_ready_for_what_an_old_heartbeat_says(cluster: Cluster) -> None:
+    """One node beats with what it held while the target was being filled; asked, it says how it is."""
+    beats = 0
+    node = cluster.nodes()[0]
+
+    async def late(request: membership_pb2.HeartbeatRequest) -> membership_pb2.HeartbeatResponse:
+        nonlocal beats
+        for replica in request.replicas:
+            if replica.generation == 1:
+                replica.state = control_pb2.SHARD_STATE_REPLAYING
+                beats += 1
+        return await cluster.heartbeat(request)
+
+    node.heartbeat = late
+    cluster.lead()
+    await cluster.serving()
+    await cluster.migrations.start(MIGRATION, kept(hold_before_switch=True))
+    await reached(cluster, State.READY)
+    before = beats
+    await until(lambda: beats > before + 20)
+    record = await reached(cluster, State.READY)
+    assert [event.trigger for event in record.story].count(Trigger.LAG_IN_BOUNDS) == 1
+    await promoted(cluster, "go")
+    await reached(cluster, State.OBSERVING)
+    await ask(cluster, interventions.rollback)
+    record = await reached(cluster, State.READY, rolled_back=1)
+    before = beats
+    await until(lambda: beats > before + 20)
+    record = await reached(cluster, State.READY, rolled_back=1)
+    assert Trigger.LAG_EXCEEDED not in [event.trigger for event in record.story]

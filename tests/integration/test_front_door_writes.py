@@ -13,9 +13,11 @@ from node_cluster import NAMESPACE, Cluster, spec, world_of
 
 from brainy.api.common.v1.common_pb2 import Noun, Position
 from brainy.api.node.v1 import data_pb2
+from brainy.bucket.embedding import EmbeddingIdentity, embedding_to_proto
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import GenerationPlacement
 from brainy.errors import (
+    EmbeddingMismatchError,
     InvalidRequestError,
     OutcomeUnknownError,
     UnavailableError,
@@ -236,3 +238,32 @@ async def test_the_first_write_decides_the_dimensions_of_an_empty_namespace(tmp_
         assert caught.value.fields["namespace_dimensions"] == "4"
     finally:
         await made.close()
+
+
+async def test_a_write_that_waited_through_a_switch_is_let_in_for_what_is_there_then(cluster: Cluster) -> None:
+    old, new = EmbeddingIdentity(model="old", dimensions=4), EmbeddingIdentity(model="new", dimensions=3)
+    world = cluster.world
+    world.specs[0] = world.specs[0].model_copy(update={"embedding": old})
+    world.specs[1] = spec(1, dimensions=3).model_copy(update={"source": "0", "embedding": new})
+    placed = world.routing.generations[0]
+    node = cluster["a"]
+    node.runtime.gate = asyncio.Event()
+    vector = VECTORS[0].tobytes()
+    plain = asyncio.create_task(call(node.nouns.UpsertNouns, upsert(Noun(id=IDS[0], vector=vector))))
+    texts = upsert(Noun(id=IDS[1], vector=vector))
+    texts.embedding.CopyFrom(embedding_to_proto(old))
+    embedded = asyncio.create_task(call(node.nouns.UpsertNouns, texts))
+    deleted = asyncio.create_task(call(node.nouns.DeleteNouns, data_pb2.DeleteNounsRequest(ids=[IDS[2]])))
+    await node.runtime.arrived.wait()
+    # They are being checked against generation 0, and every node knows by now that generation 1 takes writes.
+    world.route(generations={0: placed, 1: placed}, active=1, write=1)
+    cluster.settle()
+    node.runtime.gate.set()
+    with pytest.raises(InvalidRequestError) as wrong:
+        await plain
+    assert wrong.value.reason == "INVALID_DIMENSION"
+    with pytest.raises(EmbeddingMismatchError):
+        await embedded
+    await deleted
+    written = [record for shard in range(4) for record in world.records(1, shard)]
+    assert [record.delete_noun for record in written] == [IDS[2]]

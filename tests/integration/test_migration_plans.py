@@ -14,7 +14,7 @@ from coordinator_fakes import NAMESPACE, until
 from brainy.api.coordinator.v1 import membership_pb2, membership_pb2_grpc, migration_pb2, migration_pb2_grpc
 from brainy.bucket import layout
 from brainy.clock import SystemClock
-from brainy.errors import NotFoundError, PreconditionError
+from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.channel import call, stream
 from brainy.store.metered import MeteredStore
 from brainy_coordinator.server import CoordinatorServer
@@ -263,8 +263,17 @@ async def test_a_brainy_that_writes_stands_in_the_way() -> None:
 
 
 async def test_a_plan_with_a_hold_and_a_way_back(on: Coordinated) -> None:
-    plan = await on.plan(IN_PLACE, keep_way_back=True, hold_before_switch=True)
+    limits = migration_pb2.RollbackLimits(error_rate=0.01, overlap=0.9)
+    with pytest.raises(InvalidRequestError, match="needs a way back"):
+        await on.plan(IN_PLACE, rollback_if=limits)
+    with pytest.raises(InvalidRequestError, match="out of bounds"):
+        await on.plan(IN_PLACE, keep_way_back=True, rollback_if=migration_pb2.RollbackLimits(error_rate=2.0))
+    plan = await on.plan(IN_PLACE, keep_way_back=True, hold_before_switch=True, rollback_if=limits)
     assert (plan.keep_way_back, plan.hold_before_switch) == (True, True)
+    assert (plan.rollback_if.error_rate, plan.rollback_if.overlap, plan.rollback_if.min_calls) == (0.01, 0.9, 100)
+    told = {step.action: step.detail for step in plan.steps}
+    assert told["ShadowReads"] == "5% of the reads are asked of generation 0 besides, and compared"
+    assert "by itself if error-rate>0.01 or overlap<0.9" in told["Observe"]
     # There is a way back, so nobody has to answer for its absence.
     assert [each.name for each in plan.confirmations] == []
     began = await on.execute(plan)
@@ -291,6 +300,13 @@ async def test_a_plan_with_a_hold_and_a_way_back(on: Coordinated) -> None:
             break
         await SystemClock().sleep(0.02)
     await until_state(migration_pb2.MIGRATION_STATE_OBSERVING)
+    for _ in range(1000):
+        found = await call(on.stub.GetMigration, migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=began.id))
+        if any(line.startswith("not judged yet: 0 calls") for line in found.migration.waits_for):
+            break
+        await SystemClock().sleep(0.01)
+    assert found.migration.rollback_if == plan.rollback_if
+    assert (found.migration.served.calls, found.migration.HasField("served_before")) == (0, True)
     await call(
         on.stub.CompleteMigration,
         migration_pb2.CompleteMigrationRequest(namespace=NAMESPACE, id=began.id, request_id="c"),

@@ -15,7 +15,7 @@ from brainy.bucket.trial import ReadTrial
 from brainy.errors import InvalidRequestError, NotFoundError, PreconditionError
 from brainy.rpc.channel import call
 from brainy_coordinator.control import NamespaceControl
-from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.server import CoordinatorServer
 
 
@@ -97,6 +97,11 @@ async def test_reads_are_set_while_ready_and_go_with_the_commit(cluster: Cluster
         assert all(node.problem for node in seen.nodes), "these nodes do not know the service, and are named"
 
         await until(lambda: control.migrations.get(MIGRATION).state is State.SUCCEEDED, seconds=90.0)
+        told = [e for e in control.migrations.get(MIGRATION).story if e.trigger is Trigger.READS_SET]
+        assert [(event.by, event.detail) for event in told] == [
+            ("ann", "10.0% of the reads answered by the side that follows, 50.0% asked of it besides"),
+            *[("c0", "100.0% of the reads answered by the side that follows, 50.0% asked of it besides")] * 2,
+        ], "who changed what, and nothing of what changed nothing"
         routing = cluster.in_force()
         assert (routing.active, routing.reads) == (1, None)
         with pytest.raises(PreconditionError) as refused:

@@ -342,3 +342,31 @@ async def test_recorded_queries_are_replayed_on_both_sides(cluster: Cluster) -> 
     assert np.sum(found.target_latency) == 20
     with pytest.raises(UnavailableError):
         await call(stub.ReplayQueries, traffic_pb2.ReplayQueriesRequest(source_generation=0, target_generation=7))
+
+
+async def test_queries_made_of_nouns_where_nobody_has_asked_anything(cluster: Cluster) -> None:
+    build_target(cluster, [item for n, item in enumerate(good()) if n % 3])
+    stub = cluster["a"]._stub(traffic_pb2_grpc.TrafficServiceStub)
+
+    async def replay(**fields: Any) -> traffic_pb2.ReplayQueriesResponse:
+        request = traffic_pb2.ReplayQueriesRequest(source_generation=0, target_generation=1, limit=12, k=5, **fields)
+        return await call(stub.ReplayQueries, request)
+
+    answer = await replay()
+    assert (answer.recorded, answer.sampled, answer.comparison.queries) == (0, 0, 0)
+    answer = await replay(sample_nouns=True)
+    assert (answer.recorded, answer.sampled) == (0, 12)
+    found = comparison_from_proto(answer.comparison)
+    assert found.queries == found.recall_queries == 12
+    assert found.overlap is not None
+    assert 0.3 < found.overlap < 0.9
+    # The same part asks the same, another asks others.
+    assert (await replay(sample_nouns=True)).comparison.hits_shared == answer.comparison.hits_shared
+    other = await replay(sample_nouns=True, part=1)
+    assert [d.id for d in other.comparison.differences] != [d.id for d in answer.comparison.differences]
+    for row in range(5):
+        await call(cluster["a"].search.Search, query(slice(row, row + 1)))
+    answer = await replay(sample_nouns=True)
+    assert (answer.recorded, answer.sampled, answer.comparison.queries) == (5, 7, 12)
+    none = await replay(sample_nouns=True, within_milliseconds=1, part=3)
+    assert none.comparison.queries < 12

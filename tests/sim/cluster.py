@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc
+from brainy.api.coordinator.v1 import migration_pb2, migration_pb2_grpc, quality_pb2, quality_pb2_grpc
 from brainy.bucket import invariants, layout
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.records import Routing
@@ -37,7 +37,9 @@ from brainy_coordinator.leadership import Leadership
 from brainy_coordinator.nodes import GrpcNodeCalls
 from brainy_coordinator.server import services as coordinator_services
 from brainy_node.builder.job import Built, Job, Progress
+from brainy_node.builder.rates import Rates
 from brainy_node.builder.run import run_job
+from brainy_node.router.served import ServedBook
 from brainy_node.runtime.heartbeat import Heartbeat
 from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
 from brainy_node.server import ENDLESS
@@ -46,16 +48,25 @@ from tests.sim.model import Model
 from tests.sim.nemesis import Malice, Nemesis, Victim
 from tests.sim.nouns import Nouns
 from tests.sim.outcome import Outcome
+from tests.sim.strikes import Strike, Strikes, drawn_strikes
 from tests.sim.trace import Trace
 from tests.sim.validate import check_nouns, check_one_effect
 
 LEVEL = "cluster"
 NAMESPACE = "memory://sim"
-#: Label and name of the nodes that blue-green moves to.
-_GREEN = "green"
+_GREEN = "green"  # label and name of the nodes that blue-green moves to
 _BLUE_GREEN_SHARE, _COORDINATED_SHARE = 0.2, 0.1
+#: Of those in which the target's search quality is looked at.
+_QUALITY_SHARE = 0.25
 #: Of four seeds this one goes there and back.
 _TURNING = 2
+#: Of eight seeds these are struck at steps of the migration; the second ones there and back.
+_STRUCK = (5, 6)
+#: And this one deletes what is left behind, once nothing that was sent can still be on its way.
+_RETIRING, _RETENTION = 1, 60.0
+#: Of these, how many are rolled back and completed by how their target serves, and how long they are left to that.
+_JUDGED_SHARE, _PATIENCE = 0.5, 20
+_SEVERE: dict[str, Any] = {"observe": {"seconds": 5}, "rollback_if": {"write_p99_seconds": 0.01, "min_calls": 1}}
 _ENDED = (migration_pb2.MIGRATION_STATE_SUCCEEDED, migration_pb2.MIGRATION_STATE_ABORTED)
 
 
@@ -86,8 +97,15 @@ class ClusterSettings:
     migrates: bool = True
     #: How often the migration is rolled back and promoted again; with any, a way back is kept.
     turns: int = 0
+    #: Whether the target's search quality is looked at before the switch.
+    quality: bool = False
+    #: Seconds that what a migration leaves behind is kept; 0 for longer than anybody looks.
+    retention: float = 0.0
+    judged: bool = False  # whether it also rolls back, and completes, by how its target serves
     #: Rate of the first coordinator's clock: far below 1 it believes in its lease long after the others do not.
     first_clock: float = 1.0
+    #: Steps of the migration, and who is killed at the moment at which each is durable.
+    strikes: tuple[Strike, ...] = ()
 
 
 def drawn(seed: int) -> ClusterSettings:
@@ -120,7 +138,13 @@ def drawn(seed: int) -> ClusterSettings:
         fold_slots=rng.choice((10_000, 10_000, 6)),
         # Drawn apart: seeds that were found before this was drawn stand for the same scenario.
         turns=random.Random(f"{seed}/turns").choice((1, 2, 3)) if seed % 4 == _TURNING else 0,
+        retention=_RETENTION if seed % 4 == _RETIRING else 0.0,
     )
+    if seed % 8 in _STRUCK:
+        found = replace(found, strikes=drawn_strikes(seed, turning=found.turns > 0))
+    found = replace(found, quality=random.Random(f"{seed}/quality").random() < _QUALITY_SHARE)
+    judged = bool(found.turns) and random.Random(f"{seed}/judged").random() < _JUDGED_SHARE
+    found = replace(found, judged=True, seconds=30.0) if judged else found
     # Of a sequence of its own, so that the other seeds mean what they meant.
     apart = random.Random(f"{seed}/pools")
     if apart.random() < _BLUE_GREEN_SHARE:
@@ -139,8 +163,10 @@ class InlineBuilder:
         self._turn = asyncio.Semaphore(1)
         self.store_calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    async def run(self, job: Job, on_progress: Callable[[Progress], None]) -> dict[int, Built]:
-        """Do a job."""
+    async def run(
+        self, job: Job, on_progress: Callable[[Progress], None], *, rates: Rates | None = None
+    ) -> dict[int, Built]:
+        """Do a job, as fast as it goes."""
         async with self._turn:
             built = await run_job(
                 job.model_copy(update={"threads": 1}),
@@ -210,6 +236,7 @@ class CoordinatorPlace(Place):
                 shard_count=settings.shards,
                 replication=settings.replication,
                 dimensions=2,
+                **self._retention,
             ),
             clock=process.clock,
             ids=process.ids,
@@ -225,6 +252,11 @@ class CoordinatorPlace(Place):
         self.coordinator = Coordinator(components, leadership)
         world.network.serve(process, self.address, coordinator_services(self.coordinator))
         self.coordinator.start()
+
+    @property
+    def _retention(self) -> dict[str, Any]:
+        seconds = self.world.settings.retention
+        return {"retain_seconds": seconds, "log_retention_seconds": seconds} if seconds else {}
 
     @property
     def leads(self) -> bool:
@@ -243,6 +275,7 @@ class NodePlace(Place):
     async def main(self) -> None:
         """As ``brainy_node.main``."""
         world, process = self.world, self.process
+        retention: Any = world.settings.retention
         disk = world.disk / self.name
         if self.rng.random() < 0.3:
             shutil.rmtree(disk, ignore_errors=True)
@@ -255,6 +288,8 @@ class NodePlace(Place):
                 fold_records=world.settings.fold_slots,
                 fold_slots=world.settings.fold_slots,
                 fold_idle_slots=world.settings.fold_slots,
+                # Logs in service are collected at the other level; here only with their generation.
+                **({"log_retention_seconds": retention, "log_collection_seconds": 1e9} if retention else {}),
             )
         )
         pool = world.network.pool(process)
@@ -272,6 +307,7 @@ class NodePlace(Place):
             ids=process.ids,
         )
         namespaces = HostedNamespaces([hosted])
+        served = ServedBook(clock=process.clock)
         world.network.serve(
             process,
             self.address,
@@ -282,6 +318,7 @@ class NodePlace(Place):
                 clock=process.clock,
                 ids=process.ids,
                 on_drain=lambda: None,
+                served=served,
             ),
             ENDLESS,
         )
@@ -294,6 +331,7 @@ class NodePlace(Place):
             namespaces=namespaces,
             peers=pool,
             clock=process.clock,
+            served=served.report,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(hosted.run())
@@ -316,11 +354,14 @@ class ClusterWorld:
         self.routing: Routing | None = None
         #: Routing records written while more than one coordinator believed that it leads.
         self.both_led = 0
+        self._looks = 0  # at a migration that is left to itself
         self.coordinators: list[CoordinatorPlace] = []
         self.coordinators += [CoordinatorPlace(self, f"coordinator-{n}") for n in range(settings.coordinators)]
         self.nodes = [NodePlace(self, f"node-{n}") for n in range(settings.nodes)]
         self.nodes += [NodePlace(self, f"{_GREEN}-{n}") for n in range(settings.green)]
         self.nouns = Nouns(self.model, [place.address for place in self.nodes])
+        self.strikes = Strikes(loop, settings.strikes, self.coordinators, self.nodes, lambda: self.routing, self.trace)
+        self.bucket.observers.append(self.strikes.saw)
 
     def _arrived(self, source: str, target: str, method: str) -> None:
         self.trace.event("call", by=source, to=target, method=method.rpartition("/")[2])
@@ -380,9 +421,12 @@ class ClusterWorld:
                     await migration
         except TimeoutError:
             model.violated("everything ends once all is well", migrated=migration is not None and migration.done())
+        if settings.retention:
+            await self._retired(settings.retention)
         last = SimProcess(self.loop, "client-last")
         if not await last.spawn(self.nouns.write(last, self.network.pool(last), attempts=60)):
             model.violated("writes succeed again once all is well")
+        self.strikes.over = True
         # What is still on its way arrives now.
         for place in (*self.coordinators, *self.nodes):
             place.process.stop()
@@ -392,6 +436,15 @@ class ClusterWorld:
         await check_nouns(model, self.bucket.objects, self.nouns)
         await check_one_effect(model, self.bucket.objects)
         self.trace.close()
+
+    async def _retired(self, retention: float) -> None:
+        """Wait until what the migration left behind is gone."""
+        try:
+            async with asyncio.timeout(retention + 120):
+                while any(state != "deleted" for state in self.model.retired.values()):
+                    await asyncio.sleep(1.0)
+        except TimeoutError:
+            self.model.violated("what is left behind is deleted once all is well", retired=self.model.retired)
 
     async def _migrate(self, process: SimProcess) -> None:
         """Start a migration and wait for its end; an aborted one is no failure, one that hangs is."""
@@ -410,40 +463,67 @@ class ClusterWorld:
                 writers_stopped=self.settings.strategy == migration_pb2.STRATEGY_COORDINATED,
                 request_id="upgrade",
                 keep_way_back=self.settings.turns > 0,
+                quality=quality_pb2.QualityThresholds(queries=12, min_overlap=0.9, min_recall=0.9)
+                if self.settings.quality
+                else None,
+                **(_SEVERE if self.settings.judged else {}),
             ),
         )
         question = migration_pb2.GetMigrationRequest(namespace=NAMESPACE, id=started.migration.id)
         state = None
         while state not in _ENDED:
             await process.clock.sleep(1.0)
-            state = (await self._ask(process, pool, "GetMigration", question)).migration.state
+            seen = (await self._ask(process, pool, "GetMigration", question)).migration
+            state = seen.state
+            if seen.quality.reasons and not seen.quality_accepted:
+                await self._accept(process, pool, seen)
             self.trace.event("migration", state=migration_pb2.MigrationState.Name(state))
             if self.settings.turns:
                 await self._turn(process, pool, question)
+
+    async def _accept(self, process: SimProcess, pool: ChannelPool, seen: migration_pb2.Migration) -> None:
+        """Nodes that were gone or busy may have left too few answers: somebody lets it switch as it is."""
+        asked = sum(event.trigger == "quality_measured" for event in seen.story)
+        accept = quality_pb2.AcceptQualityRequest(
+            namespace=NAMESPACE, migration_id=seen.id, request_id=f"accept-{asked}"
+        )
+        self.trace.event("poor quality", reasons=tuple(seen.quality.reasons))
+        await self._ask(process, pool, "AcceptQuality", accept, rounds=1, service=quality_pb2_grpc.QualityServiceStub)
 
     async def _turn(self, process: SimProcess, pool: ChannelPool, question: migration_pb2.GetMigrationRequest) -> None:
         """Ask for the next turn where the migration rests; a refusal or a lost answer is asked again, with its id."""
         seen = (await self._ask(process, pool, "GetMigration", question)).migration
         turned = sum(event.trigger == "rolled_back" for event in seen.story)
-        if seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
-            promote = migration_pb2.PromoteMigrationRequest(
-                id=seen.id, namespace=NAMESPACE, request_id=f"promote-{turned}"
-            )
-            await self._ask(process, pool, "PromoteMigration", promote, rounds=1)
-        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING and turned < self.settings.turns:
-            back = migration_pb2.RollbackMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id=f"back-{turned}")
-            await self._ask(process, pool, "RollbackMigration", back, rounds=1)
-        elif seen.state == migration_pb2.MIGRATION_STATE_OBSERVING:
-            done = migration_pb2.CompleteMigrationRequest(id=seen.id, namespace=NAMESPACE, request_id="complete")
-            await self._ask(process, pool, "CompleteMigration", done, rounds=1)
+        if seen.paused:  # it went back by itself, and says why
+            method, key = "ResumeMigration", f"resume-{turned}"
+        elif seen.state == migration_pb2.MIGRATION_STATE_READY and seen.held:
+            method, key = "PromoteMigration", f"promote-{turned}"
+        elif self.settings.judged and self._looks < _PATIENCE:  # until clients have surely gone
+            self._looks += 1
+            return
+        elif seen.state != migration_pb2.MIGRATION_STATE_OBSERVING:
+            return
+        elif turned < self.settings.turns:
+            method, key = "RollbackMigration", f"back-{turned}"
+        else:
+            method, key = "CompleteMigration", "complete"
+        kind = getattr(migration_pb2, f"{method}Request")
+        await self._ask(process, pool, method, kind(id=seen.id, namespace=NAMESPACE, request_id=key), rounds=1)
 
     async def _ask(
-        self, process: SimProcess, pool: ChannelPool, method: str, request: Any, *, rounds: float = float("inf")
+        self,
+        process: SimProcess,
+        pool: ChannelPool,
+        method: str,
+        request: Any,
+        *,
+        rounds: float = float("inf"),
+        service: Any = migration_pb2_grpc.MigrationServiceStub,
     ) -> Any:
         while rounds > 0:
             rounds -= 1
             for place in self.coordinators:
-                stub = pool.stub(place.address, migration_pb2_grpc.MigrationServiceStub)
+                stub = pool.stub(place.address, service)
                 try:
                     return await call(getattr(stub, method), request, deadline=Deadline.after(process.clock, 5.0))
                 except BrainyError as error:

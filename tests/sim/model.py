@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import layout
+from brainy.bucket.retirement import Retirement
 from brainy.changelog.batch import decode_batch
 from brainy.locks.base import Grant
 from brainy.locks.record import LockRecord
 from brainy.testing.loop import SimLoop
 from brainy.testing.process import SimProcess
+from brainy_coordinator.retirement.contents import stays
 from tests.sim.trace import Trace
 
 
@@ -54,6 +56,8 @@ class Model:
     fences: dict[str, str] = field(default_factory=dict)
     #: (incarnation, epoch) of owners that were told FENCED.
     fenced: set[tuple[str, int]] = field(default_factory=set)
+    #: Generation out of service -> what is to become of it, as last recorded.
+    retired: dict[int, str] = field(default_factory=dict)
 
     def violated(self, rule: str, **facts: object) -> None:
         """Note a broken rule."""
@@ -97,14 +101,26 @@ class Model:
         if not done:
             return
         if kind == "delete":
-            if key.startswith((layout.LOCKS, layout.GENERATIONS)):
-                self.violated("nothing under cluster/ is deleted", key=key, by=who)
+            self._deleted(key, who)
+        elif (generation := layout.parse_retired(key)) is not None:
+            assert body is not None
+            self.retired[generation] = Retirement.decode(body, key=key).state
         elif key.startswith(layout.LOCKS):
             assert body is not None
             self._lock_written(key, LockRecord.decode(body, key=key))
         elif layout.parse_log_slot(key) is not None:
             assert body is not None
             self._slot_written(key, decode_batch(body, key=key))
+
+    def _deleted(self, key: str, who: str) -> None:
+        generation = layout.parse_generation(key)
+        if generation is None:
+            if key.startswith(layout.LOCKS):
+                self.violated("no lock is deleted", key=key, by=who)
+        elif self.retired.get(generation) not in ("deleting", "deleted"):
+            self.violated("nothing of a generation is deleted before that is on record", key=key, by=who)
+        elif stays(generation, key):
+            self.violated("what outlives its generation is not deleted", key=key, by=who)
 
     def _lock_written(self, key: str, record: LockRecord) -> None:
         before = self.lock_versions.get(key)

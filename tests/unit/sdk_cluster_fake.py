@@ -18,6 +18,10 @@ from brainy.api.common.v1 import common_pb2
 from brainy.api.coordinator.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    copy_rate_pb2,
+    copy_rate_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
     membership_pb2,
     membership_pb2_grpc,
     migration_pb2,
@@ -36,6 +40,8 @@ class FakeCluster(
     cluster_pb2_grpc.ClusterServiceServicer,
     membership_pb2_grpc.MembershipServiceServicer,
     migration_pb2_grpc.MigrationServiceServicer,
+    generation_pb2_grpc.GenerationServiceServicer,
+    copy_rate_pb2_grpc.CopyServiceServicer,
 ):
     """State shared by any number of fake endpoints; ``serve`` opens one."""
 
@@ -59,6 +65,8 @@ class FakeCluster(
         )
         self.migration = migration_pb2.Migration(id="m-1", namespace="", strategy="STRATEGY_ROLLING")
         self.watch_states: list[int] = []
+        self.obstacles: list[str] = []
+        self.generations: list[generation_pb2.Generation] = []
         self.alive: list[str] = []
         #: Answered instead of figures of what is here.
         self.statistics: data_pb2.GetStatisticsResponse | None = None
@@ -74,6 +82,8 @@ class FakeCluster(
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self, server)
         migration_pb2_grpc.add_MigrationServiceServicer_to_server(self, server)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, server)
+        copy_rate_pb2_grpc.add_CopyServiceServicer_to_server(self, server)
         states = health.aio.HealthServicer()
         await states.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
@@ -306,6 +316,22 @@ class FakeCluster(
         del self.migration.paused[:]
         return migration_pb2.ResumeMigrationResponse(migration=self.migration)
 
+    async def SetCopyRate(self, request, context):
+        await self._enter("SetCopyRate", request, context)
+        rate = request.items_per_second if request.HasField("items_per_second") else None
+        copy = self.migration.copy
+        copy.ClearField("wanted")
+        if rate is not None:
+            copy.wanted = rate
+        del copy.stages[:], copy.limits[:]
+        copy.stages.add(stage="reading", done=2000, total=9000, per_second=500.0).remaining.FromSeconds(14)
+        copy.stages.add(stage="indexing", done=10)
+        copy.limits.add(
+            node_id="n1", items_per_second=rate, reason="latency" if rate is None else "set", store_repeats=2
+        )
+        copy.resumed = 1500
+        return copy_rate_pb2.SetCopyRateResponse(migration=self.migration)
+
     async def RollbackMigration(self, request, context):
         await self._enter("RollbackMigration", request, context)
         migration = self._turned(migration_pb2.MIGRATION_STATE_OBSERVING, "rollback_requested")
@@ -315,7 +341,53 @@ class FakeCluster(
         await self._enter("CompleteMigration", request, context)
         if not request.validate_only:
             self._turned(migration_pb2.MIGRATION_STATE_COMPLETING, "complete_requested")
-        return migration_pb2.CompleteMigrationResponse(migration=self.migration, retired=["cluster/generations/0/"])
+        answer = migration_pb2.CompleteMigrationResponse(migration=self.migration, retired=["cluster/generations/0/"])
+        answer.deletes.add(kind="nouns", objects=3, bytes=3 << 20)
+        if request.HasField("retain"):
+            answer.retain.CopyFrom(request.retain)
+        return answer
+
+    async def PostponeMigration(self, request, context):
+        await self._enter("PostponeMigration", request, context)
+        self.migration.postponed.remaining.CopyFrom(request.duration)
+        self.migration.postponed.reason = request.reason
+        return migration_pb2.PostponeMigrationResponse(migration=self.migration)
+
+    async def CanSwitchMigration(self, request, context):
+        await self._enter("CanSwitchMigration", request, context)
+        return migration_pb2.CanSwitchMigrationResponse(
+            can_switch=not self.obstacles,
+            obstacles=[migration_pb2.SwitchObstacle(reason=why, remedy="wait") for why in self.obstacles],
+            migration=self.migration,
+        )
+
+    async def ListMigrationPlans(self, request, context):
+        await self._enter("ListMigrationPlans", request, context)
+        rolling = migration_pb2.STRATEGY_ROLLING
+        return migration_pb2.ListMigrationPlansResponse(
+            plans=[
+                migration_pb2.MigrationPlanSummary(id="p-3", strategy=rolling),
+                migration_pb2.MigrationPlanSummary(id="p-2", strategy=rolling, outdated=["age", "items"]),
+                migration_pb2.MigrationPlanSummary(
+                    id="p-1",
+                    strategy=rolling,
+                    migration_id="m-1",
+                    migration_state=migration_pb2.MIGRATION_STATE_SUCCEEDED,
+                ),
+            ]
+        )
+
+    async def ListGenerations(self, request, context):
+        await self._enter("ListGenerations", request, context)
+        return generation_pb2.ListGenerationsResponse(generations=self.generations)
+
+    async def SetRetention(self, request, context):
+        await self._enter("SetRetention", request, context)
+        state = generation_pb2.GENERATION_STATE_KEPT if request.keep else generation_pb2.GENERATION_STATE_RETAINED
+        found = generation_pb2.Generation(number=request.generation, state=state)
+        if not request.keep:
+            found.remaining.CopyFrom(request.retain)
+        return generation_pb2.SetRetentionResponse(generation=found)
 
 
 async def fail(context: grpc.aio.ServicerContext, code: grpc.StatusCode, reason: str) -> None:

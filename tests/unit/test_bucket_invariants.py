@@ -10,6 +10,7 @@ import pytest
 
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket import invariants
+from brainy.bucket.origin import Moving, Origin
 from brainy.bucket.quarantine import ReplayedList, ReplayedObject
 from brainy.bucket.records import (
     Collected,
@@ -84,6 +85,7 @@ def two() -> dict[int, ShardPlacement]:
     return {number: ShardPlacement(owner="a", epoch=1, replicas=("b", "c")) for number in range(2)}
 
 
+MOVING = Moving(to="s3://other", migration="m", epoch=7)
 MANIFESTS: Mapping[str, Manifest] = {
     "noun count": manifest(noun_count=4),
     "verb count": manifest(verb_count=1),
@@ -118,6 +120,8 @@ ROUTINGS: Mapping[str, Routing] = {
     ),
     "only while a migration is in charge": routing(phase="draining", migration=None, generations={1: placement()}),
     "tried only on a placed generation": routing(reads=ReadTrial(generation=1, weight=0.5)),
+    "moves away drains": routing(moving=MOVING),
+    "from elsewhere any more": routing(generations={1: placement(origin=Origin(backup="/b"))}),
 }
 ROUTING_SWAPS: Mapping[str, tuple[Routing, Routing]] = {
     "exactly one": (routing(), routing(nonce="y", epoch=6)),
@@ -137,6 +141,10 @@ ROUTING_SWAPS: Mapping[str, tuple[Routing, Routing]] = {
     "no placement changes": (
         routing(phase="draining"),
         routing(phase="draining", nonce="y", epoch=5, generations={1: placement(owner="z", epoch=2)}),
+    ),
+    "moved stays so": (
+        routing(phase="draining", moving=MOVING.model_copy(update={"done": True})),
+        routing(nonce="y", epoch=5),
     ),
 }
 

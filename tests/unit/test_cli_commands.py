@@ -149,6 +149,25 @@ def test_the_way_back_on_the_command_line(cluster):
     assert begun.exit_code == 0
     (request,) = cluster.calls("StartMigration")
     assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
+    limits = ("--rollback-if", "error-rate>0.01", "--rollback-if", "p99>250ms", "--min-calls", "7")
+    assert brainy("migrate", "plan", "--keep-way-back", *limits, *coordinator).exit_code == 0
+    asked = cluster.calls("PlanMigration")[-1].rollback_if
+    assert (asked.error_rate, asked.p99_seconds, asked.min_calls) == (0.01, 0.25, 7)
+    assert brainy("migrate", "start", "--plan", "p-1", *limits, *coordinator).exit_code == Exit.USAGE
+    wrong = brainy("migrate", "start", "--keep-way-back", "--rollback-if", "p99", *coordinator)
+    assert wrong.exit_code == Exit.USAGE
+    assert "error-rate>0.01" in " ".join(wrong.stderr.split())
+    cluster.migration.rollback_if.CopyFrom(asked)
+    cluster.migration.served.CopyFrom(
+        migration_pb2.ServingFigures(calls=1000, failed=1, reads=900, queries=5, overlap=0.5)
+    )
+    cluster.migration.served_before.CopyFrom(migration_pb2.ServingFigures(calls=200, writes=200))
+    cluster.migration.observed.FromSeconds(12)
+    shown = " ".join(brainy("migrate", "show", "m-1", *coordinator).stdout.split())
+    assert "error-rate>0.01 or p99>0.25s" in shown
+    assert "1,000 calls, 0.10% failed, p99 0 ms, overlap 50.00% of 5 queries; watched for 12 s" in shown
+    told = json.loads(brainy("migrate", "show", "m-1", *coordinator, "--json").stdout)
+    assert (told["served"]["failed"], told["observed_seconds"]) == (1, 12.0)
     assert brainy("migrate", "promote", "m-1", *coordinator).exit_code == 0
     assert json.loads(brainy("migrate", "pause", "m-1", "--reason", "lunch", *coordinator, "--json").stdout)[
         "paused"
@@ -157,12 +176,50 @@ def test_the_way_back_on_the_command_line(cluster):
     assert brainy("migrate", "rollback", "m-1", "--reason", "slow", *coordinator).exit_code == 0
     assert cluster.calls("RollbackMigration")[-1].reason == "slow"
     dry = brainy("migrate", "complete", "m-1", "--dry-run", *coordinator)
-    assert "cluster/generations/0/ would not be served any more; its objects stay" in " ".join(dry.stdout.split())
+    said = " ".join(dry.stdout.split())
+    assert "cluster/generations/0/ would not be served any more" in said
+    assert "3 nouns (3.1 MB)" in said
     assert cluster.calls("CompleteMigration")[-1].validate_only
-    done = json.loads(brainy("migrate", "complete", "m-1", *coordinator, "--json").stdout)
+    done = json.loads(brainy("migrate", "complete", "m-1", "--retain", "2d12h", *coordinator, "--json").stdout)
+    assert cluster.calls("CompleteMigration")[-1].retain.seconds == 216_000
+    assert (done["retain_seconds"], done["deletes"]) == (
+        216_000,
+        [{"kind": "nouns", "objects": 3, "bytes": 3 << 20}],
+    )
     assert (done["state"], done["retired"]) == ("COMPLETING", ["cluster/generations/0/"])
     cluster.refuse("RollbackMigration", grpc.StatusCode.FAILED_PRECONDITION, "PAST_POINT_OF_NO_RETURN")
     assert brainy("migrate", "rollback", "m-1", *coordinator).exit_code == Exit.PRECONDITION
+
+
+def test_a_copy_is_told_how_fast_and_tells_how_it_is(cluster):
+    coordinator = ("-c", cluster.address)
+    told = brainy("migrate", "rate", "m-1", "--items-per-second", "800", *coordinator)
+    assert told.exit_code == 0, told.stderr
+    (request,) = cluster.calls("SetCopyRate")
+    assert (request.items_per_second, "by the brainy command" in request.requested_by) == (800.0, True)
+    shown = " ".join(told.stdout.split())
+    assert "reading 2,000 9,000 500 14 s" in shown
+    assert "indexing 10 ? 0 ?" in shown
+    assert "asked for: 800 items a second on each node" in shown
+    assert "taken over from a copy that was cut short: 1,500 items" in shown
+    assert "n1: 800 a second, set by somebody; 2 store calls repeated" in shown
+    left = brainy("migrate", "rate", "m-1", "--items-per-second", "auto", *coordinator, "--json")
+    assert not cluster.calls("SetCopyRate")[-1].HasField("items_per_second")
+    copy = json.loads(left.stdout)["copy"]
+    assert (copy["wanted"], copy["resumed"]) == (None, 1500)
+    assert copy["stages"][0] == {
+        "stage": "reading",
+        "done": 2000,
+        "total": 9000,
+        "per_second": 500.0,
+        "remaining_seconds": 14.0,
+    }
+    assert copy["limits"][0]["reason"] == "latency"
+    assert "searches got slower" in brainy("migrate", "show", "m-1", *coordinator).stdout
+    assert brainy("migrate", "rate", "m-1", "--items-per-second", "fast", *coordinator).exit_code == Exit.USAGE
+    cluster.refuse("SetCopyRate", grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+    refused = brainy("migrate", "rate", "m-1", "--items-per-second", "5", *coordinator)
+    assert refused.exit_code == Exit.PRECONDITION
 
 
 def test_a_plan_is_shown_and_executed_by_its_id(cluster):

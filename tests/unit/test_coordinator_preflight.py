@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
+from brainy.bucket.follow import FollowChoice
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement, Spec
 from brainy.errors import PermissionDeniedError, PreconditionError
 from brainy.ids import Ids
@@ -16,15 +18,18 @@ from brainy_coordinator.membership.registry import Report
 from brainy_coordinator.migration.observation import Check
 from brainy_coordinator.migration.preflight import REMEDIES, require
 from brainy_coordinator.migration.preflight_checks import (
+    asks_of_vectors,
     disk_needed,
     no_foreign_writers,
     space,
     spec_holds_data,
     target_differs,
     target_spec,
+    vectors_fit,
     versions,
 )
 from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
+from brainy_coordinator.migration.preflight_vectors import reembedding_possible
 from brainy_coordinator.migration.record import Request, TargetWish
 
 SPEC = Spec(generation=3, dimensions=8, shard_count=4, source="2")
@@ -84,12 +89,90 @@ def test_source_and_target_differ() -> None:
         ({"shard_count": 4097}, "4097 shards"),
         ({"connectivity": 1}, "connectivity is 1"),
         ({"metric": "l2sq", "scalar_kind": "i8"}, "i8 holds directions only"),
+        ({"expansion_add": 200, "expansion_search": 4096}, ""),
+        ({"expansion_search": 4097}, "expansions"),
+        ({"partitioning": "hash"}, ""),
+        ({"partitioning": "range"}, "partitioning"),
+        ({"dimensions": 8}, ""),
+        ({"dimensions": 16}, "16 dimensions, and the vectors have 8"),
+        ({"embedding": {"model": "m", "dimensions": 16}}, ""),
+        ({"embedding": {"model": "m", "dimensions": 16}, "dimensions": 16}, ""),
+        ({"embedding": {"model": "m", "dimensions": 16}, "dimensions": 8}, "the model's vectors have 16"),
     ],
 )
 def test_what_is_wished_for_holds_the_data(wish: dict[str, object], problem: str) -> None:
     found = spec_holds_data(request(**wish), SPEC)
     assert found.passed is not bool(problem)
     assert problem in found.detail
+
+
+def test_directions_of_an_i8_index_do_not_become_lengths() -> None:
+    small = SPEC.model_copy(update={"scalar_kind": "i8"})
+    assert spec_holds_data(request(), small).passed
+    assert not spec_holds_data(request(metric="l2sq"), small).passed
+    assert spec_holds_data(request(metric="l2sq", scalar_kind="f32"), small).passed
+
+
+@pytest.mark.parametrize(
+    ("before", "wish", "zeros", "largest", "problem"),
+    [
+        ({"metric": "l2sq"}, {"metric": "cos"}, 0, 1.0, ""),
+        ({"metric": "l2sq"}, {"metric": "cos"}, 3, 1.0, "3 vectors are all zeros"),
+        ({"metric": "l2sq"}, {"metric": "ip"}, 3, 1.0, None),
+        ({}, {"scalar_kind": "f16"}, 0, 65_504.0, ""),
+        ({}, {"scalar_kind": "f16"}, 0, 65_505.0, "65505, and f16 holds up to 65,504"),
+        ({"scalar_kind": "f16"}, {}, 0, 1e9, None),
+        ({}, {"scalar_kind": "bf16"}, 0, 1e9, None),
+        # Its vectors are all made anew.
+        ({"metric": "l2sq"}, {"metric": "cos", "embedding": {"model": "m", "dimensions": 16}}, 3, 1e9, None),
+    ],
+)
+def test_vectors_fit_what_is_wished_for(
+    before: dict[str, object], wish: dict[str, object], zeros: int, largest: float, problem: str | None
+) -> None:
+    source = SPEC.model_copy(update=before)
+    assert asks_of_vectors(request(**wish), source) is (problem is not None)
+    if problem is not None:
+        target = target_spec(source, request(**wish), created_at="")
+        found = vectors_fit(target, zeros=zeros, largest=largest)
+        assert found.passed is not bool(problem)
+        assert problem in found.detail
+
+
+def test_the_target_says_what_made_its_vectors() -> None:
+    model = EmbeddingIdentity(model="m", dimensions=16)
+    wish = {"embedding": model, "reembedding": Reembedding(endpoint="http://m", without_text_limit=5)}
+    target = target_spec(SPEC, request(**wish), created_at="")
+    assert (target.dimensions, target.embedding, target.reembedding) == (16, model, wish["reembedding"])
+    # What follows from it is made as any other, and remembers the model.
+    later = target_spec(target, request(5), created_at="")
+    assert (later.dimensions, later.embedding, later.reembedding) == (16, model, None)
+    plain = target_spec(SPEC, request(), created_at="")
+    assert b"embedding" not in plain.encode()
+    assert "embedding" not in TargetWish().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "choice", "problem"),
+    [
+        ({}, FollowChoice(), ""),
+        ({"strategy": "rolling"}, FollowChoice(), "rolling"),
+        ({}, FollowChoice(follow=True), "followed"),
+        ({"keep_way_back": True}, FollowChoice(), ""),
+    ],
+)
+def test_what_goes_together_with_another_model(change: dict[str, object], choice: FollowChoice, problem: str) -> None:
+    source = SPEC.model_copy(update={"embedding": EmbeddingIdentity(model="old", dimensions=8)})
+    wished = request(embedding={"model": "m", "dimensions": 16}).model_copy(
+        update={"strategy": "in_place_upgrade", **change}
+    )
+    found = reembedding_possible(wished, source, choice)
+    assert found.passed is not bool(problem)
+    assert problem in found.detail
+    same = reembedding_possible(wished, source.model_copy(update={"embedding": wished.target.embedding}), choice)
+    assert not same.passed
+    unknown = reembedding_possible(wished, SPEC, choice)
+    assert unknown.passed is not (bool(problem) or wished.keep_way_back)
 
 
 def test_nodes_speak_one_protocol() -> None:

@@ -26,13 +26,18 @@ ALLOWED = {
     S.CATCHING_UP: {
         T.LAG_IN_BOUNDS: S.READY,
         T.QUARANTINE_EXCEEDED: S.ABORTING,
+        T.WITHOUT_TEXT_EXCEEDED: S.ABORTING,
         T.COMMITTED: S.COMPLETING,
         T.ABORT_REQUESTED: S.ABORTING,
     },
     S.READY: {
         T.LAG_EXCEEDED: S.CATCHING_UP,
+        T.WITHOUT_TEXT_EXCEEDED: S.ABORTING,
         T.PROMOTED: S.CUTTING_OVER,
         T.PROMOTE_REQUESTED: S.READY,
+        T.WAVE_BAKED: S.READY,
+        T.QUALITY_MEASURED: S.READY,
+        T.QUALITY_ACCEPTED: S.READY,
         T.COMMITTED: S.COMPLETING,
         T.ABORT_REQUESTED: S.ABORTING,
     },
@@ -56,6 +61,7 @@ ALLOWED = {
         T.ROLLED_BACK: S.READY,
         T.COMPLETE_REQUESTED: S.COMPLETING,
         T.OBSERVED: S.COMPLETING,
+        T.OBSERVED_SO_FAR: S.OBSERVING,
     },
     S.ROLLING_BACK: {
         T.ROLLED_BACK: S.READY,
@@ -70,7 +76,11 @@ ALLOWED = {
 }
 for _state in S:
     if _state not in (S.SUCCEEDED, S.ABORTED):
-        ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED), _state)
+        ALLOWED[_state] |= dict.fromkeys((T.LEADER_CHANGED, T.PAUSE_REQUESTED, T.RESUME_REQUESTED, T.READS_SET), _state)
+    if _state in (S.PENDING, S.PREFLIGHTING, S.COPYING, S.CATCHING_UP, S.READY):
+        ALLOWED[_state][T.POSTPONE_REQUESTED] = _state
+    if _state in (S.PENDING, S.PREFLIGHTING, S.COPYING):
+        ALLOWED[_state][T.COPY_RATE_SET] = _state
     if T.COMMITTED in ALLOWED[_state]:
         # The same discovery, where a way back is kept.
         ALLOWED[_state][T.SWITCHED] = S.OBSERVING

@@ -70,19 +70,19 @@ def test_a_trial_outlives_an_attempt_but_not_the_end_nor_an_abort() -> None:
 @pytest.mark.parametrize("state", [s for s in State if s is not State.READY and not s.is_terminal])
 def test_only_a_ready_target_is_tried(state: State) -> None:
     with pytest.raises(PreconditionError) as refused:
-        require_triable(record(state), routing(), stops=False)
+        require_triable(record(state), routing(), weight=0.0, shadow=0.5)
     assert refused.value.reason == "WRONG_PHASE"
     assert refused.value.remedy
     assert refused.value.fields["state"] == state.value.upper()
-    require_triable(record(state), routing(), stops=True)
+    require_triable(record(state), routing(), weight=0.0, shadow=0.0)
 
 
 def test_a_ready_target_is_tried_unless_the_namespace_switches_or_has_none() -> None:
-    require_triable(READY, routing(), stops=False)
+    require_triable(READY, routing(), weight=0.0, shadow=0.5)
     for now in (routing(phase="draining"), routing(target=False)):
-        for stops in (False, True):
+        for shadow in (0.5, 0.0):
             with pytest.raises(PreconditionError):
-                require_triable(READY, now, stops=stops)
+                require_triable(READY, now, weight=0.0, shadow=shadow)
     other = routing().model_copy(update={"migration": "another"})
     with pytest.raises(PreconditionError):
-        require_triable(READY, other, stops=True)
+        require_triable(READY, other, weight=0.0, shadow=0.0)

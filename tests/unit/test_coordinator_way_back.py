@@ -130,7 +130,10 @@ def test_observing_tells_every_node_and_then_waits_for_somebody() -> None:
 def test_the_time_to_observe_ends_it() -> None:
     facts = Facts(released=EVERY, observing_since=100.0)
     timed = record(S.OBSERVING, observe=30.0)
-    assert decide(timed, see(facts=facts), 129.9).waits
+    assert decide(timed, see(facts=facts), 129.9).trigger is T.OBSERVED_SO_FAR, (
+        "so that the next leader goes on from here"
+    )
+    assert decide(replace(timed, observed_seconds=29.5), see(facts=facts), 129.9).waits
     assert decide(timed, see(facts=facts), 130.0).trigger is T.OBSERVED
     # Not while it is paused, not while somebody wants it back, and a leader that has seen nothing yet begins to count.
     assert decide(replace(timed, paused=("lunch",)), see(facts=facts), 130.0).waits

@@ -109,6 +109,12 @@ def deletes(request_id: str, *names: str) -> list[log_pb2.LogRecord]:
     return [log_pb2.LogRecord(request_id=request_id, delete_noun=name) for name in names or (request_id,)]
 
 
+async def committed(
+    commits: GroupCommit, records: list[log_pb2.LogRecord], source_cursor: dict[int, int] | None = None
+) -> int:
+    return await commits.commit(records, source_cursor)
+
+
 async def test_64_writers_share_puts() -> None:
     store = GatedStore()
     async with opened(store) as (commits, shard, _):
@@ -139,12 +145,12 @@ async def test_a_request_is_never_split_and_batches_are_bounded() -> None:
     store = GatedStore()
     async with opened(store, limits=GroupLimits(batch_records=10)) as (commits, shard, _):
         store.gate.clear()
-        tasks = [asyncio.create_task(commits.commit(deletes("first")))]
+        tasks = [asyncio.create_task(committed(commits, deletes("first")))]
         await asyncio.sleep(0)
         for number in range(4):
             names = [f"{number}.{index}" for index in range(6)]
-            tasks.append(asyncio.create_task(commits.commit(deletes(str(number), *names))))
-        tasks.append(asyncio.create_task(commits.commit(deletes("big", *map(str, range(50))))))
+            tasks.append(asyncio.create_task(committed(commits, deletes(str(number), *names))))
+        tasks.append(asyncio.create_task(committed(commits, deletes("big", *map(str, range(50))))))
         store.gate.set()
         await asyncio.gather(*tasks)
         assert [len(slot.batch.records) for slot in shard.slots] == [1, 6, 6, 6, 6, 50]
@@ -155,15 +161,61 @@ async def test_a_repeat_has_one_effect_while_waiting_in_flight_and_later() -> No
     async with opened(store) as (commits, shard, _):
         store.entered.clear()
         store.gate.clear()
-        tasks = [asyncio.create_task(commits.commit(deletes("in-flight")))]
+        tasks = [asyncio.create_task(committed(commits, deletes("in-flight")))]
         await store.entered.wait()
-        tasks += [asyncio.create_task(commits.commit(deletes("in-flight"))) for _ in range(3)]
-        tasks += [asyncio.create_task(commits.commit(deletes("waiting"))) for _ in range(3)]
+        tasks += [asyncio.create_task(committed(commits, deletes("in-flight"))) for _ in range(3)]
+        tasks += [asyncio.create_task(committed(commits, deletes("waiting"))) for _ in range(3)]
         await asyncio.sleep(0)
         store.gate.set()
         assert await asyncio.gather(*tasks) == [2, 2, 2, 2, 3, 3, 3]
         assert await commits.commit(deletes("in-flight")) == 2
         assert sum(len(slot.batch.records) for slot in shard.slots) == 2
+
+
+async def test_a_repeat_finds_its_request_in_every_batch_that_waits() -> None:
+    store = GatedStore()
+    async with opened(store, limits=GroupLimits(batch_records=2)) as (commits, shard, _):
+        store.entered.clear()
+        store.gate.clear()
+        tasks = [asyncio.create_task(committed(commits, deletes("flying")))]
+        await store.entered.wait()
+        names = ["a", "b", "c", "d", "e"]
+        tasks += [asyncio.create_task(committed(commits, deletes(name))) for name in names]
+        tasks += [asyncio.create_task(committed(commits, deletes(name))) for name in [*names, "flying"]]
+        everything = [record for name in ["flying", *names] for record in deletes(name)]
+        tasks.append(asyncio.create_task(committed(commits, [*everything, *deletes("new")])))
+        await asyncio.sleep(0)
+        assert [record.request_id for record in commits.unsettled()] == ["flying", *names, "new"]
+        assert commits.waiting == 6
+        for task in tasks[1:3]:  # what its repeats wait for stays
+            task.cancel()
+        store.gate.set()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(answer) for answer in told[1:3]] == [asyncio.CancelledError] * 2
+        assert told[:1] + told[3:] == [2, 5, 6, 7, 3, 4, 5, 6, 7, 2, 8]
+        assert [len(slot.batch.records) for slot in shard.slots] == [1, 2, 2, 2]
+        assert list(commits.unsettled()) == []
+        assert commits.waiting == 0
+
+
+async def test_a_failure_reaches_every_batch_that_waits() -> None:
+    store = GatedStore()
+    async with opened(store, limits=GroupLimits(batch_records=2, waiting_bytes=100)) as (commits, _, _):
+        await commits.commit(deletes("a"))
+        await log_writer(store, 2, 3).fence()
+        store.gate.clear()
+        store.entered.clear()
+        tasks = [asyncio.create_task(committed(commits, deletes("flying")))]
+        await store.entered.wait()
+        tasks += [asyncio.create_task(committed(commits, deletes(f"w{number}"))) for number in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError) as caught:
+            await commits.commit(deletes("too-many", "x" * 90))
+        assert caught.value.reason == "BUFFER_FULL"
+        store.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [FencedError] * 6
+        assert list(commits.unsettled()) == []
 
 
 async def test_copies_with_a_cursor_are_never_repeats() -> None:
@@ -172,9 +224,9 @@ async def test_copies_with_a_cursor_are_never_repeats() -> None:
         store.entered.clear()
         store.gate.clear()
         tasks = [
-            asyncio.create_task(commits.commit(deletes("r", "a"), {0: 5})),
-            asyncio.create_task(commits.commit(deletes("r", "b"), {0: 7, 1: 2})),
-            asyncio.create_task(commits.commit([], {1: 3})),
+            asyncio.create_task(committed(commits, deletes("r", "a"), {0: 5})),
+            asyncio.create_task(committed(commits, deletes("r", "b"), {0: 7, 1: 2})),
+            asyncio.create_task(committed(commits, [], {1: 3})),
         ]
         await store.entered.wait()
         store.gate.set()
@@ -195,10 +247,10 @@ async def test_pause_waits_for_what_is_in_flight_and_keeps_the_rest() -> None:
     async with opened(store) as (commits, _, _):
         store.entered.clear()
         store.gate.clear()
-        first = asyncio.create_task(commits.commit(deletes("a")))
+        first = asyncio.create_task(committed(commits, deletes("a")))
         await store.entered.wait()
         pausing = asyncio.create_task(commits.pause())
-        later = asyncio.create_task(commits.commit(deletes("b")))
+        later = asyncio.create_task(committed(commits, deletes("b")))
         await asyncio.sleep(0)
         assert not pausing.done()
         store.gate.set()
@@ -218,7 +270,7 @@ async def test_pause_waits_for_what_is_in_flight_and_keeps_the_rest() -> None:
 async def test_closing_while_paused_sends_the_waiting_elsewhere() -> None:
     async with opened(GatedStore()) as (commits, _, task):
         await commits.pause()
-        waiting = asyncio.create_task(commits.commit(deletes("a")))
+        waiting = asyncio.create_task(committed(commits, deletes("a")))
         await asyncio.sleep(0)
         moved = UnavailableError("moved", reason="STALE_ROUTING")
         commits.close(moved)
@@ -234,8 +286,8 @@ async def test_a_cancelled_caller_does_not_cancel_the_put() -> None:
     async with opened(store) as (commits, shard, _):
         store.entered.clear()
         store.gate.clear()
-        leaving = asyncio.create_task(commits.commit(deletes("a")))
-        staying = asyncio.create_task(commits.commit(deletes("b")))
+        leaving = asyncio.create_task(committed(commits, deletes("a")))
+        staying = asyncio.create_task(committed(commits, deletes("b")))
         await store.entered.wait()
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -252,9 +304,9 @@ async def test_fenced_fails_everyone_and_stays() -> None:
         await log_writer(store, 2, 3).fence()
         store.gate.clear()
         store.entered.clear()
-        tasks = [asyncio.create_task(commits.commit(deletes(f"w{number}"))) for number in range(3)]
+        tasks = [asyncio.create_task(committed(commits, deletes(f"w{number}"))) for number in range(3)]
         await store.entered.wait()
-        tasks.append(asyncio.create_task(commits.commit(deletes("queued"))))
+        tasks.append(asyncio.create_task(committed(commits, deletes("queued"))))
         await asyncio.sleep(0)
         store.gate.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -274,9 +326,9 @@ async def test_stopping_tells_who_may_have_been_written() -> None:
     async with opened(store) as (commits, _, task):
         store.gate.clear()
         store.entered.clear()
-        flying = asyncio.create_task(commits.commit(deletes("a")))
+        flying = asyncio.create_task(committed(commits, deletes("a")))
         await store.entered.wait()
-        queued = asyncio.create_task(commits.commit(deletes("b")))
+        queued = asyncio.create_task(committed(commits, deletes("b")))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(OutcomeUnknownError):
@@ -313,7 +365,7 @@ async def test_limits() -> None:
         with pytest.raises(InvalidRequestError):
             await commits.commit([])
         await commits.pause()
-        waiting = [asyncio.create_task(commits.commit(deletes(f"{n}", "x" * 80))) for n in range(2)]
+        waiting = [asyncio.create_task(committed(commits, deletes(f"{n}", "x" * 80))) for n in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError) as caught:
             await commits.commit(deletes("c", "x" * 80))
@@ -361,23 +413,28 @@ async def test_conditions_see_everything_before_them_and_are_never_stored() -> N
         # Several of one id in one batch: each sees the one before it.
         store.gate.clear()
         store.entered.clear()
-        blocker = asyncio.create_task(commits.commit(deletes("blocker")))
+        blocker = asyncio.create_task(committed(commits, deletes("blocker")))
         await store.entered.wait()
-        tasks = [asyncio.create_task(commits.commit([upsert(f"b{number}", "b", first, b"")])) for number in range(4)]
-        tasks.append(asyncio.create_task(commits.commit([upsert("c1", "c", first), upsert("c2", "c", again, b"")])))
-        tasks.append(asyncio.create_task(commits.commit(deletes("d", "c"))))
-        tasks.append(asyncio.create_task(commits.commit([upsert("c3", "c", again, b"")])))
+        tasks = [
+            asyncio.create_task(committed(commits, [upsert(f"b{number}", "b", first, b"")])) for number in range(4)
+        ]
+        tasks.append(asyncio.create_task(committed(commits, [upsert("c1", "c", first), upsert("c2", "c", again, b"")])))
+        # Answered with the last of what was kept of it.
+        tasks.append(asyncio.create_task(committed(commits, [upsert("c4", "e", first), upsert("c5", "e", first, b"")])))
+        tasks.append(asyncio.create_task(committed(commits, deletes("d", "c"))))
+        tasks.append(asyncio.create_task(committed(commits, [upsert("c3", "c", again, b"")])))
         await asyncio.sleep(0)
         store.gate.set()
         await asyncio.gather(blocker, *tasks)
         stored = [record for slot in slots for record in slot.batch.records]
         assert [record.request_id for record in stored if record.request_id] == [
-            "1", "3", "blocker", "b0", "c1", "d", "c3",
+            "1", "3", "blocker", "b0", "c1", "c4", "d", "c3",
         ]  # fmt: skip
         assert not any(record.HasField("expected") for record in stored)
         positions = [place for slot in slots for place in range(slot.first, slot.last + 1)]
         assert positions == list(range(2, 2 + len(stored)))
-        assert await tasks[-1] == positions[-1]
+        # Of those of which nothing was kept, the last of the object; it names all of it.
+        assert [await task for task in tasks] == [5, 9, 9, 9, 6, 7, 8, 9]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -395,19 +452,19 @@ async def test_who_waits_for_another_callers_record_does_not_leave_with_it() -> 
     async with opened(store) as (commits, shard, _):
         store.entered.clear()
         store.gate.clear()
-        flying = [asyncio.create_task(commits.commit(deletes("a"))) for _ in range(3)]
+        flying = [asyncio.create_task(committed(commits, deletes("a"))) for _ in range(3)]
         await store.entered.wait()
-        queued = [asyncio.create_task(commits.commit(deletes("b"))) for _ in range(3)]
-        both = asyncio.create_task(commits.commit([*deletes("a"), *deletes("b"), *deletes("c")]))
+        queued = [asyncio.create_task(committed(commits, deletes("b"))) for _ in range(3)]
+        both = asyncio.create_task(committed(commits, [*deletes("a"), *deletes("b"), *deletes("c")]))
         await asyncio.sleep(0)
         for task in (flying[0], flying[2], queued[0], queued[2]):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        again = asyncio.create_task(commits.commit(deletes("a")))
+        again = asyncio.create_task(committed(commits, deletes("a")))
         await asyncio.sleep(0)
         store.gate.set()
-        assert await asyncio.gather(flying[1], again, queued[1], both) == [2, 2, 3, 4]
+        assert list(await asyncio.gather(flying[1], again, queued[1], both)) == [2, 2, 3, 4]
         assert [len(slot.batch.records) for slot in shard.slots] == [1, 2]
 
 
@@ -417,14 +474,14 @@ async def test_nobody_left_to_be_told_an_error_is_no_complaint() -> None:
     store = GatedStore()
     async with opened(store) as (commits, _, _):
         await commits.pause()
-        leaving = asyncio.create_task(commits.commit(deletes("a")))
-        sharing = asyncio.create_task(commits.commit([*deletes("b"), *deletes("a")]))
+        leaving = asyncio.create_task(committed(commits, deletes("a")))
+        sharing = asyncio.create_task(committed(commits, [*deletes("b"), *deletes("a")]))
         drained = asyncio.create_task(commits.drain())
         await asyncio.sleep(0)
         leaving.cancel()
         sharing.cancel()
         await asyncio.gather(leaving, sharing, return_exceptions=True)
-        staying = asyncio.create_task(commits.commit(deletes("b")))
+        staying = asyncio.create_task(committed(commits, deletes("b")))
         await asyncio.sleep(0)
         moved = UnavailableError("moved", reason="STALE_ROUTING")
         commits.close(moved)
@@ -441,9 +498,9 @@ async def test_a_cancelled_drain_leaves_what_waits() -> None:
     async with opened(store) as (commits, _, _):
         store.entered.clear()
         store.gate.clear()
-        tasks = [asyncio.create_task(commits.commit(deletes("a")))]
+        tasks = [asyncio.create_task(committed(commits, deletes("a")))]
         await store.entered.wait()
-        tasks.append(asyncio.create_task(commits.commit(deletes("b"))))
+        tasks.append(asyncio.create_task(committed(commits, deletes("b"))))
         await asyncio.sleep(0)
         draining = asyncio.create_task(commits.drain())
         await asyncio.sleep(0)
@@ -462,7 +519,7 @@ async def test_what_is_stored_is_what_was_handed_in() -> None:
     async with opened(store) as (commits, shard, _):
         await commits.pause()
         (record,) = deletes("a")
-        waiting = asyncio.create_task(commits.commit([record]))
+        waiting = asyncio.create_task(committed(commits, [record]))
         await asyncio.sleep(0)
         record.delete_noun = "changed"
         commits.resume()

@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from brainy.bucket import layout
+from brainy.bucket.embedding import EmbeddingIdentity, Reembedding
 from brainy.bucket.follow import FollowChoice, change_choice, read_choice
-from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement
+from brainy.bucket.records import GenerationPlacement, Routing, ShardPlacement, Spec
 from brainy.errors import CorruptDataError, PreconditionError
 from brainy.ids import Ids
 from brainy.legacy.deletions import Deletions, Suspect
@@ -210,3 +211,26 @@ async def test_nothing_begins_beside_a_way_back() -> None:
     )
     await store.put(layout.ROUTING, back.encode())
     assert (await change_choice(store, follow=True, mirror="entity", changed_at="t", clock=clock, ids=ids)).follow
+
+
+async def test_nothing_begins_where_another_model_embedded_the_texts() -> None:
+    clock, ids, store = ManualClock(), Ids(), MemoryStore()
+    serving = GenerationPlacement(state="serving", shard_count=1, shards={0: ShardPlacement(owner="a", epoch=1)})
+    routing = Routing(
+        namespace="memory://n", epoch=4, nonce="n", leader_epoch=1, active=2, write=2, generations={2: serving}
+    )
+    await store.put(layout.ROUTING, routing.encode())
+    first = Spec(generation=0, dimensions=8, shard_count=1, source="brainy")
+    model = EmbeddingIdentity(model="another", dimensions=16)
+    changed = first.model_copy(
+        update={"generation": 1, "dimensions": 16, "embedding": model, "reembedding": Reembedding()}
+    )
+    later = changed.model_copy(update={"generation": 2, "source": "1", "reembedding": None})
+    for spec in (first, changed, later):
+        await store.put(layout.spec(spec.generation), spec.encode())
+    for wish in ({"follow": True}, {"mirror": "entity"}):
+        with pytest.raises(PreconditionError, match="another model"):
+            await change_choice(store, **wish, changed_at="t", clock=clock, ids=ids)  # type: ignore[arg-type]
+    await change_choice(store, follow=False, changed_at="t", clock=clock, ids=ids)
+    await store.put(layout.spec(1), changed.model_copy(update={"reembedding": None}).encode())
+    assert (await change_choice(store, follow=True, changed_at="t", clock=clock, ids=ids)).follow

@@ -289,6 +289,9 @@ async def test_read_only_client_changes_nothing(cluster):
             brainy.resume_migration("m"),
             brainy.rollback_migration("m"),
             brainy.complete_migration("m"),
+            brainy.postpone_migration("m", 60.0),
+            brainy.keep_generation(0),
+            brainy.retain_generation(0, 60.0),
         ):
             with pytest.raises(PreconditionError, match="read-only"):
                 await change
@@ -391,8 +394,25 @@ async def test_turning_a_migration(brainy, cluster):
     await brainy.start_migration("rolling", keep_way_back=True, hold_before_switch=True, observe_seconds=60.0)
     (request,) = cluster.calls("StartMigration")
     assert (request.keep_way_back, request.hold_before_switch, request.observe.seconds) == (True, True, 60)
-    await brainy.plan_migration("rolling", keep_way_back=True)
-    assert cluster.calls("PlanMigration")[-1].keep_way_back
+    assert not request.HasField("rollback_if")
+    await brainy.plan_migration("rolling", keep_way_back=True, rollback_if=["error-rate>1%", "p99>2x"])
+    planned = cluster.calls("PlanMigration")[-1]
+    assert planned.keep_way_back
+    limits = planned.rollback_if
+    assert (limits.error_rate, limits.p99_factor, limits.HasField("overlap"), limits.min_calls) == (
+        0.01,
+        2.0,
+        False,
+        100,
+    )
+    with pytest.raises(InvalidRequestError, match="not a limit"):
+        await brainy.start_migration("rolling", keep_way_back=True, rollback_if=["slow"])
+    cluster.migration.rollback_if.CopyFrom(limits)
+    cluster.migration.served.CopyFrom(migration_pb2.ServingFigures(calls=10, failed=1, reads=10))
+    watched = await brainy.get_migration("m-1")
+    assert watched.rollback_if == ("error-rate>0.01", "p99>2x")
+    assert watched.served is not None
+    assert (watched.served.error_rate, watched.served.overlap, watched.served_before) == (0.1, None, None)
     shown = await brainy.get_migration("m-1")
     assert (shown.held, shown.waits_for, shown.observe_seconds) == (
         True,

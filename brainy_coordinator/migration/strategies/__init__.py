@@ -8,7 +8,15 @@ from typing import Protocol
 from brainy_coordinator.migration import record as records
 from brainy_coordinator.migration.actions import Action
 from brainy_coordinator.migration.observation import Observation
-from brainy_coordinator.migration.strategies import blue_green, coordinated, in_place_upgrade, rolling
+from brainy_coordinator.migration.strategies import (
+    backup_restore,
+    blue_green,
+    coordinated,
+    dedicated_namespace,
+    in_place_upgrade,
+    rolling,
+    sparse_import,
+)
 
 
 class StrategyRules(Protocol):
@@ -23,4 +31,7 @@ STRATEGIES: Mapping[records.Strategy, StrategyRules] = {
     "rolling": rolling.Rolling(),
     "blue_green": blue_green.BlueGreen(),
     "coordinated": coordinated.Coordinated(),
+    "backup_restore": backup_restore.BackupRestore(),
+    "sparse_import": sparse_import.SparseImport(),
+    "dedicated_namespace": dedicated_namespace.DedicatedNamespace(),
 }

@@ -76,6 +76,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The plan no longer holds, for what it rests on has changed or it is too old: make another."""
     ERROR_REASON_CONFIRMATION_MISSING: _ErrorReason.ValueType  # 51
     """The plan asks for something to be confirmed by its name."""
+    ERROR_REASON_NAMESPACE_ARRIVING: _ErrorReason.ValueType  # 70
+    """The namespace's first data arrive from elsewhere: it takes no writes before they are in."""
+    ERROR_REASON_NAMESPACE_MOVED: _ErrorReason.ValueType  # 71
+    """The namespace has moved: use the one that the remedy names."""
+    ERROR_REASON_TARGET_NOT_EMPTY: _ErrorReason.ValueType  # 72
+    """What shall receive a whole namespace has items of its own."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable causes, sent as google.rpc.ErrorInfo.reason with domain "brainy"."""
@@ -131,6 +137,12 @@ ERROR_REASON_PLAN_OUTDATED: ErrorReason.ValueType  # 50
 """The plan no longer holds, for what it rests on has changed or it is too old: make another."""
 ERROR_REASON_CONFIRMATION_MISSING: ErrorReason.ValueType  # 51
 """The plan asks for something to be confirmed by its name."""
+ERROR_REASON_NAMESPACE_ARRIVING: ErrorReason.ValueType  # 70
+"""The namespace's first data arrive from elsewhere: it takes no writes before they are in."""
+ERROR_REASON_NAMESPACE_MOVED: ErrorReason.ValueType  # 71
+"""The namespace has moved: use the one that the remedy names."""
+ERROR_REASON_TARGET_NOT_EMPTY: ErrorReason.ValueType  # 72
+"""What shall receive a whole namespace has items of its own."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

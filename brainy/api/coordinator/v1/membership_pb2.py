@@ -23,10 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from brainy.api.node.v1 import control_pb2 as brainy_dot_api_dot_node_dot_v1_dot_control__pb2
+from brainy.api.node.v1 import copy_pb2 as brainy_dot_api_dot_node_dot_v1_dot_copy__pb2
+from brainy.api.node.v1 import serving_pb2 as brainy_dot_api_dot_node_dot_v1_dot_serving__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*brainy/api/coordinator/v1/membership.proto\x12\x19\x62rainy.api.coordinator.v1\x1a brainy/api/node/v1/control.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcc\x02\n\x10HeartbeatRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x32\n\x08replicas\x18\x04 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04pool\x18\n \x01(\t\x12\x0f\n\x07version\x18\x14 \x01(\t\x12\x18\n\x10protocol_version\x18\x15 \x01(\r\x12\x1c\n\x0f\x64isk_free_bytes\x18\x16 \x01(\x04H\x00\x88\x01\x01\x12:\n\x0bstore_calls\x18\x17 \x03(\x0b\x32%.brainy.api.coordinator.v1.StoreCallsB\x12\n\x10_disk_free_bytes\"\x8e\x01\n\nStoreCalls\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12?\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x30.brainy.api.coordinator.v1.StoreCalls.CallsEntry\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xf5\x01\n\x11HeartbeatResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12W\n\x0erouting_epochs\x18\x02 \x03(\x0b\x32?.brainy.api.coordinator.v1.HeartbeatResponse.RoutingEpochsEntry\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmay_leave\x18\x04 \x01(\x08\x1a\x34\n\x12RoutingEpochsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"4\n\x0cLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0f\n\rLeaveResponse\"\x12\n\x10ListNodesRequest\"\xda\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.brainy.api.coordinator.v1.NodeState\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08replicas\x18\x06 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0c\n\x04pool\x18\n \x01(\t\x12\x0f\n\x07version\x18\x14 \x01(\t\x12\x18\n\x10protocol_version\x18\x15 \x01(\r\x12\x1c\n\x0f\x64isk_free_bytes\x18\x16 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_disk_free_bytes\"\x88\x01\n\x11ListNodesResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x04\x12\x32\n\x05nodes\x18\x03 \x03(\x0b\x32#.brainy.api.coordinator.v1.NodeInfo\x12\x16\n\x0eleader_address\x18\x04 \x01(\t\"#\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"s\n\x11\x44rainNodeResponse\x12\x33\n\x05state\x18\x01 \x01(\x0e\x32$.brainy.api.coordinator.v1.NodeState\x12\x14\n\x0cshards_owned\x18\x02 \x01(\r\x12\x13\n\x0bshards_held\x18\x03 \x01(\r*\x82\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_ALIVE\x10\x01\x12\x15\n\x11NODE_STATE_SILENT\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04\x32\xa7\x03\n\x11MembershipService\x12\x66\n\tHeartbeat\x12+.brainy.api.coordinator.v1.HeartbeatRequest\x1a,.brainy.api.coordinator.v1.HeartbeatResponse\x12\x66\n\tListNodes\x12+.brainy.api.coordinator.v1.ListNodesRequest\x1a,.brainy.api.coordinator.v1.ListNodesResponse\x12Z\n\x05Leave\x12\'.brainy.api.coordinator.v1.LeaveRequest\x1a(.brainy.api.coordinator.v1.LeaveResponse\x12\x66\n\tDrainNode\x12+.brainy.api.coordinator.v1.DrainNodeRequest\x1a,.brainy.api.coordinator.v1.DrainNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*brainy/api/coordinator/v1/membership.proto\x12\x19\x62rainy.api.coordinator.v1\x1a brainy/api/node/v1/control.proto\x1a\x1d\x62rainy/api/node/v1/copy.proto\x1a brainy/api/node/v1/serving.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfd\x02\n\x10HeartbeatRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x32\n\x08replicas\x18\x04 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04pool\x18\n \x01(\t\x12\x0f\n\x07version\x18\x14 \x01(\t\x12\x18\n\x10protocol_version\x18\x15 \x01(\r\x12\x1c\n\x0f\x64isk_free_bytes\x18\x16 \x01(\x04H\x00\x88\x01\x01\x12:\n\x0bstore_calls\x18\x17 \x03(\x0b\x32%.brainy.api.coordinator.v1.StoreCalls\x12/\n\x06served\x18< \x03(\x0b\x32\x1f.brainy.api.node.v1.ServedCallsB\x12\n\x10_disk_free_bytes\"\x8e\x01\n\nStoreCalls\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12?\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x30.brainy.api.coordinator.v1.StoreCalls.CallsEntry\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xa9\x02\n\x11HeartbeatResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12W\n\x0erouting_epochs\x18\x02 \x03(\x0b\x32?.brainy.api.coordinator.v1.HeartbeatResponse.RoutingEpochsEntry\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmay_leave\x18\x04 \x01(\x08\x12\x32\n\x0b\x63opy_orders\x18\x41 \x03(\x0b\x32\x1d.brainy.api.node.v1.CopyOrder\x1a\x34\n\x12RoutingEpochsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"4\n\x0cLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0f\n\rLeaveResponse\"\x12\n\x10ListNodesRequest\"\xda\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.brainy.api.coordinator.v1.NodeState\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08replicas\x18\x06 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0c\n\x04pool\x18\n \x01(\t\x12\x0f\n\x07version\x18\x14 \x01(\t\x12\x18\n\x10protocol_version\x18\x15 \x01(\r\x12\x1c\n\x0f\x64isk_free_bytes\x18\x16 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_disk_free_bytes\"\x88\x01\n\x11ListNodesResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x04\x12\x32\n\x05nodes\x18\x03 \x03(\x0b\x32#.brainy.api.coordinator.v1.NodeInfo\x12\x16\n\x0eleader_address\x18\x04 \x01(\t\"#\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"s\n\x11\x44rainNodeResponse\x12\x33\n\x05state\x18\x01 \x01(\x0e\x32$.brainy.api.coordinator.v1.NodeState\x12\x14\n\x0cshards_owned\x18\x02 \x01(\r\x12\x13\n\x0bshards_held\x18\x03 \x01(\r*\x82\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_ALIVE\x10\x01\x12\x15\n\x11NODE_STATE_SILENT\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04\x32\xa7\x03\n\x11MembershipService\x12\x66\n\tHeartbeat\x12+.brainy.api.coordinator.v1.HeartbeatRequest\x1a,.brainy.api.coordinator.v1.HeartbeatResponse\x12\x66\n\tListNodes\x12+.brainy.api.coordinator.v1.ListNodesRequest\x1a,.brainy.api.coordinator.v1.ListNodesResponse\x12Z\n\x05Leave\x12\'.brainy.api.coordinator.v1.LeaveRequest\x1a(.brainy.api.coordinator.v1.LeaveResponse\x12\x66\n\tDrainNode\x12+.brainy.api.coordinator.v1.DrainNodeRequest\x1a,.brainy.api.coordinator.v1.DrainNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,32 +39,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORECALLS_CALLSENTRY']._serialized_options = b'8\001'
   _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._loaded_options = None
   _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1601
-  _globals['_NODESTATE']._serialized_end=1731
-  _globals['_HEARTBEATREQUEST']._serialized_start=140
-  _globals['_HEARTBEATREQUEST']._serialized_end=472
-  _globals['_STORECALLS']._serialized_start=475
-  _globals['_STORECALLS']._serialized_end=617
-  _globals['_STORECALLS_CALLSENTRY']._serialized_start=573
-  _globals['_STORECALLS_CALLSENTRY']._serialized_end=617
-  _globals['_HEARTBEATRESPONSE']._serialized_start=620
-  _globals['_HEARTBEATRESPONSE']._serialized_end=865
-  _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._serialized_start=813
-  _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._serialized_end=865
-  _globals['_LEAVEREQUEST']._serialized_start=867
-  _globals['_LEAVEREQUEST']._serialized_end=919
-  _globals['_LEAVERESPONSE']._serialized_start=921
-  _globals['_LEAVERESPONSE']._serialized_end=936
-  _globals['_LISTNODESREQUEST']._serialized_start=938
-  _globals['_LISTNODESREQUEST']._serialized_end=956
-  _globals['_NODEINFO']._serialized_start=959
-  _globals['_NODEINFO']._serialized_end=1305
-  _globals['_LISTNODESRESPONSE']._serialized_start=1308
-  _globals['_LISTNODESRESPONSE']._serialized_end=1444
-  _globals['_DRAINNODEREQUEST']._serialized_start=1446
-  _globals['_DRAINNODEREQUEST']._serialized_end=1481
-  _globals['_DRAINNODERESPONSE']._serialized_start=1483
-  _globals['_DRAINNODERESPONSE']._serialized_end=1598
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=1734
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=2157
+  _globals['_NODESTATE']._serialized_start=1767
+  _globals['_NODESTATE']._serialized_end=1897
+  _globals['_HEARTBEATREQUEST']._serialized_start=205
+  _globals['_HEARTBEATREQUEST']._serialized_end=586
+  _globals['_STORECALLS']._serialized_start=589
+  _globals['_STORECALLS']._serialized_end=731
+  _globals['_STORECALLS_CALLSENTRY']._serialized_start=687
+  _globals['_STORECALLS_CALLSENTRY']._serialized_end=731
+  _globals['_HEARTBEATRESPONSE']._serialized_start=734
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1031
+  _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._serialized_start=979
+  _globals['_HEARTBEATRESPONSE_ROUTINGEPOCHSENTRY']._serialized_end=1031
+  _globals['_LEAVEREQUEST']._serialized_start=1033
+  _globals['_LEAVEREQUEST']._serialized_end=1085
+  _globals['_LEAVERESPONSE']._serialized_start=1087
+  _globals['_LEAVERESPONSE']._serialized_end=1102
+  _globals['_LISTNODESREQUEST']._serialized_start=1104
+  _globals['_LISTNODESREQUEST']._serialized_end=1122
+  _globals['_NODEINFO']._serialized_start=1125
+  _globals['_NODEINFO']._serialized_end=1471
+  _globals['_LISTNODESRESPONSE']._serialized_start=1474
+  _globals['_LISTNODESRESPONSE']._serialized_end=1610
+  _globals['_DRAINNODEREQUEST']._serialized_start=1612
+  _globals['_DRAINNODEREQUEST']._serialized_end=1647
+  _globals['_DRAINNODERESPONSE']._serialized_start=1649
+  _globals['_DRAINNODERESPONSE']._serialized_end=1764
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=1900
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=2323
 # @@protoc_insertion_point(module_scope)

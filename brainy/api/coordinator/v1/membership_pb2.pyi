@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from brainy.api.node.v1 import control_pb2 as _control_pb2
+from brainy.api.node.v1 import copy_pb2 as _copy_pb2
+from brainy.api.node.v1 import serving_pb2 as _serving_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -57,6 +59,7 @@ class HeartbeatRequest(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     STORE_CALLS_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.str
     """Fresh for each start of the process."""
@@ -76,6 +79,10 @@ class HeartbeatRequest(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_control_pb2.ShardReplica]: ...
     @_builtins.property
     def store_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreCalls]: ...
+    @_builtins.property
+    def served(self) -> _containers.RepeatedCompositeFieldContainer[_serving_pb2.ServedCalls]:
+        """How its front door served the generations that are placed."""
+
     def __init__(
         self,
         *,
@@ -90,10 +97,11 @@ class HeartbeatRequest(_message.Message):
         protocol_version: _builtins.int = ...,
         disk_free_bytes: _builtins.int | None = ...,
         store_calls: _abc.Iterable[Global___StoreCalls] | None = ...,
+        served: _abc.Iterable[_serving_pb2.ServedCalls] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "store_calls", b"store_calls", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "address", b"address", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "pool", b"pool", "protocol_version", b"protocol_version", "replicas", b"replicas", "served", b"served", "store_calls", b"store_calls", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
@@ -174,6 +182,7 @@ class HeartbeatResponse(_message.Message):
     ROUTING_EPOCHS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     MAY_LEAVE_FIELD_NUMBER: _builtins.int
+    COPY_ORDERS_FIELD_NUMBER: _builtins.int
     leader_id: _builtins.str
     may_leave: _builtins.bool
     """To a draining node: it holds nothing any more, or nobody can take over what it holds."""
@@ -185,6 +194,10 @@ class HeartbeatResponse(_message.Message):
     def interval(self) -> _duration_pb2.Duration:
         """Send the next one within this time."""
 
+    @_builtins.property
+    def copy_orders(self) -> _containers.RepeatedCompositeFieldContainer[_copy_pb2.CopyOrder]:
+        """How to copy; what is not named is copied as the node can bear."""
+
     def __init__(
         self,
         *,
@@ -192,10 +205,11 @@ class HeartbeatResponse(_message.Message):
         routing_epochs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         interval: _duration_pb2.Duration | None = ...,
         may_leave: _builtins.bool = ...,
+        copy_orders: _abc.Iterable[_copy_pb2.CopyOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "leader_id", b"leader_id", "may_leave", b"may_leave", "routing_epochs", b"routing_epochs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_orders", b"copy_orders", "interval", b"interval", "leader_id", b"leader_id", "may_leave", b"may_leave", "routing_epochs", b"routing_epochs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,10 @@
 isort:skip_file
 """
 
+from brainy.api.common.v1 import common_pb2 as _common_pb2
+from brainy.api.coordinator.v1 import copy_pb2 as _copy_pb2
+from brainy.api.coordinator.v1 import generation_pb2 as _generation_pb2
+from brainy.api.coordinator.v1 import quality_pb2 as _quality_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -34,6 +38,12 @@ class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.Val
     """As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
     STRATEGY_COORDINATED: _Strategy.ValueType  # 4
     """In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
+    STRATEGY_BACKUP_RESTORE: _Strategy.ValueType  # 70
+    """Out of a backup, into a namespace that is empty (StartMigrationRequest.source)."""
+    STRATEGY_SPARSE_IMPORT: _Strategy.ValueType  # 71
+    """The same, or out of another namespace, without its vectors: its texts are embedded."""
+    STRATEGY_DEDICATED_NAMESPACE: _Strategy.ValueType  # 72
+    """Another namespace moves into this one, which is empty; the other one then says where it went."""
 
 class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper): ...
 
@@ -44,6 +54,12 @@ STRATEGY_BLUE_GREEN: Strategy.ValueType  # 3
 """As in-place upgrade, with the target on the nodes of a pool of its own (TargetSpec.pool)."""
 STRATEGY_COORDINATED: Strategy.ValueType  # 4
 """In a window in which nobody writes: the reads of all nodes move together, the writes at the cut-over."""
+STRATEGY_BACKUP_RESTORE: Strategy.ValueType  # 70
+"""Out of a backup, into a namespace that is empty (StartMigrationRequest.source)."""
+STRATEGY_SPARSE_IMPORT: Strategy.ValueType  # 71
+"""The same, or out of another namespace, without its vectors: its texts are embedded."""
+STRATEGY_DEDICATED_NAMESPACE: Strategy.ValueType  # 72
+"""Another namespace moves into this one, which is empty; the other one then says where it went."""
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 class _MigrationState:
@@ -100,12 +116,28 @@ class TargetSpec(_message.Message):
     SCALAR_KIND_FIELD_NUMBER: _builtins.int
     CONNECTIVITY_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    EXPANSION_ADD_FIELD_NUMBER: _builtins.int
+    EXPANSION_SEARCH_FIELD_NUMBER: _builtins.int
+    PARTITIONING_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     shard_count: _builtins.int
     metric: _builtins.str
     scalar_kind: _builtins.str
     connectivity: _builtins.int
     pool: _builtins.str
     """Label of the nodes that shall hold it (node.pool); empty for those that may hold the source."""
+    expansion_add: _builtins.int
+    """Candidates kept while the index is built, and while it is searched."""
+    expansion_search: _builtins.int
+    partitioning: _builtins.str
+    """How items are spread over shards; "hash" is all there is."""
+    dimensions: _builtins.int
+    """Length of the vectors. Another one than now needs an embedding, whose length it is."""
+    @_builtins.property
+    def embedding(self) -> Global___Reembedding:
+        """Let another model make every vector anew out of the nouns' texts."""
+
     def __init__(
         self,
         *,
@@ -114,10 +146,15 @@ class TargetSpec(_message.Message):
         scalar_kind: _builtins.str = ...,
         connectivity: _builtins.int = ...,
         pool: _builtins.str = ...,
+        expansion_add: _builtins.int = ...,
+        expansion_search: _builtins.int = ...,
+        partitioning: _builtins.str = ...,
+        embedding: Global___Reembedding | None = ...,
+        dimensions: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "metric", b"metric", "pool", b"pool", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectivity", b"connectivity", "dimensions", b"dimensions", "embedding", b"embedding", "expansion_add", b"expansion_add", "expansion_search", b"expansion_search", "metric", b"metric", "partitioning", b"partitioning", "pool", b"pool", "scalar_kind", b"scalar_kind", "shard_count", b"shard_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,6 +174,7 @@ class MigrationEvent(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     to: Global___MigrationState.ValueType
     trigger: _builtins.str
@@ -145,6 +183,10 @@ class MigrationEvent(_message.Message):
     detail: _builtins.str
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityFound:
+        """Only where the search quality was measured."""
+
     def __init__(
         self,
         *,
@@ -155,10 +197,11 @@ class MigrationEvent(_message.Message):
         by: _builtins.str = ...,
         leader_epoch: _builtins.int = ...,
         detail: _builtins.str = ...,
+        quality: _quality_pb2.QualityFound | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "detail", b"detail", "from", b"from", "leader_epoch", b"leader_epoch", "sequence", b"sequence", "to", b"to", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "detail", b"detail", "from", b"from", "leader_epoch", b"leader_epoch", "quality", b"quality", "sequence", b"sequence", "to", b"to", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,6 +231,18 @@ class Migration(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    WAVES_FIELD_NUMBER: _builtins.int
+    POSTPONED_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    QUALITY_WANTED_FIELD_NUMBER: _builtins.int
+    QUALITY_ACCEPTED_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    SERVED_BEFORE_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
@@ -206,6 +261,8 @@ class Migration(_message.Message):
     """Whether the source is kept as a way back after the switch."""
     held: _builtins.bool
     """It does not switch before it is promoted."""
+    quality_accepted: _builtins.bool
+    """Somebody has accepted a result below the thresholds."""
     @_builtins.property
     def adopted_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes whose reads come from the target already."""
@@ -225,6 +282,50 @@ class Migration(_message.Message):
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration:
         """Seconds the source is kept after the switch before the migration completes by itself; absent: until asked."""
+
+    @_builtins.property
+    def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationWave]:
+        """Rolling only: the nodes in the order in which their reads move, those that move together in one wave."""
+
+    @_builtins.property
+    def postponed(self) -> Global___PostponedSwitch:
+        """It does not switch for so long, as the leader counts; absent while it is not postponed."""
+
+    @_builtins.property
+    def left_behind(self) -> _generation_pb2.Generation:
+        """What became of the generation it left behind: the source, or the target if it was aborted. Absent before."""
+
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityFound:
+        """Search quality as it was measured last since the sides changed; absent until then."""
+
+    @_builtins.property
+    def quality_wanted(self) -> _quality_pb2.QualityThresholds:
+        """What is wanted of it before the switch; absent where it is not looked at."""
+
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """When it rolls back by itself; absent: never."""
+
+    @_builtins.property
+    def served(self) -> Global___ServingFigures:
+        """How its target has served since the switch; absent before it."""
+
+    @_builtins.property
+    def served_before(self) -> Global___ServingFigures:
+        """How its source served until the switch; absent where nothing is held against it."""
+
+    @_builtins.property
+    def observed(self) -> _duration_pb2.Duration:
+        """How long it has been watched since the switch, over all leaders."""
+
+    @_builtins.property
+    def copy(self) -> _copy_pb2.CopyProgress:
+        """Absent before the copy and after it."""
+
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
+        """Where the data come from; absent for this namespace itself."""
 
     def __init__(
         self,
@@ -249,10 +350,22 @@ class Migration(_message.Message):
         paused: _abc.Iterable[_builtins.str] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         observe: _duration_pb2.Duration | None = ...,
+        waves: _abc.Iterable[Global___MigrationWave] | None = ...,
+        postponed: Global___PostponedSwitch | None = ...,
+        left_behind: _generation_pb2.Generation | None = ...,
+        quality: _quality_pb2.QualityFound | None = ...,
+        quality_wanted: _quality_pb2.QualityThresholds | None = ...,
+        quality_accepted: _builtins.bool = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
+        served: Global___ServingFigures | None = ...,
+        served_before: Global___ServingFigures | None = ...,
+        observed: _duration_pb2.Duration | None = ...,
+        copy: _copy_pb2.CopyProgress | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "write_pause", b"write_pause"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "left_behind", b"left_behind", "observe", b"observe", "observed", b"observed", "postponed", b"postponed", "quality", b"quality", "quality_wanted", b"quality_wanted", "rollback_if", b"rollback_if", "served", b"served", "served_before", b"served_before", "source", b"source", "write_pause", b"write_pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "message", b"message", "namespace", b"namespace", "observe", b"observe", "paused", b"paused", "plan_id", b"plan_id", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "write_pause", b"write_pause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_nodes", b"adopted_nodes", "copy", b"copy", "digest_equal", b"digest_equal", "held", b"held", "id", b"id", "items_copied", b"items_copied", "items_total", b"items_total", "keep_way_back", b"keep_way_back", "lag", b"lag", "left_behind", b"left_behind", "message", b"message", "namespace", b"namespace", "observe", b"observe", "observed", b"observed", "paused", b"paused", "plan_id", b"plan_id", "postponed", b"postponed", "quality", b"quality", "quality_accepted", b"quality_accepted", "quality_wanted", b"quality_wanted", "rollback_if", b"rollback_if", "served", b"served", "served_before", b"served_before", "source", b"source", "source_generation", b"source_generation", "state", b"state", "story", b"story", "strategy", b"strategy", "target_generation", b"target_generation", "waits_for", b"waits_for", "waves", b"waves", "write_pause", b"write_pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +412,11 @@ class PlanMigrationRequest(_message.Message):
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     quarantine_limit: _builtins.int
@@ -318,6 +436,7 @@ class PlanMigrationRequest(_message.Message):
     keep_way_back: _builtins.bool
     """As in StartMigrationRequest."""
     hold_before_switch: _builtins.bool
+    max_unavailable: _builtins.int
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
@@ -330,6 +449,20 @@ class PlanMigrationRequest(_message.Message):
 
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration:
+        """As in StartMigrationRequest."""
+
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds:
+        """As in StartMigrationRequest."""
+
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """As in StartMigrationRequest."""
+
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
         """As in StartMigrationRequest."""
 
     def __init__(
@@ -350,10 +483,15 @@ class PlanMigrationRequest(_message.Message):
         writers_stopped: _builtins.bool = ...,
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bake", b"bake", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "rollback_if", b"rollback_if", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "bake", b"bake", "dry_run", b"dry_run", "hold_before_switch", b"hold_before_switch", "item_tolerance", b"item_tolerance", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "rollback_if", b"rollback_if", "source", b"source", "strategy", b"strategy", "target", b"target", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +546,11 @@ class StartMigrationRequest(_message.Message):
     KEEP_WAY_BACK_FIELD_NUMBER: _builtins.int
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     strategy: Global___Strategy.ValueType
     request_id: _builtins.str
@@ -426,6 +569,10 @@ class StartMigrationRequest(_message.Message):
     """After the switch the source follows the target, until the migration is completed or rolled back."""
     hold_before_switch: _builtins.bool
     """Do not switch before PromoteMigration."""
+    max_unavailable: _builtins.int
+    """Rolling: how many nodes' reads move together, in one wave. 0: one. Fewer where a wave would have every ready
+    replica of a shard in it.
+    """
     @_builtins.property
     def target(self) -> Global___TargetSpec: ...
     @_builtins.property
@@ -439,6 +586,24 @@ class StartMigrationRequest(_message.Message):
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration:
         """With keep_way_back: complete by itself after so long. Absent or zero: only when asked."""
+
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration:
+        """Rolling: how long a wave must answer healthily before the next one, or the switch. Absent: not at all."""
+
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds:
+        """What the target's search quality must keep to before anything moves; absent: it is not looked at."""
+
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """With keep_way_back: roll back by itself when the target serves worse than this. Absent: never."""
+
+    @_builtins.property
+    def source(self) -> Global___SourceSpec:
+        """Where the data come from; absent for this namespace itself. FAILED_PRECONDITION (TARGET_NOT_EMPTY) unless this
+        namespace is empty. Until they are in it takes no writes (NAMESPACE_ARRIVING).
+        """
 
     def __init__(
         self,
@@ -458,10 +623,15 @@ class StartMigrationRequest(_message.Message):
         keep_way_back: _builtins.bool = ...,
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "pause_cap", b"pause_cap", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "rollback_if", b"rollback_if", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "confirm", b"confirm", "hold_before_switch", b"hold_before_switch", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "plan_id", b"plan_id", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "request_id", b"request_id", "requested_by", b"requested_by", "require_backup", b"require_backup", "rollback_if", b"rollback_if", "source", b"source", "strategy", b"strategy", "target", b"target", "validate_only", b"validate_only", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,6 +923,11 @@ class MigrationPlan(_message.Message):
     HOLD_BEFORE_SWITCH_FIELD_NUMBER: _builtins.int
     OBSERVE_FIELD_NUMBER: _builtins.int
     WRITERS_STOPPED_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    ROLLBACK_IF_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Empty where it was not stored."""
     namespace: _builtins.str
@@ -771,6 +946,7 @@ class MigrationPlan(_message.Message):
     """As in StartMigrationRequest."""
     hold_before_switch: _builtins.bool
     writers_stopped: _builtins.bool
+    max_unavailable: _builtins.int
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -801,6 +977,16 @@ class MigrationPlan(_message.Message):
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]: ...
     @_builtins.property
     def observe(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def quality(self) -> _quality_pb2.QualityThresholds: ...
+    @_builtins.property
+    def rollback_if(self) -> Global___RollbackLimits:
+        """As in StartMigrationRequest."""
+
+    @_builtins.property
+    def source(self) -> Global___SourceSpec: ...
     def __init__(
         self,
         *,
@@ -831,10 +1017,15 @@ class MigrationPlan(_message.Message):
         hold_before_switch: _builtins.bool = ...,
         observe: _duration_pb2.Duration | None = ...,
         writers_stopped: _builtins.bool = ...,
+        max_unavailable: _builtins.int = ...,
+        bake: _duration_pb2.Duration | None = ...,
+        quality: _quality_pb2.QualityThresholds | None = ...,
+        rollback_if: Global___RollbackLimits | None = ...,
+        source: Global___SourceSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "basis", b"basis", "created_at", b"created_at", "expires_at", b"expires_at", "figures", b"figures", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "reason", b"reason", "rollback_if", b"rollback_if", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "runbook", b"runbook", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "basis", b"basis", "checks", b"checks", "confirmations", b"confirmations", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "figures", b"figures", "hold_before_switch", b"hold_before_switch", "id", b"id", "keep_way_back", b"keep_way_back", "max_unavailable", b"max_unavailable", "migration_id", b"migration_id", "namespace", b"namespace", "observe", b"observe", "pause_cap", b"pause_cap", "quality", b"quality", "quarantine_limit", b"quarantine_limit", "reason", b"reason", "require_backup", b"require_backup", "risks", b"risks", "rollback_if", b"rollback_if", "runbook", b"runbook", "source", b"source", "source_generation", b"source_generation", "steps", b"steps", "strategy", b"strategy", "target", b"target", "target_generation", b"target_generation", "transitions", b"transitions", "way_back", b"way_back", "writers_stopped", b"writers_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1046,6 +1237,8 @@ class PlanFigures(_message.Message):
     CALLS_FIELD_NUMBER: _builtins.int
     REQUEST_COST_FIELD_NUMBER: _builtins.int
     STORAGE_COST_PER_MONTH_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    TEXTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     bucket_bytes: _builtins.int
     """In the bucket, beside what is there, as long as both are kept."""
     disk_bytes: _builtins.int
@@ -1053,6 +1246,9 @@ class PlanFigures(_message.Message):
     request_cost: _builtins.float
     """US dollars: once for the calls, and in a month for the storage."""
     storage_cost_per_month: _builtins.float
+    texts: _builtins.int
+    """Where another model embeds everything anew: how many texts, and how many a second the nodes managed when asked."""
+    texts_per_second: _builtins.float
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -1076,10 +1272,12 @@ class PlanFigures(_message.Message):
         calls: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         request_cost: _builtins.float = ...,
         storage_cost_per_month: _builtins.float = ...,
+        texts: _builtins.int = ...,
+        texts_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_bytes", b"bucket_bytes", "calls", b"calls", "disk_bytes", b"disk_bytes", "duration", b"duration", "request_cost", b"request_cost", "storage_cost_per_month", b"storage_cost_per_month", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_bytes", b"bucket_bytes", "calls", b"calls", "disk_bytes", b"disk_bytes", "duration", b"duration", "request_cost", b"request_cost", "storage_cost_per_month", b"storage_cost_per_month", "texts", b"texts", "texts_per_second", b"texts_per_second", "write_pause", b"write_pause", "write_pause_cap", b"write_pause_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1460,12 +1658,19 @@ class CompleteMigrationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RETAIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     request_id: _builtins.str
     requested_by: _builtins.str
     validate_only: _builtins.bool
-    """Say what would leave the routing record, and change nothing."""
+    """Say what would leave the routing record and be deleted, and change nothing."""
+    @_builtins.property
+    def retain(self) -> _duration_pb2.Duration:
+        """How long the source is kept before it is deleted; absent: as the coordinator is set. Never less than change logs
+        are kept after a checkpoint.
+        """
+
     def __init__(
         self,
         *,
@@ -1474,10 +1679,11 @@ class CompleteMigrationRequest(_message.Message):
         request_id: _builtins.str = ...,
         requested_by: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        retain: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace", "request_id", b"request_id", "requested_by", b"requested_by", "retain", b"retain", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1489,22 +1695,539 @@ class CompleteMigrationResponse(_message.Message):
 
     MIGRATION_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
+    DELETES_FIELD_NUMBER: _builtins.int
+    RETAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def migration(self) -> Global___Migration: ...
     @_builtins.property
     def retired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is not served any more: prefixes of objects, which stay where they are."""
+        """What is not served any more: prefixes of objects."""
+
+    @_builtins.property
+    def deletes(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ObjectCount]:
+        """What is there of it now and will be deleted, by kind."""
+
+    @_builtins.property
+    def retain(self) -> _duration_pb2.Duration:
+        """How long it is kept before that, from when the leader has taken it out of the routing record."""
 
     def __init__(
         self,
         *,
         migration: Global___Migration | None = ...,
         retired: _abc.Iterable[_builtins.str] | None = ...,
+        deletes: _abc.Iterable[_generation_pb2.ObjectCount] | None = ...,
+        retain: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletes", b"deletes", "migration", b"migration", "retain", b"retain", "retired", b"retired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteMigrationResponse: _TypeAlias = CompleteMigrationResponse  # noqa: Y015
+
+@_typing.final
+class MigrationWave(_message.Message):
+    """Nodes whose reads move together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MigrationWave._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: MigrationWave._State.ValueType  # 0
+        STATE_WAITING: MigrationWave._State.ValueType  # 1
+        STATE_BAKING: MigrationWave._State.ValueType  # 2
+        """Moved, or moving; watched until it has baked."""
+        STATE_DONE: MigrationWave._State.ValueType  # 3
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: MigrationWave.State.ValueType  # 0
+    STATE_WAITING: MigrationWave.State.ValueType  # 1
+    STATE_BAKING: MigrationWave.State.ValueType  # 2
+    """Moved, or moving; watched until it has baked."""
+    STATE_DONE: MigrationWave.State.ValueType  # 3
+
+    NODES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BAKED_FIELD_NUMBER: _builtins.int
+    COMPLAINT_FIELD_NUMBER: _builtins.int
+    state: Global___MigrationWave.State.ValueType
+    complaint: _builtins.str
+    """While it bakes: what is not healthy, so that it begins again; empty if nothing."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def baked(self) -> _duration_pb2.Duration:
+        """While it bakes: for how long it has answered healthily."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___MigrationWave.State.ValueType = ...,
+        baked: _duration_pb2.Duration | None = ...,
+        complaint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baked", b"baked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baked", b"baked", "complaint", b"complaint", "nodes", b"nodes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationWave: _TypeAlias = MigrationWave  # noqa: Y015
+
+@_typing.final
+class PostponedSwitch(_message.Message):
+    """A switch that waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMAINING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    by: _builtins.str
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """As the leader counts; a new leader goes on from what was counted last, so it can become longer, never shorter."""
+
+    def __init__(
+        self,
+        *,
+        remaining: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "reason", b"reason", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponedSwitch: _TypeAlias = PostponedSwitch  # noqa: Y015
+
+@_typing.final
+class PostponeMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    request_id: _builtins.str
+    requested_by: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """From now on; zero: not any longer."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "id", b"id", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponeMigrationRequest: _TypeAlias = PostponeMigrationRequest  # noqa: Y015
+
+@_typing.final
+class PostponeMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostponeMigrationResponse: _TypeAlias = PostponeMigrationResponse  # noqa: Y015
+
+@_typing.final
+class CanSwitchMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanSwitchMigrationRequest: _TypeAlias = CanSwitchMigrationRequest  # noqa: Y015
+
+@_typing.final
+class SwitchObstacle(_message.Message):
+    """One thing in the way of a switch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    remedy: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchObstacle: _TypeAlias = SwitchObstacle  # noqa: Y015
+
+@_typing.final
+class CanSwitchMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAN_SWITCH_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
+    can_switch: _builtins.bool
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___SwitchObstacle]: ...
+    @_builtins.property
+    def migration(self) -> Global___Migration: ...
+    def __init__(
+        self,
+        *,
+        can_switch: _builtins.bool = ...,
+        obstacles: _abc.Iterable[Global___SwitchObstacle] | None = ...,
+        migration: Global___Migration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_switch", b"can_switch", "migration", b"migration", "obstacles", b"obstacles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanSwitchMigrationResponse: _TypeAlias = CanSwitchMigrationResponse  # noqa: Y015
+
+@_typing.final
+class ListMigrationPlansRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMigrationPlansRequest: _TypeAlias = ListMigrationPlansRequest  # noqa: Y015
+
+@_typing.final
+class MigrationPlanSummary(_message.Message):
+    """A stored plan in a line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    TARGET_GENERATION_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    MIGRATION_STATE_FIELD_NUMBER: _builtins.int
+    OUTDATED_FIELD_NUMBER: _builtins.int
+    FAILED_CHECKS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    created_by: _builtins.str
+    strategy: Global___Strategy.ValueType
+    source_generation: _builtins.int
+    target_generation: _builtins.int
+    migration_id: _builtins.str
+    """The migration that executed it, and how that stands; empty if none has."""
+    migration_state: Global___MigrationState.ValueType
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def outdated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it would be refused as outdated now: names as in PLAN_OUTDATED, or "age". Empty if it would not, or was executed."""
+
+    @_builtins.property
+    def failed_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of checks that did not pass when it was made."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str = ...,
+        strategy: Global___Strategy.ValueType = ...,
+        source_generation: _builtins.int = ...,
+        target_generation: _builtins.int = ...,
+        migration_id: _builtins.str = ...,
+        migration_state: Global___MigrationState.ValueType = ...,
+        outdated: _abc.Iterable[_builtins.str] | None = ...,
+        failed_checks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "failed_checks", b"failed_checks", "id", b"id", "migration_id", b"migration_id", "migration_state", b"migration_state", "outdated", b"outdated", "source_generation", b"source_generation", "strategy", b"strategy", "target_generation", b"target_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationPlanSummary: _TypeAlias = MigrationPlanSummary  # noqa: Y015
+
+@_typing.final
+class ListMigrationPlansResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___MigrationPlanSummary]: ...
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___MigrationPlanSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMigrationPlansResponse: _TypeAlias = ListMigrationPlansResponse  # noqa: Y015
+
+@_typing.final
+class RollbackLimits(_message.Message):
+    """When a migration that keeps a way back rolls back by itself. Each limit is on the figures of the last five minutes
+    since the switch, or of longer while they have too few calls.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    P99_SECONDS_FIELD_NUMBER: _builtins.int
+    P99_FACTOR_FIELD_NUMBER: _builtins.int
+    WRITE_P99_SECONDS_FIELD_NUMBER: _builtins.int
+    WRITE_P99_FACTOR_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    MIN_CALLS_FIELD_NUMBER: _builtins.int
+    MIN_QUERIES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    error_rate: _builtins.float
+    """Largest share of calls that may fail by the server's making, 0 to 1."""
+    p99_seconds: _builtins.float
+    """Longest the 99th percentile of the reads' times may be: in seconds, and as a multiple of the source's before."""
+    p99_factor: _builtins.float
+    write_p99_seconds: _builtins.float
+    """The same of the writes."""
+    write_p99_factor: _builtins.float
+    overlap: _builtins.float
+    """Smallest mean share of the nearest neighbours that both sides return, 0 to 1. The source is then asked a share of
+    the searches besides, behind the clients' backs.
+    """
+    min_calls: _builtins.int
+    """Fewest calls that are judged. 0: 100."""
+    min_queries: _builtins.int
+    """Fewest queries whose neighbours are judged. 0: 50."""
+    shadow: _builtins.float
+    """Share of the searches that the source is asked besides where there is a limit on the overlap. 0: a twentieth."""
+    def __init__(
+        self,
+        *,
+        error_rate: _builtins.float | None = ...,
+        p99_seconds: _builtins.float | None = ...,
+        p99_factor: _builtins.float | None = ...,
+        write_p99_seconds: _builtins.float | None = ...,
+        write_p99_factor: _builtins.float | None = ...,
+        overlap: _builtins.float | None = ...,
+        min_calls: _builtins.int = ...,
+        min_queries: _builtins.int = ...,
+        shadow: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate", "_overlap", b"_overlap", "_p99_factor", b"_p99_factor", "_p99_seconds", b"_p99_seconds", "_write_p99_factor", b"_write_p99_factor", "_write_p99_seconds", b"_write_p99_seconds", "error_rate", b"error_rate", "overlap", b"overlap", "p99_factor", b"p99_factor", "p99_seconds", b"p99_seconds", "write_p99_factor", b"write_p99_factor", "write_p99_seconds", b"write_p99_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate", "_overlap", b"_overlap", "_p99_factor", b"_p99_factor", "_p99_seconds", b"_p99_seconds", "_write_p99_factor", b"_write_p99_factor", "_write_p99_seconds", b"_write_p99_seconds", "error_rate", b"error_rate", "min_calls", b"min_calls", "min_queries", b"min_queries", "overlap", b"overlap", "p99_factor", b"p99_factor", "p99_seconds", b"p99_seconds", "shadow", b"shadow", "write_p99_factor", b"write_p99_factor", "write_p99_seconds", b"write_p99_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error_rate: _TypeAlias = _typing.Literal["error_rate"]  # noqa: Y015
+    _WhichOneofArgType__error_rate: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate"]  # noqa: Y015
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    _WhichOneofReturnType__p99_factor: _TypeAlias = _typing.Literal["p99_factor"]  # noqa: Y015
+    _WhichOneofArgType__p99_factor: _TypeAlias = _typing.Literal["_p99_factor", b"_p99_factor"]  # noqa: Y015
+    _WhichOneofReturnType__p99_seconds: _TypeAlias = _typing.Literal["p99_seconds"]  # noqa: Y015
+    _WhichOneofArgType__p99_seconds: _TypeAlias = _typing.Literal["_p99_seconds", b"_p99_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__write_p99_factor: _TypeAlias = _typing.Literal["write_p99_factor"]  # noqa: Y015
+    _WhichOneofArgType__write_p99_factor: _TypeAlias = _typing.Literal["_write_p99_factor", b"_write_p99_factor"]  # noqa: Y015
+    _WhichOneofReturnType__write_p99_seconds: _TypeAlias = _typing.Literal["write_p99_seconds"]  # noqa: Y015
+    _WhichOneofArgType__write_p99_seconds: _TypeAlias = _typing.Literal["_write_p99_seconds", b"_write_p99_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate) -> _WhichOneofReturnType__error_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p99_factor) -> _WhichOneofReturnType__p99_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p99_seconds) -> _WhichOneofReturnType__p99_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__write_p99_factor) -> _WhichOneofReturnType__write_p99_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__write_p99_seconds) -> _WhichOneofReturnType__write_p99_seconds | None: ...
+
+Global___RollbackLimits: _TypeAlias = RollbackLimits  # noqa: Y015
+
+@_typing.final
+class ServingFigures(_message.Message):
+    """How a generation served its clients, all front doors together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    READ_P99_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    WRITE_P99_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """Reads and writes together; of them, those that failed by the server's making."""
+    failed: _builtins.int
+    reads: _builtins.int
+    """99th percentiles of the times; absent without any call."""
+    writes: _builtins.int
+    queries: _builtins.int
+    """Queries that were asked of both sides, and the mean share of the neighbours that both returned."""
+    overlap: _builtins.float
+    @_builtins.property
+    def read_p99(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def write_p99(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        reads: _builtins.int = ...,
+        read_p99: _duration_pb2.Duration | None = ...,
+        writes: _builtins.int = ...,
+        write_p99: _duration_pb2.Duration | None = ...,
+        queries: _builtins.int = ...,
+        overlap: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "overlap", b"overlap", "read_p99", b"read_p99", "write_p99", b"write_p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "calls", b"calls", "failed", b"failed", "overlap", b"overlap", "queries", b"queries", "read_p99", b"read_p99", "reads", b"reads", "write_p99", b"write_p99", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+
+Global___ServingFigures: _TypeAlias = ServingFigures  # noqa: Y015
+
+@_typing.final
+class Reembedding(_message.Message):
+    """Another embedding model for all texts of a namespace (docs/guide/embedding.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    WITHOUT_TEXT_LIMIT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Where nodes ask it, http(s)://host/..., as they reach it; empty for the offline model and for the endpoint that
+    their own configuration names.
+    """
+    without_text_limit: _builtins.int
+    """How many nouns may end up without a vector because they have no text."""
+    @_builtins.property
+    def identity(self) -> _common_pb2.EmbeddingIdentity: ...
+    def __init__(
+        self,
+        *,
+        identity: _common_pb2.EmbeddingIdentity | None = ...,
+        endpoint: _builtins.str = ...,
+        without_text_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "identity", b"identity", "without_text_limit", b"without_text_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reembedding: _TypeAlias = Reembedding  # noqa: Y015
+
+@_typing.final
+class SourceSpec(_message.Message):
+    """Data that are elsewhere: either namespace or backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
+    WITHOUT_VECTORS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """URI of another namespace: served by a cluster (it is followed until the switch), or a bucket of Brainy's whose
+    writers are stopped.
+    """
+    backup: _builtins.str
+    """A backup in either format: a path that every node and the coordinator see, or s3://bucket/key."""
+    without_vectors: _builtins.bool
+    """Leave the vectors behind and embed the texts anew."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        backup: _builtins.str = ...,
+        without_vectors: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "namespace", b"namespace", "without_vectors", b"without_vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceSpec: _TypeAlias = SourceSpec  # noqa: Y015

@@ -95,6 +95,21 @@ class MigrationServiceStub:
                 request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.SerializeToString,
                 response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.FromString,
                 _registered_method=True)
+        self.PostponeMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/PostponeMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationResponse.FromString,
+                _registered_method=True)
+        self.CanSwitchMigration = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/CanSwitchMigration',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationResponse.FromString,
+                _registered_method=True)
+        self.ListMigrationPlans = channel.unary_unary(
+                '/brainy.api.coordinator.v1.MigrationService/ListMigrationPlans',
+                request_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansResponse.FromString,
+                _registered_method=True)
 
 
 class MigrationServiceServicer:
@@ -184,7 +199,29 @@ class MigrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteMigration(self, request, context):
-        """Give up the way back: the source leaves the routing record.
+        """Give up the way back: the source leaves the routing record, and is deleted once its retention is over
+        (GenerationService).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PostponeMigration(self, request, context):
+        """Do not switch for so long. PromoteMigration overrides it. FAILED_PRECONDITION once the switch is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CanSwitchMigration(self, request, context):
+        """Say whether a migration could switch now, and if not what is in the way and what to do about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMigrationPlans(self, request, context):
+        """List the stored plans of a namespace, the latest first, each with what became of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,6 +289,21 @@ def add_MigrationServiceServicer_to_server(servicer, server):
                     servicer.CompleteMigration,
                     request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.FromString,
                     response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.SerializeToString,
+            ),
+            'PostponeMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PostponeMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationResponse.SerializeToString,
+            ),
+            'CanSwitchMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CanSwitchMigration,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationResponse.SerializeToString,
+            ),
+            'ListMigrationPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMigrationPlans,
+                    request_deserializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -579,6 +631,87 @@ class MigrationService:
             '/brainy.api.coordinator.v1.MigrationService/CompleteMigration',
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationRequest.SerializeToString,
             brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CompleteMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PostponeMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/PostponeMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.PostponeMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CanSwitchMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/CanSwitchMigration',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.CanSwitchMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMigrationPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.coordinator.v1.MigrationService/ListMigrationPlans',
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansRequest.SerializeToString,
+            brainy_dot_api_dot_coordinator_dot_v1_dot_migration__pb2.ListMigrationPlansResponse.FromString,
             options,
             channel_credentials,
             insecure,

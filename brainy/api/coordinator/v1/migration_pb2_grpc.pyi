@@ -64,7 +64,15 @@ class MigrationServiceStub:
     without another copy. FAILED_PRECONDITION where no way back is kept.
     """
     CompleteMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]
-    """Give up the way back: the source leaves the routing record."""
+    """Give up the way back: the source leaves the routing record, and is deleted once its retention is over
+    (GenerationService).
+    """
+    PostponeMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.PostponeMigrationRequest, _migration_pb2.PostponeMigrationResponse]
+    """Do not switch for so long. PromoteMigration overrides it. FAILED_PRECONDITION once the switch is under way."""
+    CanSwitchMigration: _grpc.UnaryUnaryMultiCallable[_migration_pb2.CanSwitchMigrationRequest, _migration_pb2.CanSwitchMigrationResponse]
+    """Say whether a migration could switch now, and if not what is in the way and what to do about it."""
+    ListMigrationPlans: _grpc.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationPlansRequest, _migration_pb2.ListMigrationPlansResponse]
+    """List the stored plans of a namespace, the latest first, each with what became of it."""
 
 @_typing.type_check_only
 class MigrationServiceAsyncStub(MigrationServiceStub):
@@ -102,7 +110,15 @@ class MigrationServiceAsyncStub(MigrationServiceStub):
     without another copy. FAILED_PRECONDITION where no way back is kept.
     """
     CompleteMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.CompleteMigrationRequest, _migration_pb2.CompleteMigrationResponse]  # type: ignore[assignment]
-    """Give up the way back: the source leaves the routing record."""
+    """Give up the way back: the source leaves the routing record, and is deleted once its retention is over
+    (GenerationService).
+    """
+    PostponeMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.PostponeMigrationRequest, _migration_pb2.PostponeMigrationResponse]  # type: ignore[assignment]
+    """Do not switch for so long. PromoteMigration overrides it. FAILED_PRECONDITION once the switch is under way."""
+    CanSwitchMigration: _aio.UnaryUnaryMultiCallable[_migration_pb2.CanSwitchMigrationRequest, _migration_pb2.CanSwitchMigrationResponse]  # type: ignore[assignment]
+    """Say whether a migration could switch now, and if not what is in the way and what to do about it."""
+    ListMigrationPlans: _aio.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationPlansRequest, _migration_pb2.ListMigrationPlansResponse]  # type: ignore[assignment]
+    """List the stored plans of a namespace, the latest first, each with what became of it."""
 
 class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Plan, run and watch the supervised change from one generation to the next."""
@@ -209,6 +225,32 @@ class MigrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _migration_pb2.CompleteMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_migration_pb2.CompleteMigrationResponse, _abc.Awaitable[_migration_pb2.CompleteMigrationResponse]]:
-        """Give up the way back: the source leaves the routing record."""
+        """Give up the way back: the source leaves the routing record, and is deleted once its retention is over
+        (GenerationService).
+        """
+
+    @_abc_1.abstractmethod
+    def PostponeMigration(
+        self,
+        request: _migration_pb2.PostponeMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.PostponeMigrationResponse, _abc.Awaitable[_migration_pb2.PostponeMigrationResponse]]:
+        """Do not switch for so long. PromoteMigration overrides it. FAILED_PRECONDITION once the switch is under way."""
+
+    @_abc_1.abstractmethod
+    def CanSwitchMigration(
+        self,
+        request: _migration_pb2.CanSwitchMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.CanSwitchMigrationResponse, _abc.Awaitable[_migration_pb2.CanSwitchMigrationResponse]]:
+        """Say whether a migration could switch now, and if not what is in the way and what to do about it."""
+
+    @_abc_1.abstractmethod
+    def ListMigrationPlans(
+        self,
+        request: _migration_pb2.ListMigrationPlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_migration_pb2.ListMigrationPlansResponse, _abc.Awaitable[_migration_pb2.ListMigrationPlansResponse]]:
+        """List the stored plans of a namespace, the latest first, each with what became of it."""
 
 def add_MigrationServiceServicer_to_server(servicer: MigrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

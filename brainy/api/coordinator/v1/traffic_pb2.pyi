@@ -57,7 +57,7 @@ class SetReadsRequest(_message.Message):
     restart: _builtins.bool
     """Forget what was compared so far and begin afresh."""
     requested_by: _builtins.str
-    """Who asks, for the log."""
+    """Who asks, for the history."""
     @_builtins.property
     def shares(self) -> Global___ReadShares: ...
     def __init__(

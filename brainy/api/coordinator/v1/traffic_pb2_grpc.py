@@ -52,7 +52,8 @@ class TrafficServiceServicer:
     """
 
     def SetReads(self, request, context):
-        """Set which share of reads the target answers, and which share is asked of it besides.
+        """Set which share of reads the target answers, and which share is asked of it besides. While a way back is kept it is
+        the source that is asked besides, and it answers none.
 
         FAILED_PRECONDITION (WRONG_PHASE): the migration is not READY, or not the one that runs; the message says what
         to wait for.

@@ -34,7 +34,8 @@ class TrafficServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrafficServiceAsyncStub: ...
     SetReads: _grpc.UnaryUnaryMultiCallable[_traffic_pb2.SetReadsRequest, _traffic_pb2.SetReadsResponse]
-    """Set which share of reads the target answers, and which share is asked of it besides.
+    """Set which share of reads the target answers, and which share is asked of it besides. While a way back is kept it is
+    the source that is asked besides, and it answers none.
 
     FAILED_PRECONDITION (WRONG_PHASE): the migration is not READY, or not the one that runs; the message says what
     to wait for.
@@ -48,7 +49,8 @@ class TrafficServiceAsyncStub(TrafficServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetReads: _aio.UnaryUnaryMultiCallable[_traffic_pb2.SetReadsRequest, _traffic_pb2.SetReadsResponse]  # type: ignore[assignment]
-    """Set which share of reads the target answers, and which share is asked of it besides.
+    """Set which share of reads the target answers, and which share is asked of it besides. While a way back is kept it is
+    the source that is asked besides, and it answers none.
 
     FAILED_PRECONDITION (WRONG_PHASE): the migration is not READY, or not the one that runs; the message says what
     to wait for.
@@ -65,7 +67,8 @@ class TrafficServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _traffic_pb2.SetReadsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_traffic_pb2.SetReadsResponse, _abc.Awaitable[_traffic_pb2.SetReadsResponse]]:
-        """Set which share of reads the target answers, and which share is asked of it besides.
+        """Set which share of reads the target answers, and which share is asked of it besides. While a way back is kept it is
+        the source that is asked besides, and it answers none.
 
         FAILED_PRECONDITION (WRONG_PHASE): the migration is not READY, or not the one that runs; the message says what
         to wait for.

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from brainy.api.common.v1 import common_pb2 as brainy_dot_api_dot_common_dot_v1_dot_common__pb2
+from brainy.api.node.v1 import copy_pb2 as brainy_dot_api_dot_node_dot_v1_dot_copy__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n brainy/api/node/v1/control.proto\x12\x12\x62rainy.api.node.v1\x1a!brainy/api/common/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa5\x04\n\x0cShardReplica\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\r\n\x05shard\x18\x03 \x01(\r\x12+\n\x04role\x18\x04 \x01(\x0e\x32\x1d.brainy.api.node.v1.ShardRole\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.brainy.api.node.v1.ShardState\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x07 \x01(\x04\x12I\n\rsource_cursor\x18\x08 \x03(\x0b\x32\x32.brainy.api.node.v1.ShardReplica.SourceCursorEntry\x12\x0e\n\x06\x63opied\x18\t \x01(\x04\x12\r\n\x05total\x18\n \x01(\x04\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x12\n\nnoun_count\x18\x0c \x01(\x04\x12\x12\n\nverb_count\x18\r \x01(\x04\x12\x13\n\x0bquarantined\x18\x0e \x01(\x04\x12\x0e\n\x06reason\x18\x0f \x01(\t\x12\x30\n\tfollowing\x18\x10 \x01(\x0b\x32\x1d.brainy.api.node.v1.Following\x12\x1e\n\x11source_generation\x18\x15 \x01(\rH\x00\x88\x01\x01\x1a\x33\n\x11SourceCursorEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x14\n\x12_source_generation\"\xb2\x01\n\tFollowing\x12\r\n\x05stage\x18\x01 \x01(\t\x12&\n\x03lag\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nopen_items\x18\x03 \x01(\x04\x12\x0e\n\x06passes\x18\x04 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x05 \x01(\x04\x12\x11\n\tconflicts\x18\x06 \x01(\x04\x12\x12\n\nunreadable\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\"?\n\x13\x41pplyRoutingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x15\n\rrouting_epoch\x18\x02 \x01(\x04\"`\n\x14\x41pplyRoutingResponse\x12\x15\n\rrouting_epoch\x18\x01 \x01(\x04\x12\x31\n\tpositions\x18\x02 \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\"+\n\x16ListShardStatesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"M\n\x17ListShardStatesResponse\x12\x32\n\x08replicas\x18\x01 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\"I\n\x10GetDigestRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x0e\n\x06shards\x18\x03 \x03(\r\"~\n\x11GetDigestResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nnoun_count\x18\x02 \x01(\x04\x12\x12\n\nverb_count\x18\x03 \x01(\x04\x12\x31\n\tpositions\x18\x04 \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse*U\n\tShardRole\x12\x1a\n\x16SHARD_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10SHARD_ROLE_OWNER\x10\x01\x12\x16\n\x12SHARD_ROLE_REPLICA\x10\x02*\xbd\x01\n\nShardState\x12\x1b\n\x17SHARD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13SHARD_STATE_LOADING\x10\x01\x12\x17\n\x13SHARD_STATE_COPYING\x10\x02\x12\x19\n\x15SHARD_STATE_REPLAYING\x10\x03\x12\x15\n\x11SHARD_STATE_READY\x10\x04\x12\x16\n\x12SHARD_STATE_FENCED\x10\x05\x12\x16\n\x12SHARD_STATE_FAILED\x10\x06\x32\x87\x03\n\x0e\x43ontrolService\x12\x61\n\x0c\x41pplyRouting\x12\'.brainy.api.node.v1.ApplyRoutingRequest\x1a(.brainy.api.node.v1.ApplyRoutingResponse\x12j\n\x0fListShardStates\x12*.brainy.api.node.v1.ListShardStatesRequest\x1a+.brainy.api.node.v1.ListShardStatesResponse\x12X\n\tGetDigest\x12$.brainy.api.node.v1.GetDigestRequest\x1a%.brainy.api.node.v1.GetDigestResponse\x12L\n\x05\x44rain\x12 .brainy.api.node.v1.DrainRequest\x1a!.brainy.api.node.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n brainy/api/node/v1/control.proto\x12\x12\x62rainy.api.node.v1\x1a!brainy/api/common/v1/common.proto\x1a\x1d\x62rainy/api/node/v1/copy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xec\x04\n\x0cShardReplica\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\r\n\x05shard\x18\x03 \x01(\r\x12+\n\x04role\x18\x04 \x01(\x0e\x32\x1d.brainy.api.node.v1.ShardRole\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.brainy.api.node.v1.ShardState\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x07 \x01(\x04\x12I\n\rsource_cursor\x18\x08 \x03(\x0b\x32\x32.brainy.api.node.v1.ShardReplica.SourceCursorEntry\x12\x0e\n\x06\x63opied\x18\t \x01(\x04\x12\r\n\x05total\x18\n \x01(\x04\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x12\n\nnoun_count\x18\x0c \x01(\x04\x12\x12\n\nverb_count\x18\r \x01(\x04\x12\x13\n\x0bquarantined\x18\x0e \x01(\x04\x12\x0e\n\x06reason\x18\x0f \x01(\t\x12\x30\n\tfollowing\x18\x10 \x01(\x0b\x32\x1d.brainy.api.node.v1.Following\x12\x1e\n\x11source_generation\x18\x15 \x01(\rH\x00\x88\x01\x01\x12,\n\x07\x63opying\x18\x41 \x01(\x0b\x32\x1b.brainy.api.node.v1.Copying\x12\x17\n\x0funindexed_count\x18K \x01(\x04\x1a\x33\n\x11SourceCursorEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x14\n\x12_source_generation\"\xb2\x01\n\tFollowing\x12\r\n\x05stage\x18\x01 \x01(\t\x12&\n\x03lag\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nopen_items\x18\x03 \x01(\x04\x12\x0e\n\x06passes\x18\x04 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x05 \x01(\x04\x12\x11\n\tconflicts\x18\x06 \x01(\x04\x12\x12\n\nunreadable\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\"?\n\x13\x41pplyRoutingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x15\n\rrouting_epoch\x18\x02 \x01(\x04\"`\n\x14\x41pplyRoutingResponse\x12\x15\n\rrouting_epoch\x18\x01 \x01(\x04\x12\x31\n\tpositions\x18\x02 \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\"+\n\x16ListShardStatesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"M\n\x17ListShardStatesResponse\x12\x32\n\x08replicas\x18\x01 \x03(\x0b\x32 .brainy.api.node.v1.ShardReplica\"I\n\x10GetDigestRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x0e\n\x06shards\x18\x03 \x03(\r\"~\n\x11GetDigestResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nnoun_count\x18\x02 \x01(\x04\x12\x12\n\nverb_count\x18\x03 \x01(\x04\x12\x31\n\tpositions\x18\x04 \x03(\x0b\x32\x1e.brainy.api.common.v1.Position\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse*U\n\tShardRole\x12\x1a\n\x16SHARD_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10SHARD_ROLE_OWNER\x10\x01\x12\x16\n\x12SHARD_ROLE_REPLICA\x10\x02*\xbd\x01\n\nShardState\x12\x1b\n\x17SHARD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13SHARD_STATE_LOADING\x10\x01\x12\x17\n\x13SHARD_STATE_COPYING\x10\x02\x12\x19\n\x15SHARD_STATE_REPLAYING\x10\x03\x12\x15\n\x11SHARD_STATE_READY\x10\x04\x12\x16\n\x12SHARD_STATE_FENCED\x10\x05\x12\x16\n\x12SHARD_STATE_FAILED\x10\x06\x32\x87\x03\n\x0e\x43ontrolService\x12\x61\n\x0c\x41pplyRouting\x12\'.brainy.api.node.v1.ApplyRoutingRequest\x1a(.brainy.api.node.v1.ApplyRoutingResponse\x12j\n\x0fListShardStates\x12*.brainy.api.node.v1.ListShardStatesRequest\x1a+.brainy.api.node.v1.ListShardStatesResponse\x12X\n\tGetDigest\x12$.brainy.api.node.v1.GetDigestRequest\x1a%.brainy.api.node.v1.GetDigestResponse\x12L\n\x05\x44rain\x12 .brainy.api.node.v1.DrainRequest\x1a!.brainy.api.node.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +36,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SHARDREPLICA_SOURCECURSORENTRY']._loaded_options = None
   _globals['_SHARDREPLICA_SOURCECURSORENTRY']._serialized_options = b'8\001'
-  _globals['_SHARDROLE']._serialized_start=1379
-  _globals['_SHARDROLE']._serialized_end=1464
-  _globals['_SHARDSTATE']._serialized_start=1467
-  _globals['_SHARDSTATE']._serialized_end=1656
-  _globals['_SHARDREPLICA']._serialized_start=124
-  _globals['_SHARDREPLICA']._serialized_end=673
-  _globals['_SHARDREPLICA_SOURCECURSORENTRY']._serialized_start=600
-  _globals['_SHARDREPLICA_SOURCECURSORENTRY']._serialized_end=651
-  _globals['_FOLLOWING']._serialized_start=676
-  _globals['_FOLLOWING']._serialized_end=854
-  _globals['_APPLYROUTINGREQUEST']._serialized_start=856
-  _globals['_APPLYROUTINGREQUEST']._serialized_end=919
-  _globals['_APPLYROUTINGRESPONSE']._serialized_start=921
-  _globals['_APPLYROUTINGRESPONSE']._serialized_end=1017
-  _globals['_LISTSHARDSTATESREQUEST']._serialized_start=1019
-  _globals['_LISTSHARDSTATESREQUEST']._serialized_end=1062
-  _globals['_LISTSHARDSTATESRESPONSE']._serialized_start=1064
-  _globals['_LISTSHARDSTATESRESPONSE']._serialized_end=1141
-  _globals['_GETDIGESTREQUEST']._serialized_start=1143
-  _globals['_GETDIGESTREQUEST']._serialized_end=1216
-  _globals['_GETDIGESTRESPONSE']._serialized_start=1218
-  _globals['_GETDIGESTRESPONSE']._serialized_end=1344
-  _globals['_DRAINREQUEST']._serialized_start=1346
-  _globals['_DRAINREQUEST']._serialized_end=1360
-  _globals['_DRAINRESPONSE']._serialized_start=1362
-  _globals['_DRAINRESPONSE']._serialized_end=1377
-  _globals['_CONTROLSERVICE']._serialized_start=1659
-  _globals['_CONTROLSERVICE']._serialized_end=2050
+  _globals['_SHARDROLE']._serialized_start=1481
+  _globals['_SHARDROLE']._serialized_end=1566
+  _globals['_SHARDSTATE']._serialized_start=1569
+  _globals['_SHARDSTATE']._serialized_end=1758
+  _globals['_SHARDREPLICA']._serialized_start=155
+  _globals['_SHARDREPLICA']._serialized_end=775
+  _globals['_SHARDREPLICA_SOURCECURSORENTRY']._serialized_start=702
+  _globals['_SHARDREPLICA_SOURCECURSORENTRY']._serialized_end=753
+  _globals['_FOLLOWING']._serialized_start=778
+  _globals['_FOLLOWING']._serialized_end=956
+  _globals['_APPLYROUTINGREQUEST']._serialized_start=958
+  _globals['_APPLYROUTINGREQUEST']._serialized_end=1021
+  _globals['_APPLYROUTINGRESPONSE']._serialized_start=1023
+  _globals['_APPLYROUTINGRESPONSE']._serialized_end=1119
+  _globals['_LISTSHARDSTATESREQUEST']._serialized_start=1121
+  _globals['_LISTSHARDSTATESREQUEST']._serialized_end=1164
+  _globals['_LISTSHARDSTATESRESPONSE']._serialized_start=1166
+  _globals['_LISTSHARDSTATESRESPONSE']._serialized_end=1243
+  _globals['_GETDIGESTREQUEST']._serialized_start=1245
+  _globals['_GETDIGESTREQUEST']._serialized_end=1318
+  _globals['_GETDIGESTRESPONSE']._serialized_start=1320
+  _globals['_GETDIGESTRESPONSE']._serialized_end=1446
+  _globals['_DRAINREQUEST']._serialized_start=1448
+  _globals['_DRAINREQUEST']._serialized_end=1462
+  _globals['_DRAINRESPONSE']._serialized_start=1464
+  _globals['_DRAINRESPONSE']._serialized_end=1479
+  _globals['_CONTROLSERVICE']._serialized_start=1761
+  _globals['_CONTROLSERVICE']._serialized_end=2152
 # @@protoc_insertion_point(module_scope)

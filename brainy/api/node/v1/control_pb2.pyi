@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from brainy.api.common.v1 import common_pb2 as _common_pb2
+from brainy.api.node.v1 import copy_pb2 as _copy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -116,6 +117,8 @@ class ShardReplica(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FOLLOWING_FIELD_NUMBER: _builtins.int
     SOURCE_GENERATION_FIELD_NUMBER: _builtins.int
+    COPYING_FIELD_NUMBER: _builtins.int
+    UNINDEXED_COUNT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     generation: _builtins.int
     shard: _builtins.int
@@ -135,6 +138,8 @@ class ShardReplica(_message.Message):
     """Name of an ErrorReason without its prefix: why the replica does not answer. Stays while it is tried again."""
     source_generation: _builtins.int
     """The generation whose positions source_cursor names."""
+    unindexed_count: _builtins.int
+    """Nouns that are stored and cannot be searched."""
     @_builtins.property
     def source_cursor(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """While following a source generation: source shard -> position included."""
@@ -142,6 +147,10 @@ class ShardReplica(_message.Message):
     @_builtins.property
     def following(self) -> Global___Following:
         """Only from an owner that follows what Brainy processes write into the tree."""
+
+    @_builtins.property
+    def copying(self) -> _copy_pb2.Copying:
+        """Only while it is being copied."""
 
     def __init__(
         self,
@@ -163,10 +172,12 @@ class ShardReplica(_message.Message):
         reason: _builtins.str = ...,
         following: Global___Following | None = ...,
         source_generation: _builtins.int | None = ...,
+        copying: _copy_pb2.Copying | None = ...,
+        unindexed_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "following", b"following", "source_generation", b"source_generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "copying", b"copying", "following", b"following", "source_generation", b"source_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "applied", b"applied", "copied", b"copied", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "state", b"state", "total", b"total", "verb_count", b"verb_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation", "applied", b"applied", "copied", b"copied", "copying", b"copying", "epoch", b"epoch", "following", b"following", "generation", b"generation", "message", b"message", "namespace", b"namespace", "noun_count", b"noun_count", "quarantined", b"quarantined", "reason", b"reason", "role", b"role", "shard", b"shard", "source_cursor", b"source_cursor", "source_generation", b"source_generation", "state", b"state", "total", b"total", "unindexed_count", b"unindexed_count", "verb_count", b"verb_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_generation: _TypeAlias = _typing.Literal["source_generation"]  # noqa: Y015
     _WhichOneofArgType__source_generation: _TypeAlias = _typing.Literal["_source_generation", b"_source_generation"]  # noqa: Y015

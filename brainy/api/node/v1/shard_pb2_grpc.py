@@ -82,6 +82,11 @@ class ShardServiceStub:
                 request_serializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineRequest.SerializeToString,
                 response_deserializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineResponse.FromString,
                 _registered_method=True)
+        self.SampleVectors = channel.unary_unary(
+                '/brainy.api.node.v1.ShardService/SampleVectors',
+                request_serializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsRequest.SerializeToString,
+                response_deserializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsResponse.FromString,
+                _registered_method=True)
 
 
 class ShardServiceServicer:
@@ -146,6 +151,13 @@ class ShardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleVectors(self, request, context):
+        """Vectors of some nouns that can be searched for, chosen by the hash of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ShardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -193,6 +205,11 @@ def add_ShardServiceServicer_to_server(servicer, server):
                     servicer.ListShardQuarantine,
                     request_deserializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineRequest.FromString,
                     response_serializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineResponse.SerializeToString,
+            ),
+            'SampleVectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleVectors,
+                    request_deserializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsRequest.FromString,
+                    response_serializer=brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -441,6 +458,33 @@ class ShardService:
             '/brainy.api.node.v1.ShardService/ListShardQuarantine',
             brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineRequest.SerializeToString,
             brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.ListShardQuarantineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/brainy.api.node.v1.ShardService/SampleVectors',
+            brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsRequest.SerializeToString,
+            brainy_dot_api_dot_node_dot_v1_dot_shard__pb2.SampleVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class ShardServiceStub:
     GetShardStatistics: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetShardStatisticsRequest, _shard_pb2.GetShardStatisticsResponse]
     ListShardUnindexed: _grpc.UnaryStreamMultiCallable[_shard_pb2.ListShardUnindexedRequest, _shard_pb2.ListShardUnindexedResponse]
     ListShardQuarantine: _grpc.UnaryStreamMultiCallable[_shard_pb2.ListShardQuarantineRequest, _shard_pb2.ListShardQuarantineResponse]
+    SampleVectors: _grpc.UnaryUnaryMultiCallable[_shard_pb2.SampleVectorsRequest, _shard_pb2.SampleVectorsResponse]
+    """Vectors of some nouns that can be searched for, chosen by the hash of their ids."""
 
 @_typing.type_check_only
 class ShardServiceAsyncStub(ShardServiceStub):
@@ -67,6 +69,8 @@ class ShardServiceAsyncStub(ShardServiceStub):
     GetShardStatistics: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetShardStatisticsRequest, _shard_pb2.GetShardStatisticsResponse]  # type: ignore[assignment]
     ListShardUnindexed: _aio.UnaryStreamMultiCallable[_shard_pb2.ListShardUnindexedRequest, _shard_pb2.ListShardUnindexedResponse]  # type: ignore[assignment]
     ListShardQuarantine: _aio.UnaryStreamMultiCallable[_shard_pb2.ListShardQuarantineRequest, _shard_pb2.ListShardQuarantineResponse]  # type: ignore[assignment]
+    SampleVectors: _aio.UnaryUnaryMultiCallable[_shard_pb2.SampleVectorsRequest, _shard_pb2.SampleVectorsResponse]  # type: ignore[assignment]
+    """Vectors of some nouns that can be searched for, chosen by the hash of their ids."""
 
 class ShardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Node to node: one node asks another for the shards it serves. Every request names the generation,
@@ -138,5 +142,13 @@ class ShardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shard_pb2.ListShardQuarantineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_shard_pb2.ListShardQuarantineResponse], _abc.AsyncIterator[_shard_pb2.ListShardQuarantineResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SampleVectors(
+        self,
+        request: _shard_pb2.SampleVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.SampleVectorsResponse, _abc.Awaitable[_shard_pb2.SampleVectorsResponse]]:
+        """Vectors of some nouns that can be searched for, chosen by the hash of their ids."""
 
 def add_ShardServiceServicer_to_server(servicer: ShardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -224,6 +224,9 @@ class ReplayQueriesRequest(_message.Message):
     TARGET_GENERATION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    SAMPLE_NOUNS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    WITHIN_MILLISECONDS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     source_generation: _builtins.int
     target_generation: _builtins.int
@@ -231,6 +234,12 @@ class ReplayQueriesRequest(_message.Message):
     """At most so many queries; 0 for 64."""
     k: _builtins.int
     """Neighbours a query, 1 to 1,000; 0 for 10."""
+    sample_nouns: _builtins.bool
+    """Where fewer are remembered, ask vectors of the source's nouns besides, slightly moved."""
+    part: _builtins.int
+    """Which part of what could be asked: queries of another part are others, as far as there are any."""
+    within_milliseconds: _builtins.int
+    """Begin no query after so many milliseconds; 0 for three quarters of the time that is left."""
     def __init__(
         self,
         *,
@@ -239,10 +248,13 @@ class ReplayQueriesRequest(_message.Message):
         target_generation: _builtins.int = ...,
         limit: _builtins.int = ...,
         k: _builtins.int = ...,
+        sample_nouns: _builtins.bool = ...,
+        part: _builtins.int = ...,
+        within_milliseconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "limit", b"limit", "namespace", b"namespace", "source_generation", b"source_generation", "target_generation", b"target_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "limit", b"limit", "namespace", b"namespace", "part", b"part", "sample_nouns", b"sample_nouns", "source_generation", b"source_generation", "target_generation", b"target_generation", "within_milliseconds", b"within_milliseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,7 +266,12 @@ class ReplayQueriesResponse(_message.Message):
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     COMPARISON_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    SAMPLED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
+    recorded: _builtins.int
+    """What there was to ask: remembered, and made of nouns."""
+    sampled: _builtins.int
     @_builtins.property
     def comparison(self) -> Global___Comparison: ...
     def __init__(
@@ -262,10 +279,12 @@ class ReplayQueriesResponse(_message.Message):
         *,
         node_id: _builtins.str = ...,
         comparison: Global___Comparison | None = ...,
+        recorded: _builtins.int = ...,
+        sampled: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "node_id", b"node_id", "recorded", b"recorded", "sampled", b"sampled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
