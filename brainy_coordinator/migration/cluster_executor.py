@@ -28,8 +28,8 @@ from brainy_coordinator.migration.observation import (
     Still,
     followed_shards,
 )
-from brainy_coordinator.migration.preflight import Preflight, require
-from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.preflight.checks import target_spec
+from brainy_coordinator.migration.preflight.preflight import Preflight, require
 from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord

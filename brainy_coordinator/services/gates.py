@@ -14,8 +14,8 @@ from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.migration import interventions
 from brainy_coordinator.migration.observation import Observation
 from brainy_coordinator.migration.obstacles import switch_obstacles
-from brainy_coordinator.migration.plan import Plan
-from brainy_coordinator.migration.plan_basis import differences
+from brainy_coordinator.migration.planning.basis import differences
+from brainy_coordinator.migration.planning.plan import Plan
 from brainy_coordinator.migration.record import MigrationRecord
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, migration_message, state_number

@@ -16,10 +16,10 @@ from brainy_coordinator.control import NamespaceControl
 from brainy_coordinator.coordinator import Coordinator
 from brainy_coordinator.migration import interventions
 from brainy_coordinator.migration.history import History
-from brainy_coordinator.migration.plan_outcome import outcome_of
-from brainy_coordinator.migration.plan_store import Plans
-from brainy_coordinator.migration.planner import Wish
-from brainy_coordinator.migration.preflight import require
+from brainy_coordinator.migration.planning.outcome import outcome_of
+from brainy_coordinator.migration.planning.planner import Wish
+from brainy_coordinator.migration.planning.store import Plans
+from brainy_coordinator.migration.preflight.preflight import require
 from brainy_coordinator.migration.quality import QualityWish
 from brainy_coordinator.migration.reconciler import Progress
 from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish

@@ -9,8 +9,8 @@ from google.protobuf import timestamp_pb2
 from brainy.advice.values import Answers
 from brainy.api.coordinator.v1 import migration_pb2
 from brainy.traffic.limits import limits_to_proto
-from brainy_coordinator.migration.plan import Plan, Prediction
-from brainy_coordinator.migration.plan_outcome import Outcome
+from brainy_coordinator.migration.planning.outcome import Outcome
+from brainy_coordinator.migration.planning.plan import Plan, Prediction
 from brainy_coordinator.services.membership import duration
 from brainy_coordinator.services.migration_messages import STRATEGY_NUMBERS, state_number
 from brainy_coordinator.services.quality_messages import wish_message

@@ -25,11 +25,11 @@ from brainy.bucket.records import Routing, Spec
 from brainy.clock import Clock
 from brainy.errors import InvalidRequestError, PreconditionError
 from brainy_coordinator.control import NamespaceControl
-from brainy_coordinator.migration.plan import Plan
-from brainy_coordinator.migration.plan_basis import require_holds
-from brainy_coordinator.migration.planner import Wish
-from brainy_coordinator.migration.preflight import require
-from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.planning.basis import require_holds
+from brainy_coordinator.migration.planning.plan import Plan
+from brainy_coordinator.migration.planning.planner import Wish
+from brainy_coordinator.migration.preflight.checks import target_spec
+from brainy_coordinator.migration.preflight.preflight import require
 from brainy_coordinator.migration.record import MigrationRecord, Request, migration_id_for
 
 

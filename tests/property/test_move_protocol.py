@@ -33,10 +33,10 @@ from brainy_coordinator.announcer import Announcer
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.membership.registry import Registry, Report
 from brainy_coordinator.migration import actions as act
-from brainy_coordinator.migration.arrival_executor import ArrivalExecutor
+from brainy_coordinator.migration.arrival.executor import ArrivalExecutor
+from brainy_coordinator.migration.arrival.origins import Origins
 from brainy_coordinator.migration.barrier import Barrier
-from brainy_coordinator.migration.origins import Origins
-from brainy_coordinator.migration.preflight import Preflight
+from brainy_coordinator.migration.preflight.preflight import Preflight
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
 from brainy_coordinator.migration.state import State

@@ -12,7 +12,7 @@ from brainy.store.memory import MemoryStore
 from brainy.testing.clock import ManualClock
 from brainy_coordinator.adoption import Adoption, describe, first_routing
 from brainy_coordinator.generations import Generations
-from brainy_coordinator.migration.preflight_checks import target_spec
+from brainy_coordinator.migration.preflight.checks import target_spec
 from brainy_coordinator.migration.record import Request, TargetWish
 
 SETTINGS = CoordinatorSettings(shard_count=3, replication=2, dimensions=5)

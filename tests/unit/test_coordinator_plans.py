@@ -25,7 +25,10 @@ from brainy.sdk.plans import answers_to_proto
 from brainy.store.memory import MemoryStore
 from brainy_coordinator.migration.dry_run import DryRunExecutor
 from brainy_coordinator.migration.dry_run import plan as play
-from brainy_coordinator.migration.plan import (
+from brainy_coordinator.migration.planning.basis import differences, require_holds
+from brainy_coordinator.migration.planning.confirmations import confirmations
+from brainy_coordinator.migration.planning.outcome import outcome_of, transitions_of
+from brainy_coordinator.migration.planning.plan import (
     FEWEST_TOLERATED,
     Plan,
     PlanBasis,
@@ -35,11 +38,8 @@ from brainy_coordinator.migration.plan import (
     plan_id_for,
     tolerated,
 )
-from brainy_coordinator.migration.plan_basis import differences, require_holds
-from brainy_coordinator.migration.plan_confirmations import confirmations
-from brainy_coordinator.migration.plan_outcome import outcome_of, transitions_of
-from brainy_coordinator.migration.plan_prediction import Counted, facts_of, figures_of, weigh
-from brainy_coordinator.migration.plan_store import Plans
+from brainy_coordinator.migration.planning.prediction import Counted, facts_of, figures_of, weigh
+from brainy_coordinator.migration.planning.store import Plans
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, fold, migration_id_for
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.transitions import next_state

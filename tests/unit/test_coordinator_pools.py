@@ -13,7 +13,7 @@ from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Facts, Observation, ReplicaSeen, ReplicaState, Still
-from brainy_coordinator.migration.preflight import REMEDIES
+from brainy_coordinator.migration.preflight.preflight import REMEDIES
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, Strategy, TargetWish, fold
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.strategies import STRATEGIES

@@ -16,8 +16,7 @@ from brainy.store.base import PutOutcome
 from brainy.store.memory import MemoryStore
 from brainy_coordinator.membership.registry import Report
 from brainy_coordinator.migration.observation import Check
-from brainy_coordinator.migration.preflight import REMEDIES, require
-from brainy_coordinator.migration.preflight_checks import (
+from brainy_coordinator.migration.preflight.checks import (
     asks_of_vectors,
     disk_needed,
     no_foreign_writers,
@@ -28,8 +27,9 @@ from brainy_coordinator.migration.preflight_checks import (
     vectors_fit,
     versions,
 )
-from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
-from brainy_coordinator.migration.preflight_vectors import reembedding_possible
+from brainy_coordinator.migration.preflight.preflight import REMEDIES, require
+from brainy_coordinator.migration.preflight.probes import BackupChecks, permissions, untried
+from brainy_coordinator.migration.preflight.vectors import reembedding_possible
 from brainy_coordinator.migration.record import Request, TargetWish
 
 SPEC = Spec(generation=3, dimensions=8, shard_count=4, source="2")

@@ -21,7 +21,7 @@ from brainy_coordinator.migration.decision import decide
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Facts
 from brainy_coordinator.migration.obstacles import obstacles
-from brainy_coordinator.migration.plan_outcome import transitions_of
+from brainy_coordinator.migration.planning.outcome import transitions_of
 from brainy_coordinator.migration.quality import (
     LONGEST_SECONDS,
     Measured,

@@ -15,7 +15,7 @@ from brainy_coordinator.migration.decision import decide
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Bake, Facts, Observation, ReplicaSeen, ReplicaState
 from brainy_coordinator.migration.obstacles import switch_obstacles
-from brainy_coordinator.migration.plan_outcome import transitions_of
+from brainy_coordinator.migration.planning.outcome import transitions_of
 from brainy_coordinator.migration.record import Event, MigrationRecord, Request, fold
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.migration.waves import WaveState, complaint, look_at_bake, next_wave, waves_of

@@ -30,14 +30,14 @@ from brainy.store.metered import MeteredStore
 from brainy_coordinator.departures import held
 from brainy_coordinator.migration import actions as act
 from brainy_coordinator.migration import edits
-from brainy_coordinator.migration.arrival_checks import ARRIVAL_REMEDIES, arrival_checks
-from brainy_coordinator.migration.arrival_executor import overlaid
+from brainy_coordinator.migration.arrival.checks import ARRIVAL_REMEDIES, arrival_checks
+from brainy_coordinator.migration.arrival.executor import overlaid
+from brainy_coordinator.migration.arrival.origins import OriginSeen
+from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
 from brainy_coordinator.migration.cut_over import behind, unready_leaders
 from brainy_coordinator.migration.decision import decide
 from brainy_coordinator.migration.observation import Facts, Observation, ReplicaSeen, ReplicaState, total_lag
-from brainy_coordinator.migration.origins import OriginSeen
 from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
-from brainy_coordinator.migration.source_cluster import SourceCluster
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.move_away import outcome
 from brainy_coordinator.nodes import GrpcNodeCalls

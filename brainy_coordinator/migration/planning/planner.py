@@ -21,11 +21,14 @@ from brainy.legacy.survey import Survey, survey
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
 from brainy_coordinator.migration.actions import AwaitBake
-from brainy_coordinator.migration.arrival_facts import arriving_answers, arriving_facts
+from brainy_coordinator.migration.arrival.facts import arriving_answers, arriving_facts
+from brainy_coordinator.migration.arrival.origins import OriginSeen
 from brainy_coordinator.migration.dry_run import DryRunExecutor, plan
 from brainy_coordinator.migration.observation import Check, count_quarantined
-from brainy_coordinator.migration.origins import OriginSeen
-from brainy_coordinator.migration.plan import (
+from brainy_coordinator.migration.planning.confirmations import confirmations
+from brainy_coordinator.migration.planning.embedding import embedding_risks, with_embedding
+from brainy_coordinator.migration.planning.outcome import transitions_of
+from brainy_coordinator.migration.planning.plan import (
     PLAN_SECONDS,
     Plan,
     PlanBasis,
@@ -37,13 +40,10 @@ from brainy_coordinator.migration.plan import (
     plan_id_for,
     tolerated,
 )
-from brainy_coordinator.migration.plan_confirmations import confirmations
-from brainy_coordinator.migration.plan_embedding import embedding_risks, with_embedding
-from brainy_coordinator.migration.plan_outcome import transitions_of
-from brainy_coordinator.migration.plan_prediction import Counted, choices, facts_of, figures_of, weigh
-from brainy_coordinator.migration.preflight import REMEDIES, Preflight
-from brainy_coordinator.migration.preflight_checks import target_spec
-from brainy_coordinator.migration.preflight_counts import counted_items
+from brainy_coordinator.migration.planning.prediction import Counted, choices, facts_of, figures_of, weigh
+from brainy_coordinator.migration.preflight.checks import target_spec
+from brainy_coordinator.migration.preflight.counts import counted_items
+from brainy_coordinator.migration.preflight.preflight import REMEDIES, Preflight
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.pools import eligible
 from brainy_coordinator.view import NamespaceView

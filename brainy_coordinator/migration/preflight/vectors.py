@@ -11,7 +11,7 @@ from brainy.bucket.follow import FollowChoice
 from brainy.bucket.records import Routing, Spec
 from brainy.errors import BrainyError
 from brainy_coordinator.migration.observation import Check
-from brainy_coordinator.migration.preflight_checks import asks_of_vectors, target_spec, vectors_fit
+from brainy_coordinator.migration.preflight.checks import asks_of_vectors, target_spec, vectors_fit
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.nodes import NodeCalls
 

@@ -16,7 +16,7 @@ from brainy.clock import Clock
 from brainy.errors import AlreadyExistsError, NotFoundError, UnavailableError
 from brainy.ids import Ids
 from brainy.store.base import ObjectStore
-from brainy_coordinator.migration.plan import Plan
+from brainy_coordinator.migration.planning.plan import Plan
 
 _ATTEMPTS = 5
 

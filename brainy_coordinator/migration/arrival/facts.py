@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from brainy.advice.facts import Facts
 from brainy.advice.values import Answers
-from brainy_coordinator.migration.origins import OriginSeen
+from brainy_coordinator.migration.arrival.origins import OriginSeen
 from brainy_coordinator.migration.record import Request, SourceWish
 
 

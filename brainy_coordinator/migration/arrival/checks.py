@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.records import Spec
 from brainy.errors import BrainyError
+from brainy_coordinator.migration.arrival.origins import OriginSeen
 from brainy_coordinator.migration.observation import Check
-from brainy_coordinator.migration.origins import OriginSeen
 from brainy_coordinator.migration.record import Request
 
 #: What to do about a check that failed, by its name.

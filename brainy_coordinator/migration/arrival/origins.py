@@ -22,9 +22,9 @@ from brainy.errors import NotFoundError, PreconditionError
 from brainy.legacy.survey import survey
 from brainy.legacy.writers import signs_of_writers
 from brainy.store.base import ObjectStore
-from brainy_coordinator.migration.preflight_counts import counted_items
+from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
+from brainy_coordinator.migration.preflight.counts import counted_items
 from brainy_coordinator.migration.record import SourceWish
-from brainy_coordinator.migration.source_cluster import SourceCluster
 from brainy_coordinator.nodes import DigestSeen, NodeCalls
 
 _FOLLOWS = (

@@ -21,7 +21,7 @@ from brainy.legacy.keys import TYPED, Kind
 from brainy.legacy.outlay import Assumptions, predict
 from brainy.legacy.survey import Survey
 from brainy.legacy.tally import Tally
-from brainy_coordinator.migration.plan import Prediction
+from brainy_coordinator.migration.planning.plan import Prediction
 from brainy_coordinator.migration.record import Request, Strategy
 from brainy_coordinator.migration.strategies.coordinated import QUIET_SECONDS
 

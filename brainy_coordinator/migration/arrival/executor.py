@@ -16,11 +16,11 @@ from brainy.bucket.projection import Projection
 from brainy.bucket.records import Routing, Spec
 from brainy.errors import BrainyError, PreconditionError
 from brainy.telemetry.logs import get_logger
+from brainy_coordinator.migration.arrival.origins import Origins, OriginSeen
+from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.observation import Observation, ReplicaSeen, ReplicaState, followed_shards
-from brainy_coordinator.migration.origins import Origins, OriginSeen
 from brainy_coordinator.migration.record import MigrationRecord
-from brainy_coordinator.migration.source_cluster import SourceCluster
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.nodes import DigestSeen
 

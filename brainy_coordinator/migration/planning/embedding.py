@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brainy.advice.figures import Rates
 from brainy.advice.values import Risk
-from brainy_coordinator.migration.plan import Prediction
+from brainy_coordinator.migration.planning.plan import Prediction
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.migration.reembedding import REEMBEDDED_LAG_LIMIT
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from brainy_coordinator.migration.plan import Plan, PlannedTransition
+from brainy_coordinator.migration.planning.plan import Plan, PlannedTransition
 from brainy_coordinator.migration.record import Event, MigrationRecord
 from brainy_coordinator.migration.state import Trigger
 

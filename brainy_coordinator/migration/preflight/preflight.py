@@ -14,10 +14,10 @@ from brainy.ids import Ids
 from brainy.legacy.writers import signs_of_writers
 from brainy.store.base import ObjectStore
 from brainy_coordinator.generations import Generations
-from brainy_coordinator.migration.arrival_checks import ARRIVAL_REMEDIES, arrival_checks
+from brainy_coordinator.migration.arrival.checks import ARRIVAL_REMEDIES, arrival_checks
+from brainy_coordinator.migration.arrival.origins import Origins, OriginSeen
 from brainy_coordinator.migration.observation import Check, ReplicaSeen, ReplicaState
-from brainy_coordinator.migration.origins import Origins, OriginSeen
-from brainy_coordinator.migration.preflight_checks import (
+from brainy_coordinator.migration.preflight.checks import (
     disk_needed,
     no_foreign_writers,
     space,
@@ -26,9 +26,9 @@ from brainy_coordinator.migration.preflight_checks import (
     target_spec,
     versions,
 )
-from brainy_coordinator.migration.preflight_counts import counted_items
-from brainy_coordinator.migration.preflight_probes import BackupChecks, permissions, untried
-from brainy_coordinator.migration.preflight_vectors import VECTOR_REMEDIES, VectorChecks
+from brainy_coordinator.migration.preflight.counts import counted_items
+from brainy_coordinator.migration.preflight.probes import BackupChecks, permissions, untried
+from brainy_coordinator.migration.preflight.vectors import VECTOR_REMEDIES, VectorChecks
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import Request
 from brainy_coordinator.migration.strategies.checks import STRATEGY_REMEDIES, strategy_checks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from brainy.clock import iso
 from brainy.errors import PreconditionError
-from brainy_coordinator.migration.plan import Plan, PlanBasis
+from brainy_coordinator.migration.planning.plan import Plan, PlanBasis
 
 _AGAIN = "make another plan: brainy migrate plan"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from brainy_coordinator.migration.plan import Confirmation, PlanBasis
+from brainy_coordinator.migration.planning.plan import Confirmation, PlanBasis
 from brainy_coordinator.migration.record import Request
 
 WRITERS_STOPPED = "writers-stopped"

@@ -1,0 +1,1 @@
+"""Data that come from elsewhere: a backup, or another namespace."""

@@ -1,0 +1,1 @@
+"""What a migration would do, kept as a plan, and what became of it."""

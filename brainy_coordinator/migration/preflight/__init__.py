@@ -1,0 +1,1 @@
+"""Whether a migration may begin: named checks, each with a remedy."""
