@@ -186,7 +186,7 @@ async def test_a_second_migration_is_refused_while_one_runs(cluster: Cluster) ->
     cluster.lead()
     await cluster.serving()
     cluster.nodes()[0].stuck = True
-    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.5))
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=1.0))
     with pytest.raises(PreconditionError) as refused:
         await cluster.migrations.start("m-other", request_for("rolling", key="r9"))
     assert refused.value.reason == "MIGRATION_RUNNING"

@@ -286,7 +286,7 @@ async def test_past_the_pause_cap_writes_go_on_and_it_is_tried_again(cluster: Cl
     stuck = cluster.nodes()[2]
     async with cluster.writing():
         stuck.stuck = True
-        await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.2))
+        await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=1.0))
         await until(lambda: (r := cluster.record(MIGRATION)) is not None and r.retries >= 1)
         await until(lambda: cluster.in_force().phase == "serving")
         assert cluster.in_force().active == 0
@@ -303,7 +303,7 @@ async def test_a_dead_owner_is_replaced_and_a_running_migration_goes_on(cluster:
     await cluster.node("d")
     victim = cluster.nodes()[0]
     victim.stuck = True
-    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.3))
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=1.0))
     await until(lambda: (r := cluster.record(MIGRATION)) is not None and r.retries >= 1)
     await victim.kill()
     del cluster.world.nodes["a"]

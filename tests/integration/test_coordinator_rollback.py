@@ -148,7 +148,7 @@ async def test_a_rollback_past_the_pause_cap_lets_writes_go_on_and_is_tried_agai
     await cluster.serving()
     stuck = cluster.nodes()[2]
     async with cluster.writing():
-        await cluster.migrations.start(MIGRATION, kept(cap=0.2))
+        await cluster.migrations.start(MIGRATION, kept(cap=1.0))
         await reached(cluster, State.OBSERVING)
         # Every node has confirmed the switch: what is late from here on is the way back.
         executor = cluster.migrations._executors[MIGRATION]
@@ -248,7 +248,7 @@ async def test_a_paused_migration_stands_still_with_writes_flowing(cluster: Clus
     await cluster.serving()
     stuck = cluster.nodes()[1]
     stuck.stuck = True
-    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=0.3))
+    await cluster.migrations.start(MIGRATION, request_for("in_place_upgrade", cap=1.0))
     await until(lambda: cluster.in_force().phase == "draining")
     record = await cluster.migrations.intervene(MIGRATION, interventions.pause, by="ann", detail="lunch")
     assert record.paused == ("lunch",)

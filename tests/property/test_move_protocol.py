@@ -18,9 +18,10 @@ from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.follow import FollowChoice
 from brainy.bucket.origin import ELSEWHERE, Origin
+from brainy.bucket.projection import Projection
 from brainy.bucket.records import GenerationPlacement, NodeAddress, Routing, ShardPlacement, Spec
 from brainy.clock import SystemClock
-from brainy.config.settings import StoreSettings
+from brainy.config.settings import CoordinatorSettings, StoreSettings
 from brainy.dataset.elsewhere import Elsewhere
 from brainy.errors import BrainyError
 from brainy.ids import Ids
@@ -37,11 +38,14 @@ from brainy_coordinator.migration.arrival.executor import ArrivalExecutor
 from brainy_coordinator.migration.arrival.origins import Origins
 from brainy_coordinator.migration.barrier import Barrier
 from brainy_coordinator.migration.preflight.preflight import Preflight
+from brainy_coordinator.migration.quality_probe import QualityProbe
 from brainy_coordinator.migration.quarantine import QuarantineCount
 from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
 from brainy_coordinator.migration.state import State
+from brainy_coordinator.migration.switch_countdown import SwitchCountdown
 from brainy_coordinator.move_away import MoveAway
 from brainy_coordinator.nodes import Ack, DigestSeen, GrpcNodeCalls
+from brainy_coordinator.retirement.retirements import Retirements
 from brainy_coordinator.routing import RoutingRegister, open_register
 from brainy_coordinator.view import NamespaceView
 
@@ -133,7 +137,14 @@ class Nodes(GrpcNodeCalls):
         ]
 
     async def get_digest(
-        self, address: str, namespace: str, *, generation: int, shards: Sequence[int], timeout: float
+        self,
+        address: str,
+        namespace: str,
+        *,
+        generation: int,
+        shards: Sequence[int],
+        timeout: float,
+        projection: Projection | None = None,
     ) -> DigestSeen:
         await asyncio.sleep(0)
         count = self._world.acknowledged if namespace == OLD else self._world.included if generation == 1 else 0
@@ -184,6 +195,16 @@ async def prepared(seed: int) -> World:
     return world
 
 
+class Leading:
+    """A process that believes it leads."""
+
+    def __init__(self, epoch: int) -> None:
+        self.id, self._epoch = f"c{epoch}", epoch
+
+    def epoch(self) -> int:
+        return self._epoch
+
+
 def executor(world: World, leader: int) -> ArrivalExecutor:
     clock, ids, nodes, elsewhere = SystemClock(), Ids(), Nodes(world), Both(world)
     store: ObjectStore = world.new
@@ -198,16 +219,18 @@ def executor(world: World, leader: int) -> ArrivalExecutor:
     async def alone() -> FollowChoice:
         return FollowChoice()
 
+    register = RoutingRegister(open_register(store, clock=clock, ids=ids), ids=ids, leader_epoch=lambda: leader)
+    barrier, generations = Barrier(nodes, namespace=NEW), Generations(store)
     return ArrivalExecutor(
-        register=RoutingRegister(open_register(store, clock=clock, ids=ids), ids=ids, leader_epoch=lambda: leader),
+        register=register,
         view=view,
-        barrier=Barrier(nodes, namespace=NEW),
+        barrier=barrier,
         announcer=Announcer(nodes),
         locks=ObjectStoreLocks(store, clock, ids),
-        generations=Generations(store),
+        generations=generations,
         preflight=Preflight(
             store_fitness=fit,
-            generations=Generations(store),
+            generations=generations,
             nodes=nodes,
             view=view,
             quarantine=quarantine,
@@ -218,7 +241,22 @@ def executor(world: World, leader: int) -> ArrivalExecutor:
             origins=Origins(NEW, elsewhere, nodes),
         ),
         quarantine=quarantine,
+        quality=QualityProbe(nodes, namespace=NEW, clock=clock),
         others=(),
+        retirements=Retirements(
+            store,
+            register=register,
+            generations=generations,
+            barrier=barrier,
+            view=view,
+            wanted=dict,
+            choice=alone,
+            settings=CoordinatorSettings(),
+            leader=Leading(leader),
+            clock=clock,
+            ids=ids,
+        ),
+        switch_countdown=SwitchCountdown(store, ID, leader_epoch=lambda: leader, clock=clock, ids=ids),
         clock=clock,
     )
 
