@@ -107,7 +107,11 @@ FromBackupOption = Annotated[
     ),
 ]
 SparseOption = Annotated[
-    bool, typer.Option("--without-vectors", help="Of --from or --from-backup: embed the texts anew.")
+    bool,
+    typer.Option(
+        "--without-vectors",
+        help="Of --from or --from-backup: leave the vectors behind; --embed names the model that makes new ones.",
+    ),
 ]
 
 

@@ -16,7 +16,8 @@ class SourceSpec:
     namespace: str = ""
     #: A backup in either format: a path that coordinator and nodes see, or s3://bucket/key.
     backup: str = ""
-    #: Leave the vectors behind and embed the texts anew.
+    #: Leave the vectors behind; ``TargetSpec.embedding`` names the model that embeds the texts. Of a backup, or of a
+    #: bucket whose writers are stopped.
     without_vectors: bool = False
 
 

@@ -30,7 +30,7 @@ from brainy_coordinator.migration.preflight.checks import (
 from brainy_coordinator.migration.preflight.preflight import REMEDIES, require
 from brainy_coordinator.migration.preflight.probes import BackupChecks, permissions, untried
 from brainy_coordinator.migration.preflight.vectors import reembedding_possible
-from brainy_coordinator.migration.record import Request, TargetWish
+from brainy_coordinator.migration.record import Request, SourceWish, TargetWish
 
 SPEC = Spec(generation=3, dimensions=8, shard_count=4, source="2")
 NOW = 1_700_000_000.0
@@ -171,6 +171,10 @@ def test_what_goes_together_with_another_model(change: dict[str, object], choice
     assert problem in found.detail
     same = reembedding_possible(wished, source.model_copy(update={"embedding": wished.target.embedding}), choice)
     assert not same.passed
+    # Where the texts come from elsewhere, nothing here was embedded yet: the recorded model is as good as any.
+    elsewhere = wished.model_copy(update={"source": SourceWish(backup="/b", without_vectors=True)})
+    recorded = source.model_copy(update={"embedding": wished.target.embedding})
+    assert reembedding_possible(elsewhere, recorded, choice).passed is not bool(problem)
     unknown = reembedding_possible(wished, SPEC, choice)
     assert unknown.passed is not (bool(problem) or wished.keep_way_back)
 

@@ -13,6 +13,7 @@ from brainy.backup.source import BackupSource, fetch_backup
 from brainy.backup.values import BackupFormat, CheckedBackup, Skipped, Verification
 from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
+from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.items import Noun, Verb
 from brainy.bucket.origin import ELSEWHERE, Arrival, Moving, Origin
 from brainy.bucket.partition import shard_of
@@ -37,7 +38,7 @@ from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
 from brainy_coordinator.migration.cut_over import behind, unready_leaders
 from brainy_coordinator.migration.decision import decide
 from brainy_coordinator.migration.observation import Facts, Observation, ReplicaSeen, ReplicaState, total_lag
-from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish
+from brainy_coordinator.migration.record import MigrationRecord, Request, SourceWish, TargetWish
 from brainy_coordinator.migration.state import State, Trigger
 from brainy_coordinator.move_away import outcome
 from brainy_coordinator.nodes import GrpcNodeCalls
@@ -159,6 +160,8 @@ def test_a_source_is_a_namespace_or_a_backup_and_goes_with_one_strategy() -> Non
 # --- preflight ------------------------------------------------------------------------------------------------
 
 SEEN = OriginSeen(origin=ORIGIN, spec=OWN, nouns=5, verbs=1, detail="there")
+FILE = replace(SEEN, origin=Origin(backup="/b"))
+EMBEDDED = TargetWish(embedding=EmbeddingIdentity(model="m", dimensions=4))
 
 
 @pytest.mark.parametrize(
@@ -172,12 +175,15 @@ SEEN = OriginSeen(origin=ORIGIN, spec=OWN, nouns=5, verbs=1, detail="there")
         ("source_serves", SourceWish(namespace=OLD), {"seen": replace(SEEN, problem="nobody answers")}),
         ("source_writers_stopped", SourceWish(namespace=OLD), {"seen": replace(SEEN, origin=Origin(namespace=OLD))}),
         ("source_skipped", SourceWish(backup="/b"), {"seen": replace(SEEN, origin=Origin(backup="/b"), skipped=1)}),
-        ("vectors_kept", SourceWish(namespace=OLD, without_vectors=True), {}),
+        ("vectors_or_model", SourceWish(backup="/b", without_vectors=True), {"seen": FILE}),
+        ("vectors_or_model", SourceWish(backup="/b"), {"seen": FILE, "target": EMBEDDED}),
+        ("texts_stand_still", SourceWish(namespace=OLD, without_vectors=True), {"target": EMBEDDED}),
+        ("", SourceWish(backup="/b", without_vectors=True), {"seen": FILE, "target": EMBEDDED}),
         ("no_way_back", SourceWish(namespace=OLD), {"keep_way_back": True}),
     ],
 )
 def test_arrival_checks(failing: str, wish: SourceWish, changes: dict[str, object]) -> None:
-    asked = request(wish, keep_way_back=changes.pop("keep_way_back", False))
+    asked = request(wish, **{name: changes.pop(name) for name in ("keep_way_back", "target") if name in changes})
     values = {"own": OWN, "seen": SEEN, "problem": None, "items": 0, **changes}
     checks = arrival_checks(asked, **values)  # type: ignore[arg-type]
     failed = [check for check in checks if not check.passed]

@@ -15,8 +15,8 @@ from brainy.bucket.embedding import EmbeddingIdentity
 from brainy.bucket.items import Noun, Verb, noun_to_proto, verb_to_proto
 from brainy.bucket.projection import Projection
 from brainy.bucket.records import Spec
+from brainy.embedding.projection import projected_hash
 from brainy_node.shard.base import Base
-from brainy_node.shard.projection import projected_hash
 from brainy_node.shard.shard import Shard
 from brainy_node.shard.writer import BaseWriter
 

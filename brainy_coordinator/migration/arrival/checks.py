@@ -23,7 +23,14 @@ ARRIVAL_REMEDIES: Mapping[str, str] = {
     ),
     "source_skipped": "see brainy verify-backup; raise quarantine_limit to go on without these elements",
     "no_way_back": "leave --keep-way-back out: what is left stays as it was at the switch, and can be read",
-    "vectors_kept": "restore with the vectors, or import the texts (brainy import); see docs/runbooks/sparse-import.md",
+    "vectors_or_model": (
+        "bring the vectors along, or leave them behind and name the model that embeds the texts:"
+        " --without-vectors --embed MODEL; see docs/runbooks/sparse-import.md"
+    ),
+    "texts_stand_still": (
+        "back it up (brainy backup) and embed the backup: --from-backup FILE --without-vectors --embed MODEL; or move"
+        " it with its vectors, and change the model here afterwards"
+    ),
 }
 
 
@@ -78,11 +85,31 @@ def arrival_checks(
         )
     if request.keep_way_back:
         checks.append(Check(name="no_way_back", passed=False, detail="nothing follows back to another place"))
-    if wish.without_vectors:
+    if wish.without_vectors or request.target.embedding is not None:
+        checks.append(_vectors_or_model(request))
+    if wish.without_vectors and seen is not None:
+        followed = seen.origin.is_followed
         checks.append(
-            Check(name="vectors_kept", passed=False, detail="nothing here embeds texts while a generation is filled")
+            Check(
+                name="texts_stand_still",
+                passed=not followed,
+                detail="a cluster serves it, and what is written there meanwhile is not embedded on its way here"
+                if followed
+                else "nobody changes them meanwhile",
+            )
         )
     return tuple(checks)
+
+
+def _vectors_or_model(request: Request) -> Check:
+    """Whether the nouns get their vectors from exactly one side: along with them, or of a model that is named."""
+    model, without = request.target.embedding, request.source is not None and request.source.without_vectors
+    problem = ""
+    if model is None:
+        problem = "the vectors are left behind, and no model is named that embeds the texts"
+    elif not without:
+        problem = f"the vectors come along, and {model} would replace every one of them"
+    return Check(name="vectors_or_model", passed=not problem, detail=problem or f"the texts are embedded with {model}")
 
 
 def _holds(own: Spec, items: int) -> str:

@@ -21,6 +21,7 @@ from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
 from brainy_coordinator.migration.cluster_executor import ClusterExecutor
 from brainy_coordinator.migration.observation import Observation, ReplicaSeen, ReplicaState, followed_shards
 from brainy_coordinator.migration.record import MigrationRecord
+from brainy_coordinator.migration.reembedding import projections
 from brainy_coordinator.migration.state import State
 from brainy_coordinator.nodes import DigestSeen
 
@@ -110,7 +111,7 @@ class ArrivalExecutor(ClusterExecutor):
 
     async def _measure(self, record: MigrationRecord) -> DigestSeen:
         seen = await self._look(record)
-        return await self._origins.digest(seen.origin, seen)
+        return await self._origins.digest(seen.origin, seen, projections(record)[0])
 
     # --- the switch -----------------------------------------------------------------------------
 
@@ -153,6 +154,7 @@ class ArrivalExecutor(ClusterExecutor):
     async def _digest_of_leading(
         self, record: MigrationRecord, routing: Routing, timeout: float, projection: Projection | None
     ) -> DigestSeen | None:
+        # What was measured was so under the same projection; whatever is here, and should not be, counts in any.
         own = await self._digest(routing, record.leading, timeout, None)
         if own is None:
             return None

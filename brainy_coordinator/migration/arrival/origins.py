@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainy.backup.source import is_object, open_backup
+from brainy.backup.source import BackupSource, is_object, open_backup
 from brainy.bucket import layout
 from brainy.bucket.digest import MultisetDigest
 from brainy.bucket.follow import read_choice
 from brainy.bucket.namespace import Namespace
 from brainy.bucket.origin import Origin
+from brainy.bucket.projection import Projection
 from brainy.bucket.records import Routing, Spec
 from brainy.dataset.brainy_tree import BrainyTreeSource
 from brainy.dataset.elsewhere import Elsewhere
@@ -22,6 +22,7 @@ from brainy.errors import NotFoundError, PreconditionError
 from brainy.legacy.survey import survey
 from brainy.legacy.writers import signs_of_writers
 from brainy.store.base import ObjectStore
+from brainy_coordinator.migration.arrival.items import count_without_text, digest_of_items
 from brainy_coordinator.migration.arrival.source_cluster import SourceCluster
 from brainy_coordinator.migration.preflight.counts import counted_items
 from brainy_coordinator.migration.record import SourceWish
@@ -44,6 +45,8 @@ class OriginSeen:
     verbs: int
     #: Elements of a backup that cannot be restored.
     skipped: int = 0
+    #: Nouns that have no text to embed; None where nobody looked.
+    without_text: int | None = None
     detail: str = ""
     #: What speaks for a Brainy process that writes there.
     signs: tuple[str, ...] = ()
@@ -60,8 +63,9 @@ class Origins:
         self.namespace = namespace
         self.elsewhere = elsewhere
         self.nodes = nodes
-        #: Digests of backups and what else their check found, by name, size and time.
-        self._checked: dict[tuple[str, int, str], asyncio.Task[_Backup]] = {}
+        #: Digests of backups and what else their check found, by name, size and time, and whether
+        #: texts were looked for.
+        self._checked: dict[tuple[str, int, str, bool], asyncio.Task[_Backup]] = {}
 
     def cluster(self, origin: Origin) -> SourceCluster:
         """Return the other namespace as this coordinator deals with it."""
@@ -87,37 +91,37 @@ class Origins:
         store = self.elsewhere.store(name)
         found = await store.get(layout.ROUTING)
         if found is None:
-            return await self._look_at_tree(name, store, own)
+            return await self._look_at_tree(wish, name, store, own)
         return await self._look_at_cluster(name, store, Routing.decode(found.body, key=layout.ROUTING), own)
 
-    async def digest(self, origin: Origin, seen: OriginSeen) -> DigestSeen:
-        """Digest data that nobody changes, by reading them. Errors as ``look``."""
+    async def digest(self, origin: Origin, seen: OriginSeen, projection: Projection | None) -> DigestSeen:
+        """Digest data that nobody changes, by reading them; under a projection where they are embedded anew.
+
+        Errors as ``look``.
+        """
+        if origin.backup and projection is not None:
+            with tempfile.TemporaryDirectory(prefix="brainy-backup-") as directory:
+                backup = await open_backup(origin.backup, Path(directory), self.elsewhere)
+                return await digest_of_items(BackupSource(backup), projection)
         if origin.backup:
-            checked = await self._check(origin.backup)
+            checked = await self._check(origin.backup, texts=False)
             return DigestSeen(digest=checked.state.copy(), nouns=checked.nouns, verbs=checked.verbs, positions={})
-        total = MultisetDigest()
-        nouns = verbs = 0
-        tree = BrainyTreeSource(self.elsewhere.store(origin.namespace), seen.trees)
-        async with aclosing(tree.stream(shards=(0,), shard_count=1)) as batches:
-            async for batch in batches:
-                total.add_all([noun.id for noun in batch.nouns], [noun.digest() for noun in batch.nouns])
-                total.add_all([verb.id for verb in batch.verbs], [verb.digest() for verb in batch.verbs])
-                nouns, verbs = nouns + len(batch.nouns), verbs + len(batch.verbs)
-        return DigestSeen(digest=total, nouns=nouns, verbs=verbs, positions={})
+        return await digest_of_items(BrainyTreeSource(self.elsewhere.store(origin.namespace), seen.trees), projection)
 
     async def _look_at_backup(self, wish: SourceWish, own: Spec) -> OriginSeen:
-        checked = await self._check(wish.backup)
+        checked = await self._check(wish.backup, texts=wish.without_vectors)
         return OriginSeen(
             origin=Origin(backup=wish.backup, without_vectors=wish.without_vectors),
             spec=own.model_copy(update={"dimensions": checked.dimensions or own.dimensions, "source": "empty"}),
             nouns=checked.nouns,
             verbs=checked.verbs,
             skipped=checked.skipped,
+            without_text=checked.without_text,
             detail=f"{wish.backup} is whole: {checked.nouns:,} nouns, {checked.verbs:,} verbs"
             + ("" if checked.sealed else "; not sealed, its digest is of what it holds now"),
         )
 
-    async def _check(self, backup: str) -> _Backup:
+    async def _check(self, backup: str, *, texts: bool) -> _Backup:
         if is_object(backup):
             place, _, name = backup.rpartition("/")
             metas = [meta async for page in self.elsewhere.store(place).list(name) for meta in page]
@@ -132,14 +136,14 @@ class Origins:
                     backup=backup,
                 ) from error
             size, stamp = found.st_size, str(found.st_mtime_ns)
-        key = (backup, size, stamp)
+        key = (backup, size, stamp, texts)
         task = self._checked.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._checked[key] = asyncio.create_task(self._read(backup))
+            task = self._checked[key] = asyncio.create_task(self._read(backup, texts=texts))
         # A call that was given up is gone on with by the next one.
         return await asyncio.shield(task)
 
-    async def _read(self, backup: str) -> _Backup:
+    async def _read(self, backup: str, *, texts: bool) -> _Backup:
         with tempfile.TemporaryDirectory(prefix="brainy-backup-") as directory:
             checked = await open_backup(backup, Path(directory), self.elsewhere)
             found = checked.verification
@@ -150,9 +154,10 @@ class Origins:
                 dimensions=found.dimensions,
                 skipped=len(found.skipped),
                 sealed=found.sealed,
+                without_text=await asyncio.to_thread(count_without_text, checked) if texts else None,
             )
 
-    async def _look_at_tree(self, name: str, store: ObjectStore, own: Spec) -> OriginSeen:
+    async def _look_at_tree(self, wish: SourceWish, name: str, store: ObjectStore, own: Spec) -> OriginSeen:
         found = await survey(store)
         if found.foreign_keys:
             raise PreconditionError(
@@ -167,7 +172,7 @@ class Origins:
             )
         total = await BrainyTreeSource(store, found.trees).total()
         return OriginSeen(
-            origin=Origin(namespace=name),
+            origin=Origin(namespace=name, without_vectors=wish.without_vectors),
             spec=own.model_copy(update={"dimensions": found.dimensions or own.dimensions, "source": "empty"}),
             nouns=total,
             verbs=0,
@@ -207,3 +212,4 @@ class _Backup:
     dimensions: int
     skipped: int
     sealed: bool
+    without_text: int | None

@@ -14,8 +14,9 @@ def with_embedding(found: Prediction, request: Request, *, nouns: int, texts_per
     if request.target.embedding is None:
         return found
     rate = texts_per_second or Rates().embedded
-    # Before writes are stopped all but the last records are embedded.
-    pause = min(found.write_pause_seconds + REEMBEDDED_LAG_LIMIT / rate, found.write_pause_cap_seconds)
+    # Before writes are stopped all but the last records are embedded; nobody writes what comes from elsewhere.
+    late = 0 if request.source is not None else REEMBEDDED_LAG_LIMIT
+    pause = min(found.write_pause_seconds + late / rate, found.write_pause_cap_seconds)
     return found.model_copy(
         update={
             "duration_seconds": round(found.duration_seconds + nouns / rate, 1),
@@ -30,13 +31,14 @@ def embedding_risks(request: Request) -> tuple[Risk, ...]:
     """Return what can go wrong."""
     if request.target.embedding is None:
         return ()
+    written = Risk(
+        code="WRITES_OUTRUN_MODEL",
+        message="texts that are written faster than the model embeds them keep the target from catching up",
+    )
     return (
         Risk(
             code="OTHER_RESULTS", message="another model finds other neighbours: try your own queries after the switch"
         ),
         Risk(code="NO_TEXT", message="a noun without a text gets no vector, and is not found by a search any more"),
-        Risk(
-            code="WRITES_OUTRUN_MODEL",
-            message="texts that are written faster than the model embeds them keep the target from catching up",
-        ),
+        *(() if request.source is not None else (written,)),
     )

@@ -220,6 +220,7 @@ class Preflight:
             choice=choice,
             addresses=reachable,
             holders={node: address for node, address in reachable.items() if node in holders},
+            without_text=arriving.without_text if arriving is not None else None,
         )
         return fit, room, writers, *embedding
 

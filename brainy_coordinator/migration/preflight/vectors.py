@@ -70,6 +70,7 @@ class VectorChecks:
         choice: FollowChoice,
         addresses: Mapping[str, str],
         holders: Mapping[str, str],
+        without_text: int | None = None,
     ) -> tuple[Check, ...]:
         """Return what a change of the embedding model asks for besides; nothing where none is wished for.
 
@@ -80,6 +81,7 @@ class VectorChecks:
             choice: whether Brainy's tree is followed or written.
             addresses: of the nodes that can be called.
             holders: of those of them that may hold the target.
+            without_text: nouns without a text among data from elsewhere; None if nobody counted them.
         """
         wished = request.target.embedding
         if wished is None:
@@ -92,7 +94,11 @@ class VectorChecks:
         if request.keep_way_back and source.embedding is not None:
             # On the way back the source embeds what was written since with the model it always had.
             models.append((source.embedding, source.reembedding.endpoint if source.reembedding is not None else ""))
-        return possible, await self._answers(models, holders), await self._texts(request, routing, addresses)
+        answers = await self._answers(models, holders)
+        if request.source is not None:
+            # What shall be embedded is not on the nodes. Where nobody counted it, the target is counted once filled.
+            return possible, answers, *(() if without_text is None else (texts_present(request, without_text),))
+        return possible, answers, await self._texts(request, routing, addresses)
 
     async def _answers(self, models: list[tuple[EmbeddingIdentity, str]], holders: Mapping[str, str]) -> Check:
         problems: list[str] = []
@@ -122,14 +128,8 @@ class VectorChecks:
         answers = await self._describe(request, routing, addresses, sample=_SAMPLE)
         if isinstance(answers, str):
             return Check(name="texts_present", passed=False, detail=answers, reason="UNAVAILABLE")
-        limit = request.target.reembedding.without_text_limit if request.target.reembedding is not None else 0
         sampled = sum(answer.sampled for answer in answers)
-        without = sum(answer.without_text for answer in answers)
-        return Check(
-            name="texts_present",
-            passed=without <= limit,
-            detail=f"{without} of {sampled} nouns looked at have no text, {limit} accepted of all",
-        )
+        return texts_present(request, sum(answer.without_text for answer in answers), sampled=sampled)
 
     async def _describe(
         self, request: Request, routing: Routing, addresses: Mapping[str, str], *, sample: int
@@ -162,11 +162,22 @@ class VectorChecks:
             return f"a node could not say what the vectors are: {error.message}"
 
 
+def texts_present(request: Request, without: int, *, sampled: int | None = None) -> Check:
+    """Whether no more nouns have no text than are accepted; ``sampled`` is None where all were looked at. Pure."""
+    limit = request.target.reembedding.without_text_limit if request.target.reembedding is not None else 0
+    looked = "nouns" if sampled is None else f"of {sampled} nouns looked at"
+    return Check(
+        name="texts_present",
+        passed=without <= limit,
+        detail=f"{without} {looked} have no text, {limit} accepted of all",
+    )
+
+
 def reembedding_possible(request: Request, source: Spec, choice: FollowChoice) -> Check:
     """Whether a change of the embedding model goes together with what else is wished for. Pure."""
     wished = request.target.embedding
     problem = ""
-    if wished is not None and wished == source.embedding:
+    if wished is not None and wished == source.embedding and request.source is None:
         problem = f"the texts are embedded with that model already ({wished})"
     elif request.strategy == "rolling":
         problem = (
