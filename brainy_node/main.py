@@ -24,7 +24,8 @@ from brainy.telemetry.logs import configure_logs, get_logger
 from brainy_node.builder.client import BuilderClient
 from brainy_node.node import Node
 from brainy_node.runtime.foreground import Foreground
-from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
+from brainy_node.runtime.namespace import HostedNamespace
+from brainy_node.runtime.namespaces import HostedNamespaces
 
 #: Containers more than before, from which on the youngest are looked through, and passes until older ones are too.
 #: A batch of writes makes thousands that stay: at the interpreter's 700 a seventh of its time went into looking.

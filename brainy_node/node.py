@@ -16,7 +16,7 @@ from brainy.telemetry.logs import get_logger
 from brainy_node.router.served import ServedBook
 from brainy_node.runtime.foreground import Foreground
 from brainy_node.runtime.heartbeat import Heartbeat
-from brainy_node.runtime.namespace import HostedNamespaces
+from brainy_node.runtime.namespaces import HostedNamespaces
 from brainy_node.server import build_node_server
 
 _log = get_logger(__name__)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from brainy.advice.drafts import Draft, Setting
 from brainy.advice.facts import Facts
 from brainy.advice.figures import Predictor, Rates
 from brainy.advice.graph import Walk, walk
 from brainy.advice.situation import Situation, settle
-from brainy.advice.strategies import STRATEGIES, Draft, Setting
+from brainy.advice.strategies import STRATEGIES
 from brainy.advice.values import Advice, Answers, Assumed, Found, Proposal, Risk, Way
 from brainy.legacy.outlay import Assumptions
 from brainy.legacy.wording import many

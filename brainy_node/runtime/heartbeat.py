@@ -19,7 +19,7 @@ from brainy.errors import BrainyError, UnavailableError
 from brainy.rpc.channel import ChannelPool, call
 from brainy.rpc.protocol import PROTOCOL_VERSION, SOFTWARE_VERSION
 from brainy.telemetry.logs import get_logger
-from brainy_node.runtime.namespace import HostedNamespaces
+from brainy_node.runtime.namespaces import HostedNamespaces
 
 if TYPE_CHECKING:  # exists in the generated stubs only
     from brainy.api.coordinator.v1.membership_pb2_grpc import MembershipServiceAsyncStub as _Stub

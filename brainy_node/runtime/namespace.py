@@ -22,7 +22,7 @@ from brainy.changelog.batch import Slot
 from brainy.clock import Clock, Deadline
 from brainy.config.settings import Settings
 from brainy.dataset.elsewhere import Elsewhere
-from brainy.errors import BrainyError, NotFoundError, UnavailableError
+from brainy.errors import BrainyError, UnavailableError
 from brainy.ids import Ids
 from brainy.legacy.dialect.dialects import DIALECTS, Dialect
 from brainy.rpc.channel import ChannelPool
@@ -487,33 +487,3 @@ def includes(replica: Shard, session: Sequence[common_pb2.Position]) -> bool:
         elif token.generation > replica.generation and (followed is None or followed < token.generation):
             return False
     return True
-
-
-class HostedNamespaces:
-    """The namespaces of a node, by any spelling of their name (``Runtimes``)."""
-
-    def __init__(self, namespaces: Sequence[HostedNamespace]) -> None:
-        self._by_name = {namespace.name: namespace for namespace in namespaces}
-
-    def all(self) -> Sequence[HostedNamespace]:
-        """Every namespace of this node."""
-        return tuple(self._by_name.values())
-
-    def get(self, name: str) -> HostedNamespace:
-        """Return a namespace; "" is the only one.
-
-        Raises:
-            NotFoundError: this cluster does not serve it (UNKNOWN_NAMESPACE).
-        """
-        if not name and len(self._by_name) == 1:
-            return next(iter(self._by_name.values()))
-        found = self._by_name.get(str(Namespace.parse(name))) if name else None
-        if found is None:
-            raise NotFoundError(
-                "this cluster does not serve the namespace",
-                reason="UNKNOWN_NAMESPACE",
-                remedy="use one of those served, or start the cluster with it",
-                namespace=name,
-                served=", ".join(sorted(self._by_name)),
-            )
-        return found

@@ -41,7 +41,8 @@ from brainy_node.builder.rates import Rates
 from brainy_node.builder.run import run_job
 from brainy_node.router.served import ServedBook
 from brainy_node.runtime.heartbeat import Heartbeat
-from brainy_node.runtime.namespace import HostedNamespace, HostedNamespaces
+from brainy_node.runtime.namespace import HostedNamespace
+from brainy_node.runtime.namespaces import HostedNamespaces
 from brainy_node.server import ENDLESS
 from brainy_node.server import services as node_services
 from tests.sim.model import Model
