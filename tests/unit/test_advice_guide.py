@@ -12,7 +12,7 @@ from test_advice_decision import GENERATION, LIVE, QUIET, SERVED
 from test_inspection_guide import first_cells, paths
 from typer.main import get_command
 
-from brainy.advice import advising, situation, strategies
+from brainy.advice import advising, drafts, situation, strategies
 from brainy.advice.advising import advise
 from brainy.advice.values import Advice, Answers, Way
 from brainy.cli.main import app
@@ -55,7 +55,7 @@ def test_every_key_is_described_and_no_other(guide: str) -> None:
 def test_every_code_is_described_and_no_other(guide: str) -> None:
     given = {
         code
-        for module in (advising, situation, strategies)
+        for module in (advising, drafts, situation, strategies)
         for code in _CODE.findall(Path(str(module.__file__)).read_text())
     }
     assert set(first_cells(guide.partition("| code |")[2])) == given - {"NEW"}
