@@ -11,6 +11,7 @@ from brainy.api.common.v1 import common_pb2
 from brainy.api.node.v1 import shard_pb2
 from brainy.clock import Clock, Deadline
 from brainy.errors import BrainyError
+from brainy.telemetry.logs import get_logger
 from brainy.traffic.comparison import Comparison, difference
 from brainy.traffic.latencies import counted
 from brainy_node.router.fan_out import FanOut
@@ -23,6 +24,8 @@ from brainy_node.router.trials import Pair, trial_view
 from brainy_node.runtime.ports import NamespaceRuntime
 from brainy_node.shard.hits import merge_hits
 
+_log = get_logger(__name__)
+
 _PATIENCE_SECONDS = 5.0
 _TRIES = 4
 _FIRST_PAUSE_SECONDS = 0.1
@@ -33,6 +36,10 @@ Items = Mapping[tuple[str, str], bytes]
 
 class Comparing:
     """Compares what a source and a target that follows it answer, while both are written.
+
+    Source is the generation in service, target the one that follows it: after a switch the migration's source is the
+    target here. What binds one side are always positions of the generation in service, which the other knows as its
+    cursor.
 
     Steps: (1) ask both; what is alike is done. (2) For what differs: ask the source, and note which positions its
     replicas included; ask the target, once it includes those, and note which it had reached; ask the source again,
@@ -87,7 +94,8 @@ class Comparing:
                 before, _ = await self._search(runtime, pair.source, some)
                 target, _ = await self._search(runtime, pair.target, some, newest(before.included, pair.source))
                 after, _ = await self._search(runtime, pair.source, some, newest(target.reached, pair.source))
-            except BrainyError:
+            except BrainyError as error:
+                _log.info("comparison_put_off", namespace=runtime.name, reason=error.reason, detail=error.message)
                 continue
             moving: list[int] = []
             columns = (neighbours_of(seen.hits) for seen in (before, target, after))
@@ -172,7 +180,8 @@ class Comparing:
                 target, seen = await self._items(runtime, pair.target, left, include_vectors, at_least)
                 at_least = newest(seen.reached, pair.source)
                 after, _ = await self._items(runtime, pair.source, left, include_vectors, at_least)
-            except BrainyError:
+            except BrainyError as error:
+                _log.info("comparison_put_off", namespace=runtime.name, reason=error.reason, detail=error.message)
                 continue
             moving: list[tuple[str, str]] = []
             for key in left:

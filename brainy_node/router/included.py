@@ -59,7 +59,7 @@ class SearchIncluding:
 
     async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> SearchSeen:
         """Search local replicas."""
-        await settle(runtime, target.generation, target.shards, self.question.session, deadline)
+        await settle(runtime, target.generation, target.shards, self.question.session, deadline, besides=True)
         shards = [held(runtime, target.generation, number) for number in target.shards]
         before = positions_of(target.generation, target.shards, shards)
         hits = await asyncio.to_thread(self.question.search_held, shards)
@@ -83,7 +83,7 @@ class ItemsIncluding:
     async def local(self, runtime: NamespaceRuntime, target: Target, deadline: Deadline) -> ItemsSeen:
         """Read from local replicas."""
         question = self.question
-        await settle(runtime, target.generation, target.shards, question.session, deadline)
+        await settle(runtime, target.generation, target.shards, question.session, deadline, besides=True)
         shards = [held(runtime, target.generation, number) for number in target.shards]
         before = positions_of(target.generation, target.shards, shards)
         items = await replace(question, session=()).local(runtime, target, deadline)

@@ -351,16 +351,22 @@ class HostedNamespace:
     # --- consistency ----------------------------------------------------------------------------
 
     async def wait_applied(
-        self, generation: int, shard: int, session: Sequence[common_pb2.Position], deadline: Deadline
+        self,
+        generation: int,
+        shard: int,
+        session: Sequence[common_pb2.Position],
+        deadline: Deadline,
+        *,
+        besides: bool = False,
     ) -> None:
         """Wait until a local replica includes the session's writes.
 
         Raises:
             UnavailableError: it did not get there in time (SHARD_NOT_READY): ask the owner; or another generation is
-                to be read by now (STALE_ROUTING).
+                to be read by now (STALE_ROUTING), unless this one is only asked ``besides`` that one.
         """
         hosted = self._shards.get((generation, shard))
-        if any(token.generation > generation for token in session):
+        if not besides and any(token.generation > generation for token in session):
             # Of a generation that was rolled back from, unless that one has become active again meanwhile.
             await self._check_still_read(generation, session, hosted)
         while hosted is not None and hosted.shard is not None:

@@ -63,12 +63,23 @@ class NamespaceRuntime(Protocol):
     def follow_log(self, generation: int, shard: int, from_position: int) -> AsyncIterator[Slot]:
         """Stream the log's objects from the one that holds ``from_position`` on, for ever; owner only."""
 
-    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
+    async def wait_applied(
+        self,
+        generation: int,
+        shard: int,
+        session: Sequence[Position],
+        deadline: Deadline,
+        *,
+        besides: bool = False,
+    ) -> None:
         """Return once the local replica includes the positions, which are of its own shard's log or, while the
         generation follows another, of that one's.
 
+        ``besides``: the generation is compared with the one in service, and waited for though it is not read.
+
         Raises:
-            UnavailableError: the deadline passed, or the shard is not here (SHARD_NOT_READY).
+            UnavailableError: the deadline passed, or the shard is not here (SHARD_NOT_READY); a position is of a newer
+                generation, which is read now instead (STALE_ROUTING; not if ``besides``).
         """
 
     async def refresh(self) -> None:

@@ -52,6 +52,7 @@ def triggers(migration: Migration) -> list[str]:
     [
         ("in-place-upgrade", {"slow_seconds": 0.3}, RollbackLimits(p99_factor=3.0, min_calls=50), "p99 "),
         ("rolling", {"failing_share": 0.1}, RollbackLimits(error_rate=0.02, min_calls=50), "error-rate "),
+        ("in-place-upgrade", {"blind": True}, RollbackLimits(overlap=0.9, shadow=1.0, min_queries=20), "overlap "),
     ],
 )
 async def test_a_bad_target_is_rolled_back_from_by_itself_and_a_good_one_is_completed(

@@ -32,6 +32,7 @@ from brainy.rpc.channel import ChannelPool
 from brainy.rpc.server import RunningServer
 from brainy_node.router.served import ServedBook
 from brainy_node.runtime.held_vectors import HeldVectors
+from brainy_node.runtime.namespace import includes
 from brainy_node.server import build_node_server
 from brainy_node.shard.base import Base
 from brainy_node.shard.shard import Shard
@@ -164,18 +165,27 @@ class FakeRuntime:
             async with self.world.changed:
                 await self.world.changed.wait()
 
-    async def wait_applied(self, generation: int, shard: int, session: Sequence[Position], deadline: Deadline) -> None:
+    async def wait_applied(
+        self,
+        generation: int,
+        shard: int,
+        session: Sequence[Position],
+        deadline: Deadline,
+        *,
+        besides: bool = False,
+    ) -> None:
         replica = self.shards.get((generation, shard))
         if replica is None:
             raise refused("SHARD_NOT_READY")
-        wanted = max((p.position for p in session if p.generation == generation), default=0)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 while True:
                     if not self.lagging:
                         self.catch_up()
-                    if replica.applied >= wanted:
+                    if includes(replica, session):
                         return
+                    if not besides and any(p.generation > generation for p in session):
+                        raise refused("STALE_ROUTING")
                     async with self.world.changed:
                         await self.world.changed.wait()
         except TimeoutError:

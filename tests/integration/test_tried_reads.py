@@ -13,7 +13,7 @@ from door_cluster import IDS, VECTORS, fill, noun, query, three_nodes, within
 from node_cluster import Cluster, spec
 
 from brainy.api.common.v1.common_pb2 import Noun, Position
-from brainy.api.node.v1 import data_pb2, traffic_pb2, traffic_pb2_grpc
+from brainy.api.node.v1 import data_pb2, shard_pb2, shard_pb2_grpc, traffic_pb2, traffic_pb2_grpc
 from brainy.api.storage.v1 import log_pb2
 from brainy.bucket.partition import shard_of
 from brainy.bucket.records import GenerationPlacement
@@ -54,16 +54,26 @@ def build_target(
     cluster.settle()
 
 
-def append(cluster: Cluster, shard: int, records: list[log_pb2.LogRecord]) -> None:
-    slots = cluster.world.logs.setdefault((1, shard), [])
+def append(
+    cluster: Cluster,
+    shard: int,
+    records: list[log_pb2.LogRecord],
+    *,
+    generation: int = 1,
+    following: dict[int, int] | None = None,
+) -> None:
+    """Commit records; of a generation that follows the other one up to a cursor, say that too."""
+    slots = cluster.world.logs.setdefault((generation, shard), [])
     batch = log_pb2.LogBatch(
         format_version=1,
-        generation=1,
+        generation=generation,
         shard=shard,
         epoch=1,
         writer=log_pb2.Writer(node_id="a", incarnation="1", nonce=Ids().nonce()),
         first_position=slots[-1].last + 1 if slots else 1,
         records=records,
+        source_generation=None if following is None else 1 - generation,
+        source_cursor=following,
     )
     slots.append(Slot(batch=batch, body=encode_batch(batch)))
 
@@ -71,6 +81,26 @@ def append(cluster: Cluster, shard: int, records: list[log_pb2.LogRecord]) -> No
 def try_reads(cluster: Cluster, *, weight: float = 0.0, shadow: float = 0.0, turn: int = 1) -> None:
     cluster.world.route(reads=ReadTrial(generation=1, weight=weight, shadow=shadow, round=turn))
     cluster.settle()
+
+
+def switch(cluster: Cluster) -> None:
+    """Generation 1 serves, generation 0 follows it as the way back and has all of it; reads are shadowed."""
+    generations = {
+        0: cluster.world.routing.generations[0].model_copy(update={"state": "following", "follows": 1}),
+        1: cluster.world.routing.generations[1].model_copy(update={"state": "serving", "follows": None}),
+    }
+    trial = ReadTrial(generation=0, shadow=1.0, round=9)
+    cluster.world.route(active=1, write=1, generations=generations, reads=trial)
+    follow(cluster)
+    cluster.settle()
+
+
+def follow(cluster: Cluster) -> None:
+    """Let generation 0 follow to the ends of the logs of generation 1, which say nothing new."""
+    ends = {shard: cluster.world.logs[1, shard][-1].last for shard in range(SHARDS)}
+    for shard in range(4):
+        advance = log_pb2.LogRecord(request_id=f"followed {ends}", advance=log_pb2.Advance())
+        append(cluster, shard, [advance], generation=0, following=ends)
 
 
 def good(count: int = 60) -> list[Noun]:
@@ -83,9 +113,12 @@ def kept(number: int, **fields: Any) -> Noun:
 
 
 async def compared(cluster: Cluster, node_id: str = "a") -> Comparison:
+    """What was found, whichever of the two generations is in service."""
     node = cluster[node_id]
     stub = node._stub(traffic_pb2_grpc.TrafficServiceStub)
-    answer = await call(stub.GetComparison, traffic_pb2.GetComparisonRequest(source_generation=0, target_generation=1))
+    active = cluster.world.routing.active
+    request = traffic_pb2.GetComparisonRequest(source_generation=active, target_generation=1 - active)
+    answer = await call(stub.GetComparison, request)
     assert answer.node_id == node_id
     return comparison_from_proto(answer.comparison)
 
@@ -176,7 +209,14 @@ async def test_what_the_target_gets_later_heals(cluster: Cluster) -> None:
         runtime, wait = node.runtime, node.runtime.wait_applied
 
         async def catch_up(
-            generation: int, number: int, session: list[Position], deadline: object, *, wait=wait, runtime=runtime
+            generation: int,
+            number: int,
+            session: list[Position],
+            deadline: object,
+            *,
+            besides: bool,
+            wait=wait,
+            runtime=runtime,
         ) -> None:
             if generation == 1 and not waited:
                 append(cluster, shard, [late])
@@ -185,7 +225,7 @@ async def test_what_the_target_gets_later_heals(cluster: Cluster) -> None:
             if generation == 1:
                 assert all(position.generation == 0 for position in session)
                 waited.extend(position.position for position in session)
-            await wait(generation, number, session, deadline)
+            await wait(generation, number, session, deadline, besides=besides)
 
         runtime.wait_applied = catch_up  # type: ignore[method-assign]
     await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=IDS[50:]))
@@ -193,6 +233,69 @@ async def test_what_the_target_gets_later_heals(cluster: Cluster) -> None:
     assert (found.items, found.items_healed, found.items_differing) == (10, 1, 0)
     assert waited, "the target was asked for what the source had"
     assert found.differences == ()
+
+
+async def test_after_the_switch_what_serves_is_held_against_the_source_that_follows(cluster: Cluster) -> None:
+    """What serves lacks nouns that the way back has: each difference is settled, in spite of the changed sides."""
+    build_target(cluster, [item for n, item in enumerate(good()) if n % 6])
+    switch(cluster)
+    for row in range(20):
+        answer = await call(cluster["a"].search.Search, query(slice(row, row + 1), k=10))
+        assert answer.header.generation == 1
+    found = await until_compared(cluster, 20)
+    assert (found.queries, found.queries_unsettled, found.failed) == (20, 0, 0)
+    assert found.queries_differing > 10
+    assert found.overlap is not None
+    assert 0.7 < found.overlap < 0.95
+    await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=[IDS[6], IDS[7], "nobody"]))
+    found = await until_compared(cluster, 21)
+    assert (found.items, found.items_differing, found.items_unsettled) == (3, 1, 0)
+    assert [one.detail for one in found.differences if one.kind == "noun"] == ["only on the target"]
+
+
+async def test_after_the_switch_the_source_is_waited_for_where_it_lags(cluster: Cluster) -> None:
+    build_target(cluster, good()[:59])
+    shard = shard_of(IDS[59], 4)
+    append(cluster, shard, [log_pb2.LogRecord(request_id="gone", delete_noun=IDS[59])], generation=0)
+    switch(cluster)
+    late = log_pb2.LogRecord(request_id="late", upsert_noun=good()[59])
+    append(cluster, shard_of(IDS[59], SHARDS), [late])
+    cluster.settle()
+    waited: list[int] = []
+    for node in cluster.nodes.values():
+        wait = node.runtime.wait_applied
+
+        async def catch_up(
+            generation: int, number: int, session: list[Position], deadline: object, *, besides: bool, wait=wait
+        ) -> None:
+            assert besides
+            assert {position.generation for position in session} == {1}
+            if generation == 0 and not waited:
+                append(cluster, shard, [late], generation=0)
+                follow(cluster)
+            waited.append(number)
+            await wait(generation, number, session, deadline, besides=besides)
+
+        node.runtime.wait_applied = catch_up  # type: ignore[method-assign,assignment]
+    await call(cluster["a"].nouns.GetNouns, data_pb2.GetNounsRequest(ids=IDS[50:]))
+    found = await until_compared(cluster, 1)
+    assert (found.items, found.items_healed, found.items_differing, found.items_unsettled) == (10, 1, 0, 0)
+    assert waited
+
+
+async def test_after_the_switch_a_clients_read_is_not_answered_by_the_source(cluster: Cluster) -> None:
+    """Asked as a client's read, the generation that follows sends whoever asks to the record; besides, it answers."""
+    build_target(cluster, good())
+    switch(cluster)
+    position = Position(generation=1, shard=0, position=1)
+    request = shard_pb2.GetItemsRequest(generation=0, noun_ids=IDS[:1], session=[position])
+    shard = shard_of(IDS[0], 4)
+    stub = cluster["abcb"[shard]]._stub(shard_pb2_grpc.ShardServiceStub)
+    with pytest.raises(UnavailableError) as raised:
+        await call(stub.GetItems, request)
+    assert raised.value.reason == "STALE_ROUTING"
+    request.with_positions = True
+    assert [item.id for item in (await call(stub.GetItems, request)).nouns] == IDS[:1]
 
 
 async def test_a_target_that_cannot_answer_is_a_failure_and_no_client_notices(cluster: Cluster) -> None:

@@ -53,3 +53,20 @@ def test_positions_of_a_generation_that_was_rolled_back_from_bind() -> None:
     assert outstanding(back, 0, 1, session) == session
     with pytest.raises(UnavailableError):
         outstanding(back, 0, 0, [position(2, 0, 1)])
+
+
+def test_a_generation_that_follows_is_bound_by_the_one_in_service_only_if_it_is_asked_besides() -> None:
+    before = routing(follows=None)
+    generations = {
+        0: before.generations[0].model_copy(update={"state": "following", "follows": 1}),
+        1: before.generations[1].model_copy(update={"state": "serving"}),
+    }
+    switched = before.model_copy(update={"write": 1, "generations": generations})
+    session = [position(1, 0, 7), position(0, 1, 3)]
+    assert outstanding(switched, 0, 0, session, besides=True) == [position(1, 0, 7)]
+    with pytest.raises(UnavailableError):
+        outstanding(switched, 0, 0, session)
+    with pytest.raises(UnavailableError):
+        outstanding(switched, 0, 0, [position(2, 0, 1)], besides=True)
+    with pytest.raises(UnavailableError):
+        outstanding(before, 0, 0, session, besides=True)  # has not heard of the switch
