@@ -6,15 +6,13 @@ States (``brainy.api.node.v1.ShardState``):
                                           └──▶ FENCED (final until the routing record says otherwise)
 
 Steps of a duty (they start over whenever the assignment changes in role or epoch, or an owner is to follow):
-  1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0),
-     from the published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, by
-     filling it from the source.
-  2. Replay the change log from the base's position to its end, from the bucket. If it was collected meanwhile,
-     back to 1: a newer checkpoint is there.
-  3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's
-     target follows its source (``source_follower``) until the routing record says it serves; then, like any
-     owner, it takes client writes through group commit. When a migration that keeps a way back has switched, its
-     source follows the target in the same way: the duty starts over from 2, with a fence of the same epoch.
+  1. Base. The newest intact local one; else the builder makes one: from the Brainy tree (generation 0), from the
+     published checkpoint, or, for the owner of a migration's target that has no checkpoint yet, out of the source.
+  2. Replay the bucket's change log from the base's position on. Collected meanwhile: back to 1, a newer one is there.
+  3. Owner: commit a fence record of this epoch; from here on no older owner can commit. A migration's target follows
+     its source (``source_follower``) until the routing record says it serves; then, like any owner, it takes client
+     writes through group commit. When a migration that keeps a way back has switched, its source follows the target
+     in the same way: the duty starts over from 2, with a fence of the same epoch.
      Replica: follow the owner's stream.
 
 Crash at any step: nothing is shared but the log; the next duty begins at 1 and finds the truth in the bucket.
